@@ -1,0 +1,99 @@
+/* Activation functions on vectors of W reals. Included after simd.h, once for each type.
+ *
+ * Range reduction (Cody and Waite 1980): k x = n ln 2 + k r, n the nearest integer, so |k r| <= ln2/2 and
+ *     exp(k x) = s (1 + k h(r)),   s = 2^n,   h(r) = expm1(k r)/k = r + r^2 q(r).
+ * k = 1, -1 or 2 is a literal. C_i k^(i-1) is exact, so exp(x), exp(-x) and exp(2x) share the coefficients of
+ * expm1(y) = y + y^2 (C2 + C3 y + ...), and no operation is spent on forming 2x or -x.
+ *
+ * Coefficients: Remez exchange (mpmath, 240 bits) for the relative error of expm1, then moved, one exactly rounded
+ * coefficient after the other, to minimise the largest (rounding budget + approximation error) of tanh in ulps with
+ * ln 2 replaced by its rounded value as in tanh below; a last search over the final bits for float. */
+#if REAL_BITS == 32
+/* Error of the polynomial relative to exp: 2^-26.93 (plain minimax, relative to expm1: 2^-26.18).
+ * tanh, all normal inputs: at most 1.631 ulp (0x1.fb64p-5). */
+#define ACT_MAGIC 0x1.8p23f
+#define ACT_LOG2E 0x1.715476p0f
+#define ACT_LN2   0x1.62e43p-1f
+#define ACT_C2  0x1.000002p-1f
+#define ACT_C3  0x1.555498p-3f
+#define ACT_C4  0x1.55547ap-5f
+#define ACT_C5  0x1.12346ep-7f
+#define ACT_C6  0x1.6c97c6p-10f
+#else
+/* Error of the polynomial relative to exp: 2^-54.14 (plain minimax, relative to expm1: 2^-55.63). */
+#define ACT_MAGIC 0x1.8p52
+#define ACT_LOG2E 0x1.71547652b82fep0
+#define ACT_LN2   0x1.62e42fefa39efp-1
+#define ACT_C2  0x1.0000000000005p-1
+#define ACT_C3  0x1.5555555555617p-3
+#define ACT_C4  0x1.55555555506c5p-5
+#define ACT_C5  0x1.11111110eda7bp-7
+#define ACT_C6  0x1.6c16c186bcaebp-10
+#define ACT_C7  0x1.a01a024b6c46cp-13
+#define ACT_C8  0x1.a0198ef88f1e7p-16
+#define ACT_C9  0x1.71dcb3b5cd2d2p-19
+#define ACT_C10 0x1.28ba57b401f26p-22
+#define ACT_C11 0x1.b156387a15f79p-26
+#endif
+
+/* First step of the reduction: n, s = 2^n and r = x - n LN2/k (rounded once). LN2 - ln 2 is 1.9e-9 (float) or
+ * -2.3e-17 (double): where n is large and matters (exp), a second step has to subtract n (ln 2 - LN2)/k. */
+static ALWAYS_INLINE vec FN(ln2_reduce)(vec x, real k, vec *n, vec *s)
+{
+    const vec t = vfma(x, vset1(k * ACT_LOG2E), vset1(ACT_MAGIC));
+    *n = vsub(t, vset1(ACT_MAGIC));
+    *s = vpow2(t);
+    return vfnma(*n, vset1(ACT_LN2 / k), x);
+}
+
+/* q(r): Horner in r^2 over pairs, the operation count of Horner in r at about half its latency. */
+static ALWAYS_INLINE vec FN(expm1_q)(vec r, vec r2, real k)
+{
+    const real k2 = k * k, k3 = k * k2;
+#define ACT_PAIR(c, d, p) vfma(r, vset1((d) * k * (p)), vset1((c) * (p)))
+#if REAL_BITS == 32
+    vec q = vfma(r2, vset1(ACT_C6 * k2 * k3), ACT_PAIR(ACT_C4, ACT_C5, k3));
+#else
+    vec q = vfma(r2, ACT_PAIR(ACT_C10, ACT_C11, k3 * k3 * k3), ACT_PAIR(ACT_C8, ACT_C9, k2 * k2 * k3));
+    q = vfma(r2, q, ACT_PAIR(ACT_C6, ACT_C7, k2 * k3));
+    q = vfma(r2, q, ACT_PAIR(ACT_C4, ACT_C5, k3));
+#endif
+    return vfma(r2, q, ACT_PAIR(ACT_C2, ACT_C3, k));
+#undef ACT_PAIR
+}
+
+/* tanh z = E/(1 + E), z = |x|, E = expm1(2z)/2 = s h + (s - 1)/2.
+ * - E is (s r + (s - 1)/2) + s r^2 q: for n <= 2 (where E has to be good to its last bit) r and the bracket are exact.
+ * - E/(1 + E) would be off by 2.6 ulp: below 1/2, the roundings of E, 1 + E and the quotient each cost up to 1 or 1/2.
+ *   T = C - C (C/(1 + E)) equals tanh for both roots C of (C - E)(C - 1) = 0, and C = min(E, 1) makes the
+ *   subtracted term the smaller one.
+ * - Beyond 20 (any n, or inf - inf in r) the quotient is set to 0: tanh is 1 there in both types. NaN fails the
+ *   comparisons and comes through the quotient.
+ * - The sign goes on last: -0 - (-0)(0) would be +0. */
+static ALWAYS_INLINE vec FN(tanh)(vec x)
+{
+    const vec z = vabs(x), one = vset1(1);
+    vec n, s;
+    const vec r = FN(ln2_reduce)(z, 2, &n, &s), r2 = vmul(r, r), q = FN(expm1_q)(r, r2, 2);
+    const vec u = vfma(s, r, vfma(s, vset1((real)0.5), vset1((real)-0.5)));
+    const vec e = vfma(vmul(s, r2), q, u);
+    const vec c = vselect(vlt(z, vset1((real)0.55)), e, one);
+    const vec w = vselect(vlt(vset1(20), z), vzero(), vdiv(c, vadd(one, e)));
+    return vcopysign(vfnma(c, w, c), x);
+}
+
+#undef ACT_MAGIC
+#undef ACT_LOG2E
+#undef ACT_LN2
+#undef ACT_C2
+#undef ACT_C3
+#undef ACT_C4
+#undef ACT_C5
+#undef ACT_C6
+#if REAL_BITS == 64
+#undef ACT_C7
+#undef ACT_C8
+#undef ACT_C9
+#undef ACT_C10
+#undef ACT_C11
+#endif

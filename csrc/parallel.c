@@ -1,0 +1,315 @@
+/* Threads: the only file that knows OpenMP. Also what each thread needs: scratch and its floating-point
+ * mode. Without OpenMP at compile time every team has one member. */
+#define _POSIX_C_SOURCE 200809L
+#include "parallel.h"
+#include "fastrnn.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+/* ------------------------------------------------------------------------------ floating-point mode */
+
+#if defined(__x86_64__)
+typedef unsigned fp_mode;
+/* MXCSR: every exception masked (0x1F80), round to nearest, FTZ (0x8000), DAZ (0x0040). */
+static fp_mode fp_enter(void)
+{
+    const fp_mode old = _mm_getcsr();
+    _mm_setcsr(0x1F80 | 0x8000 | 0x0040);
+    return old;
+}
+static void fp_leave(fp_mode old) { _mm_setcsr(old); }
+#elif defined(__aarch64__)
+typedef uint64_t fp_mode;
+/* FPCR: traps off, round to nearest, FZ (bit 24): subnormal inputs and results are zero. */
+static fp_mode fp_enter(void)
+{
+    fp_mode old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    __asm__ volatile("msr fpcr, %0" : : "r"((fp_mode)1 << 24));
+    return old;
+}
+static void fp_leave(fp_mode old) { __asm__ volatile("msr fpcr, %0" : : "r"(old)); }
+#else
+typedef int fp_mode;
+static fp_mode fp_enter(void) { return 0; }
+static void fp_leave(fp_mode old) { (void)old; }
+#endif
+
+/* ---------------------------------------------------------------------------------- process state */
+
+static atomic_int num_threads;   /* 0: not asked for yet */
+static atomic_int team_at_work;  /* a team of several threads is running */
+static atomic_int forked_child;  /* the OpenMP runtime's threads did not survive the fork */
+static pthread_once_t started = PTHREAD_ONCE_INIT;
+static pthread_mutex_t scratch_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void before_fork(void) { pthread_mutex_lock(&scratch_lock); }
+static void after_fork_parent(void) { pthread_mutex_unlock(&scratch_lock); }
+static void after_fork_child(void)
+{
+    pthread_mutex_unlock(&scratch_lock);
+    atomic_store(&forked_child, 1);
+    atomic_store(&team_at_work, 0);
+}
+
+static void start(void)
+{
+    int n = 0;
+    const char *text = getenv("FASTRNN_NUM_THREADS");
+    if (text)
+        n = atoi(text);
+#ifdef _OPENMP
+    if (n < 1)
+        n = omp_get_max_threads(); /* OMP_NUM_THREADS, else the processors this process may use */
+#endif
+    atomic_store(&num_threads, n < 1 ? 1 : n);
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+int fastrnn_has_openmp(void)
+{
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+int fastrnn_get_num_threads(void)
+{
+    pthread_once(&started, start);
+    return atomic_load(&num_threads);
+}
+
+void fastrnn_set_num_threads(int n)
+{
+    pthread_once(&started, start);
+    atomic_store(&num_threads, n);
+}
+
+/* ------------------------------------------------------------------------------------------- teams */
+
+/* Below this many operations a member, waking it costs more than it saves. */
+static const double flops_per_member = 1e6;
+
+int team_size(double flops, int64_t most)
+{
+    int64_t n = fastrnn_get_num_threads();
+    if (n > most)
+        n = most;
+    if ((double)n * flops_per_member > flops)
+        n = (int64_t)(flops / flops_per_member);
+    if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forked_child))
+        n = 1;
+#ifdef _OPENMP
+    if (n > 1 && omp_in_parallel())
+        n = 1;
+#endif
+    return (int)n;
+}
+
+/* A barrier of our own: the runtime's spins for milliseconds before it lets another program have the
+ * processor, and on a busy machine the thread that is waited for may be the one that needs it. */
+struct barrier {
+    int n;
+    atomic_int arrived;
+    atomic_uint round;
+};
+static const int spins = 4000; /* some ten microseconds: longer than members of a quiet machine differ */
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void team_barrier(const struct team *team)
+{
+    if (team->n == 1)
+        return;
+    struct barrier *b = team->barrier;
+    const unsigned round = atomic_load(&b->round);
+    if (atomic_fetch_add(&b->arrived, 1) + 1 == b->n) {
+        atomic_store(&b->arrived, 0);
+        atomic_store(&b->round, round + 1);
+        return;
+    }
+    for (int i = 0; atomic_load_explicit(&b->round, memory_order_acquire) == round; i++)
+        if (i < spins)
+            relax();
+        else
+            sched_yield();
+}
+
+static void run_member(int id, int n, struct barrier *barrier, void (*work)(const struct team *, void *),
+                       void *job)
+{
+    const fp_mode old = fp_enter();
+    const struct team member = {id, n, barrier};
+    work(&member, job);
+    fp_leave(old);
+}
+
+int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
+{
+    if (n <= 1) {
+        run_member(0, 1, NULL, work, job);
+        return 0;
+    }
+    int missing = -1;
+#ifdef _OPENMP
+    /* One team at a time: two callers with a team each would wait for each other's processors. */
+    int idle = 0;
+    if (!atomic_compare_exchange_strong(&team_at_work, &idle, 1))
+        return -1;
+    struct barrier barrier = {.n = n};
+#pragma omp parallel num_threads(n)
+    {
+        if (omp_get_num_threads() == n) {
+            run_member(omp_get_thread_num(), n, &barrier, work, job);
+#pragma omp master
+            missing = 0;
+        }
+    }
+    atomic_store(&team_at_work, 0);
+#endif
+    return missing;
+}
+
+/* ---------------------------------------------------------------------------------------- stopping */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void stop_poll(struct stop *stop, const struct team *team)
+{
+    if (team->id != 0 || !stop->interrupted)
+        return;
+    const double t = now();
+    if (stop->last == 0)
+        stop->last = t;
+    if (t - stop->last < 0.02)
+        return;
+    stop->last = t;
+    if (stop->interrupted(stop->context))
+        atomic_store(&stop->asked, 1);
+}
+
+int stop_together(struct stop *stop, const struct team *team)
+{
+    /* The first barrier keeps member 0 from asking again before everybody has read the last answer. */
+    team_barrier(team);
+    stop_poll(stop, team);
+    team_barrier(team);
+    return atomic_load(&stop->asked);
+}
+
+/* ----------------------------------------------------------------------------------------- scratch */
+
+/* A block carries its size in a header of one cache line. Fresh pages cost as much as packing the
+ * weights, so the last few blocks are kept, up to kept_most bytes in all. */
+struct block {
+    size_t bytes;
+};
+enum { header = 64, kept_blocks = 8 };
+static const size_t kept_most = (size_t)256 << 20;
+static struct block *kept[kept_blocks];
+static size_t kept_bytes;
+
+void *scratch_take(size_t bytes)
+{
+    pthread_once(&started, start);
+    struct block *found = NULL;
+    pthread_mutex_lock(&scratch_lock);
+    int best = -1;
+    for (int i = 0; i < kept_blocks; i++)
+        if (kept[i] && kept[i]->bytes >= bytes && (best < 0 || kept[i]->bytes < kept[best]->bytes))
+            best = i;
+    if (best >= 0) {
+        found = kept[best];
+        kept[best] = NULL;
+        kept_bytes -= found->bytes;
+    }
+    pthread_mutex_unlock(&scratch_lock);
+    if (!found) {
+        void *p;
+        if (bytes > SIZE_MAX - header || posix_memalign(&p, header, bytes + header) != 0)
+            return NULL;
+        found = p;
+        found->bytes = bytes;
+    }
+    return (char *)found + header;
+}
+
+void scratch_give(void *p)
+{
+    if (!p)
+        return;
+    struct block *given = (struct block *)((char *)p - header);
+    pthread_mutex_lock(&scratch_lock);
+    int slot = -1; /* an empty slot, or the smallest block: it is the cheapest to make again */
+    for (int i = 0; i < kept_blocks; i++) {
+        if (!kept[i]) {
+            slot = i;
+            break;
+        }
+        if (slot < 0 || kept[i]->bytes < kept[slot]->bytes)
+            slot = i;
+    }
+    struct block *out = given;
+    if (kept_bytes - (kept[slot] ? kept[slot]->bytes : 0) + given->bytes <= kept_most) {
+        out = kept[slot];
+        kept_bytes += given->bytes - (out ? out->bytes : 0);
+        kept[slot] = given;
+    }
+    pthread_mutex_unlock(&scratch_lock);
+    free(out);
+}
+
+/* -------------------------------------------------------------------------------- multiply-add rate */
+
+struct rate {
+    double (*multiply_adds)(int64_t);
+    double seconds;
+    _Atomic double rate;
+};
+
+static void measure(const struct team *team, void *job)
+{
+    struct rate *r = job;
+    double flops = 0, elapsed;
+    team_barrier(team);
+    const double begin = now();
+    do {
+        flops += r->multiply_adds(100000);
+        elapsed = now() - begin;
+    } while (elapsed < r->seconds);
+    double sum = atomic_load(&r->rate);
+    while (!atomic_compare_exchange_weak(&r->rate, &sum, sum + flops / elapsed))
+        ;
+}
+
+double fastrnn_multiply_add_rate(int is_double, double seconds)
+{
+    struct rate r = {fastrnn_kernels_in_use()->multiply_adds[is_double ? 1 : 0], seconds, 0};
+    if (team_run(team_size(1e30, INT64_MAX), measure, &r) != 0)
+        team_run(1, measure, &r);
+    return atomic_load(&r.rate);
+}

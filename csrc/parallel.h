@@ -1,0 +1,42 @@
+/* Teams of threads, scratch memory and the floating-point mode, for the kernels. */
+#ifndef FASTRNN_PARALLEL_H
+#define FASTRNN_PARALLEL_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* One member of a team of n, 0 <= id < n; member 0 is the thread that made the call. */
+struct barrier;
+struct team {
+    int id, n;
+    struct barrier *barrier;
+};
+
+/* Waits for all members. */
+void team_barrier(const struct team *team);
+
+/* How many members work of this size deserves: at most `most` (the rows that can be dealt out), at
+ * least 1. The result is a wish: fewer may come, see team_run. */
+int team_size(double flops, int64_t most);
+
+/* Runs work(team, job) on n members, each in round-to-nearest with subnormals flushed to zero; the
+ * caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything
+ * where the runtime gave fewer than n threads; n = 1 never fails. */
+int team_run(int n, void (*work)(const struct team *team, void *job), void *job);
+
+/* Whether a call should end early. Member 0 asks the caller's function, at most every 20 ms; the others
+ * read what it found. */
+struct stop {
+    int (*interrupted)(void *context);
+    void *context;
+    double last;
+    _Atomic int asked;
+};
+void stop_poll(struct stop *stop, const struct team *team);
+/* The same where members wait for each other: all get the same answer. */
+int stop_together(struct stop *stop, const struct team *team);
+
+/* 64-byte aligned memory from a small per-process cache; NULL where there is none. The content is
+ * whatever the last user left. */
+void *scratch_take(size_t bytes);
+void scratch_give(void *p);
+#endif

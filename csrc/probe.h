@@ -1,0 +1,42 @@
+/* What tests and benchmarks look at from outside: the activation alone, and the multiply-add rate. */
+
+struct FN(tanh_job) {
+    const real *x;
+    real *out;
+    int64_t n;
+};
+
+static void FN(tanh_member)(const struct team *team, void *shared)
+{
+    const struct FN(tanh_job) *job = shared;
+    (void)team;
+    for (int64_t i = 0; i < job->n; i += W) {
+        const int n = job->n - i < W ? (int)(job->n - i) : W;
+        vstore_n(job->out + i, FN(tanh)(vload_n(job->x + i, n)), n);
+    }
+}
+
+static void FN(tanh_array)(const void *x, void *out, int64_t n)
+{
+    struct FN(tanh_job) job = {x, out, n};
+    team_run(1, FN(tanh_member), &job); /* in the floating-point mode of the kernels */
+}
+
+/* Multiply-adds that wait for nothing but each other: the rate that no product can exceed. */
+static double FN(multiply_adds)(int64_t rounds)
+{
+    enum { chains = 12 };
+    vec acc[chains];
+    const vec a = vset1((real)0.5), b = vset1((real)1);
+    for (int i = 0; i < chains; i++)
+        acc[i] = vset1((real)i);
+    for (int64_t r = 0; r < rounds; r++)
+        UNROLL for (int i = 0; i < chains; i++) acc[i] = vfma(acc[i], a, b);
+    vec sum = vzero();
+    for (int i = 0; i < chains; i++)
+        sum = vadd(sum, acc[i]);
+    real lanes[W];
+    vstore(lanes, sum);
+    /* The sum must be used, or the loop would be removed; it is at most 12*12. */
+    return 2.0 * W * chains * (double)rounds + (lanes[0] > 1000 ? 1 : 0);
+}

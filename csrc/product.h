@@ -1,0 +1,97 @@
+/* Every product, with or without a recurrence, is rows of reals times a packed matrix. */
+
+/* What is done with a finished tile: `rows` rows from row `row` on, columns from `col` on, at
+ * tile[i*PANEL + j]. */
+typedef void FN(finish)(void *context, int64_t row, int rows, int64_t col, const real *tile);
+
+/* Row i of the result, i < n, is init + a[i] (K reals) times the packed (K, N) matrix. init is NULL
+ * (zeros) or rows of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to
+ * `finish`, or where that is NULL to `out`, rows of stride out_ld padded to whole vectors.
+ * The panel is the outer loop: it stays in the caches while all rows use it. */
+static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *packed, int64_t N,
+                        const real *init, int64_t init_ld, real *out, int64_t out_ld,
+                        FN(finish) *finish, void *context)
+{
+    real tile[MR * PANEL] __attribute__((aligned(64)));
+    const int64_t blocks = (n + MR - 1) / MR;
+    int64_t col = 0;
+    for (; n == 1 && N - col > PANEL; col += 2 * PANEL) {
+        FN(tile_pair_of)(FN(panel_vectors)(col + PANEL, N), K, a[0], packed + col * K,
+                         init ? init + col : NULL, finish ? tile : out + col);
+        if (finish) {
+            finish(context, 0, 1, col, tile);
+            finish(context, 0, 1, col + PANEL, tile + PANEL);
+        }
+    }
+    for (; col < N; col += PANEL) {
+        const int nv = FN(panel_vectors)(col, N);
+        for (int64_t i = 0; i < blocks; i++) {
+            const int64_t row = n * i / blocks; /* balanced: 16 rows are 5, 5, 6 and not 6, 6, 4 */
+            const int rows = (int)(n * (i + 1) / blocks - row);
+            FN(tile_of)(rows, nv, K, a + row, packed + col * K,
+                        init ? init + row * init_ld + col : NULL, init_ld,
+                        finish ? tile : out + row * out_ld + col, finish ? PANEL : out_ld);
+            if (finish)
+                finish(context, row, rows, col, tile);
+        }
+    }
+}
+
+/* Destination of a product whose rows the user owns: exactly N columns are written. */
+struct FN(rows_out) {
+    real *const *rows;
+    int64_t N;
+};
+
+static void FN(finish_rows)(void *context, int64_t row, int rows, int64_t col, const real *tile)
+{
+    const struct FN(rows_out) *c = context;
+    for (int i = 0; i < rows; i++)
+        for (int64_t j = 0; j < PANEL && col + j < c->N; j += W) {
+            const int64_t left = c->N - col - j;
+            vstore_n(c->rows[row + i] + col + j, vload(tile + i * PANEL + j), left < W ? (int)left : W);
+        }
+}
+
+/* Gradient of a weight matrix (rows of N): the sums of the chunks are added in order. */
+struct FN(gradient_out) {
+    real *d_w; /* the first of the rows that this product makes */
+    int64_t N;
+    int first_chunk;
+};
+
+static void FN(finish_gradient)(void *context, int64_t row, int rows, int64_t col, const real *tile)
+{
+    const struct FN(gradient_out) *c = context;
+    for (int i = 0; i < rows; i++)
+        for (int64_t j = 0; j < PANEL && col + j < c->N; j += W) {
+            const int64_t left = c->N - col - j;
+            const int n = left < W ? (int)left : W;
+            real *out = c->d_w + (row + i) * c->N + col + j;
+            const vec sum = vload(tile + i * PANEL + j);
+            vstore_n(out, c->first_chunk ? sum : vadd(vload_n(out, n), sum), n);
+        }
+}
+
+/* out[j] (+)= the sum over k of rows[k][j], begin <= j < end: one chain from +0 a column, k ascending.
+ * The rows are padded to whole vectors. Four chains run at once to hide the latency of the addition. */
+static void FN(column_sums)(const real *const *rows, int64_t K, int64_t begin, int64_t end, real *out,
+                            int first_chunk)
+{
+    for (int64_t col = begin; col < end; col += PANEL) {
+        vec sum[NV];
+        int64_t at[NV]; /* a chain that has no column left repeats the first one's */
+        UNROLL for (int v = 0; v < NV; v++)
+        {
+            sum[v] = vzero();
+            at[v] = col + v * W < end ? col + v * W : col;
+        }
+        for (int64_t k = 0; k < K; k++)
+            UNROLL for (int v = 0; v < NV; v++) sum[v] = vadd(sum[v], vload(rows[k] + at[v]));
+        for (int v = 0; v < NV && col + v * W < end; v++) {
+            const int64_t left = end - at[v];
+            const int n = left < W ? (int)left : W;
+            vstore_n(out + at[v], first_chunk ? sum[v] : vadd(vload_n(out + at[v], n), sum[v]), n);
+        }
+    }
+}

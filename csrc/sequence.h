@@ -1,0 +1,455 @@
+/* The time loop and BPTT of one layer in one direction, as each member of a team runs them.
+ *
+ * Members own rows of the batch and, but for packing the weights and the weight gradients, wait for
+ * nobody. Time goes in blocks: the input part of a block has no recurrence and is one product over its
+ * (t, b) pairs; backward keeps dz for a block only. With lengths a member's rows are sorted by descending
+ * length, so that at every t the active ones are the first few.
+ */
+
+enum { FN(chunk) = 512 };               /* rows (t, b) in one chain of a weight gradient */
+static const int64_t FN(block) = 1 << 17; /* bytes of pre-activations in a block: half a small L2 */
+
+struct FN(job) {
+    const struct fastrnn_rnn *a;
+    const int64_t *order; /* with lengths: the rows by descending length; else NULL */
+    int64_t most_rows;    /* of one member */
+    int64_t steps;        /* time steps in a block */
+    char *members;        /* their scratch, each of member_bytes */
+    size_t member_bytes;
+    struct stop stop;
+    real *w_ih, *w_hh; /* packed, forward: the transposes; backward: as they are */
+    real *bias;        /* forward */
+    /* backward, shared by the team */
+    real *dz; /* row s*B + b (s counts steps in processing order) at row (s*B + b) % dz_rows */
+    int64_t dz_rows;
+    real *chunk_x, *chunk_h; /* packed (chunk, D) and (chunk, H) */
+    real *zeros;             /* (H,): the state before a start */
+    const real **weight_rows; /* (H,) rows of a weight matrix, while it is packed */
+};
+
+/* Takes `count` things of `size` from *at, aligned to a cache line. With *at counting from NULL this adds
+ * up how much is needed. */
+static void *FN(carve)(char **at, int64_t count, size_t size)
+{
+    char *p = *at;
+    *at = p + (((size_t)count * size + 63) & ~(size_t)63);
+    return p;
+}
+
+struct FN(length) {
+    int64_t length, row;
+};
+
+static int FN(longer_first)(const void *a, const void *b)
+{
+    const struct FN(length) *p = a, *q = b;
+    if (p->length != q->length)
+        return p->length > q->length ? -1 : 1;
+    return p->row < q->row ? -1 : 1;
+}
+
+static void FN(sort_by_length)(const int64_t *lengths, int64_t B, struct FN(length) *pairs, int64_t *order)
+{
+    for (int64_t b = 0; b < B; b++)
+        pairs[b] = (struct FN(length)){lengths[b], b};
+    qsort(pairs, (size_t)B, sizeof *pairs, FN(longer_first));
+    for (int64_t b = 0; b < B; b++)
+        order[b] = pairs[b].row;
+}
+
+/* Writes the rows that a member owns and returns how many. */
+static int64_t FN(deal)(const struct FN(job) *job, const struct team *team, int64_t *rows)
+{
+    const int64_t B = job->a->B;
+    int64_t n = 0;
+    if (job->order)
+        for (int64_t i = team->id; i < B; i += team->n)
+            rows[n++] = job->order[i];
+    else
+        for (int64_t b = B * team->id / team->n; b < B * (team->id + 1) / team->n; b++)
+            rows[n++] = b;
+    return n;
+}
+
+/* Of rows[0 ... n), which descend in length, how many are active at t; `before` is the last answer. */
+static int64_t FN(active)(const struct fastrnn_rnn *a, const int64_t *rows, int64_t n, int64_t before,
+                          int64_t t)
+{
+    if (!a->lengths)
+        return n;
+    while (before > 0 && a->lengths[rows[before - 1]] <= t)
+        before--;
+    while (before < n && a->lengths[rows[before]] > t)
+        before++;
+    return before;
+}
+
+static ALWAYS_INLINE real *FN(at)(const struct fastrnn_sequence *s, int64_t t, int64_t b)
+{
+    return (real *)s->data + t * s->step_t + b * s->step_b;
+}
+
+static ALWAYS_INLINE void FN(copy_or_zero)(real *dst, const real *src, int64_t n)
+{
+    if (src)
+        memcpy(dst, src, (size_t)n * sizeof(real));
+    else
+        memset(dst, 0, (size_t)n * sizeof(real));
+}
+
+/* ----------------------------------------------------------------------------------------- forward */
+
+struct FN(forward_scratch) {
+    int64_t *rows, *active;       /* (n,); (steps,) active rows at each step of a block */
+    const real **x;               /* (steps*n,) the rows of x in a block */
+    real **state[2], **output;    /* (n,) rows */
+    real *h, *z;                  /* (2*n) rows of state; (steps*n) rows of pre-activations */
+};
+
+static char *FN(carve_forward)(const struct FN(job) *job, char *at, struct FN(forward_scratch) *s)
+{
+    const int64_t n = job->most_rows, stride = FN(stride)(job->a->H);
+    s->rows = FN(carve)(&at, n, sizeof *s->rows);
+    s->active = FN(carve)(&at, job->steps, sizeof *s->active);
+    s->x = FN(carve)(&at, job->steps * n, sizeof *s->x);
+    s->state[0] = FN(carve)(&at, n, sizeof(real *));
+    s->state[1] = FN(carve)(&at, n, sizeof(real *));
+    s->output = FN(carve)(&at, n, sizeof(real *));
+    s->h = FN(carve)(&at, 2 * n * stride, sizeof(real));
+    s->z = FN(carve)(&at, job->steps * n * stride, sizeof(real));
+    return at;
+}
+
+static void FN(forward_member)(const struct team *team, void *shared)
+{
+    struct FN(job) *job = shared;
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t T = a->T, D = a->D, H = a->H, stride = FN(stride)(H);
+
+    FN(pack_transposed)(a->w_ih, D, H, job->w_ih, team->id, team->n);
+    FN(pack_transposed)(a->w_hh, H, H, job->w_hh, team->id, team->n);
+    if (team->id == 0) {
+        const real *b_ih = a->b_ih, *b_hh = a->b_hh;
+        for (int64_t j = 0; j < stride; j++)
+            job->bias[j] = j < H ? (b_ih ? b_ih[j] : 0) + (b_hh ? b_hh[j] : 0) : 0;
+    }
+    team_barrier(team);
+
+    struct FN(forward_scratch) s;
+    FN(carve_forward)(job, job->members + (size_t)team->id * job->member_bytes, &s);
+    const int64_t n = FN(deal)(job, team, s.rows);
+    for (int64_t i = 0; i < n; i++) {
+        s.state[0][i] = s.h + i * stride;
+        s.state[1][i] = s.h + (n + i) * stride;
+    }
+    struct FN(rnn_step) step = {.H = H, .output = s.output};
+    FN(finish) *finish = a->nonlinearity == FASTRNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu);
+    int64_t was_active = 0, counted = 0;
+    int now = 0;
+
+    for (int64_t begin = 0; begin < T; begin += job->steps) {
+        const int64_t steps = T - begin < job->steps ? T - begin : job->steps;
+        int64_t pairs = 0;
+        for (int64_t s_t = 0; s_t < steps; s_t++) {
+            const int64_t t = a->reverse ? T - 1 - begin - s_t : begin + s_t;
+            s.active[s_t] = counted = FN(active)(a, s.rows, n, counted, t);
+            for (int64_t i = 0; i < counted; i++)
+                s.x[pairs++] = FN(at)(&a->x, t, s.rows[i]);
+        }
+        FN(product)(s.x, pairs, D, job->w_ih, H, job->bias, 0, s.z, stride, NULL, NULL);
+
+        const real *z = s.z;
+        for (int64_t s_t = 0; s_t < steps; s_t++) {
+            const int64_t t = a->reverse ? T - 1 - begin - s_t : begin + s_t, active = s.active[s_t];
+            for (int64_t i = was_active; i < active; i++)
+                FN(copy_or_zero)(s.state[now][i],
+                                 a->h_0 ? (const real *)a->h_0 + s.rows[i] * H : NULL, H);
+            was_active = active;
+            for (int64_t i = 0; i < n; i++) {
+                s.output[i] = FN(at)(&a->output, t, s.rows[i]);
+                if (i >= active)
+                    FN(copy_or_zero)(s.output[i], NULL, H);
+                else if (a->restart && a->restart[t * a->B + s.rows[i]])
+                    FN(copy_or_zero)(s.state[now][i], NULL, H);
+            }
+            step.state = s.state[!now];
+            FN(product)((const real *const *)s.state[now], active, H, job->w_hh, H, z, stride, NULL, 0,
+                        finish, &step);
+            z += active * stride;
+            now = !now;
+        }
+        stop_poll(&job->stop, team);
+        if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+            return;
+    }
+
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t b = s.rows[i], length = a->lengths ? a->lengths[b] : T;
+        const real *last = a->h_0 ? (const real *)a->h_0 + b * H : NULL;
+        if (length > 0)
+            last = FN(at)(&a->output, a->reverse ? 0 : length - 1, b);
+        FN(copy_or_zero)((real *)a->h_n + b * H, last, H);
+    }
+}
+
+static double FN(flops)(const struct fastrnn_rnn *a)
+{
+    return 2.0 * (double)a->T * (double)a->B * (double)a->H * (double)(a->D + a->H);
+}
+
+static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
+{
+    return n < least ? least : n > most ? most : n;
+}
+
+/* Runs `member` on a team with the scratch that `lay_out` asks for; `lay_out` is called with NULL to add
+ * up and with the memory to hand out. */
+static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(const struct team *, void *),
+                   char *(*lay_out)(struct FN(job) *job, int members, char *at))
+{
+    int members = team_size(flops, a->B);
+    for (;;) {
+        struct FN(job) job = {.a = a, .stop = {.interrupted = a->interrupted, .context = a->context}};
+        char *const scratch = scratch_take((size_t)(uintptr_t)lay_out(&job, members, NULL));
+        if (!scratch)
+            return FASTRNN_NO_MEMORY;
+        lay_out(&job, members, scratch);
+        const int missing = team_run(members, member, &job);
+        scratch_give(scratch);
+        if (!missing)
+            return atomic_load(&job.stop.asked) ? FASTRNN_INTERRUPTED : FASTRNN_OK;
+        members = 1;
+    }
+}
+
+static char *FN(lay_out_rows)(struct FN(job) *job, int members, char *at)
+{
+    const struct fastrnn_rnn *a = job->a;
+    const int counting = at == NULL;
+    job->most_rows = (a->B + members - 1) / members;
+    if (a->lengths) {
+        struct FN(length) *pairs = FN(carve)(&at, a->B, sizeof *pairs);
+        int64_t *order = FN(carve)(&at, a->B, sizeof *order);
+        if (!counting)
+            FN(sort_by_length)(a->lengths, a->B, pairs, order);
+        job->order = order;
+    }
+    return at;
+}
+
+static char *FN(lay_out_forward)(struct FN(job) *job, int members, char *at)
+{
+    const struct fastrnn_rnn *a = job->a;
+    struct FN(forward_scratch) s;
+    at = FN(lay_out_rows)(job, members, at);
+    const int64_t row_bytes = FN(stride)(a->H) * (int64_t)sizeof(real);
+    job->steps = FN(clamp)(FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
+    job->w_ih = FN(carve)(&at, FN(packed_size)(a->D, a->H), sizeof(real));
+    job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
+    job->bias = FN(carve)(&at, FN(stride)(a->H), sizeof(real));
+    job->members = at;
+    job->member_bytes = (size_t)(FN(carve_forward)(job, at, &s) - at);
+    return at + (size_t)members * job->member_bytes;
+}
+
+static int FN(rnn_forward)(const struct fastrnn_rnn *a)
+{
+    return FN(run)(a, FN(flops)(a), FN(forward_member), FN(lay_out_forward));
+}
+
+/* ---------------------------------------------------------------------------------------- backward */
+
+struct FN(backward_scratch) {
+    int64_t *rows;
+    const real **dz; /* (steps*n,) the rows of dz in a block */
+    real **d_x;      /* (steps*n,) where their products with w_ih go */
+    real *carry;     /* (n) rows: the gradient of the state, from the later steps */
+    /* one chunk of the weight gradients */
+    const real **chunk_x, **chunk_h, **chunk_dz; /* (chunk,) rows */
+    const real **dz_columns;                     /* the member's rows of dz_t */
+    real *dz_t;                                  /* its columns of dz, transposed: rows of chunk_stride */
+};
+
+static ALWAYS_INLINE int64_t FN(most_columns)(const struct FN(job) *job, int members)
+{
+    return (job->a->H + members - 1) / members;
+}
+
+static char *FN(carve_backward)(const struct FN(job) *job, int members, char *at,
+                                struct FN(backward_scratch) *s)
+{
+    const int64_t n = job->most_rows, stride = FN(stride)(job->a->H);
+    const int64_t columns = FN(most_columns)(job, members);
+    s->rows = FN(carve)(&at, n, sizeof *s->rows);
+    s->dz = FN(carve)(&at, job->steps * n, sizeof *s->dz);
+    s->d_x = FN(carve)(&at, job->steps * n, sizeof *s->d_x);
+    s->carry = FN(carve)(&at, n * stride, sizeof(real));
+    s->chunk_x = FN(carve)(&at, FN(chunk), sizeof *s->chunk_x);
+    s->chunk_h = FN(carve)(&at, FN(chunk), sizeof *s->chunk_h);
+    s->chunk_dz = FN(carve)(&at, FN(chunk), sizeof *s->chunk_dz);
+    s->dz_columns = FN(carve)(&at, columns, sizeof *s->dz_columns);
+    s->dz_t = FN(carve)(&at, columns * FN(stride)(FN(chunk)), sizeof(real));
+    return at;
+}
+
+/* Adds rows [first, last) of the index s*B + b, a chunk or the end of one, to the weight gradients. The
+ * members pack shares of the chunk's rows; each then makes its own rows of the gradients. */
+static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
+                                 struct FN(backward_scratch) *s, int64_t first, int64_t last)
+{
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t T = a->T, B = a->B, D = a->D, H = a->H, ld = FN(stride)(FN(chunk));
+    int64_t K = 0;
+    for (int64_t r = first, step = B ? first / B : 0, b = first - step * B; r < last; r++) {
+        const int64_t t = a->reverse ? step : T - 1 - step, before = a->reverse ? t + 1 : t - 1;
+        const int64_t length = a->lengths ? a->lengths[b] : T;
+        if (t < length) {
+            const real *h = job->zeros;
+            if (a->restart && a->restart[t * B + b])
+                ;
+            else if (before >= 0 && before < length)
+                h = FN(at)(&a->output, before, b);
+            else if (a->h_0)
+                h = (const real *)a->h_0 + b * H;
+            s->chunk_x[K] = FN(at)(&a->x, t, b);
+            s->chunk_h[K] = h;
+            s->chunk_dz[K] = job->dz + r % job->dz_rows * FN(stride)(H);
+            K++;
+        }
+        if (++b == B) {
+            b = 0;
+            step++;
+        }
+    }
+    const int64_t begin = H * team->id / team->n, end = H * (team->id + 1) / team->n;
+
+    team_barrier(team); /* dz of all members is there, and the last chunk's packed rows are done with */
+    const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
+    if (a->d_w_ih)
+        FN(pack_rows)(s->chunk_x, share, share_end, K, D, job->chunk_x);
+    if (a->d_w_hh)
+        FN(pack_rows)(s->chunk_h, share, share_end, K, H, job->chunk_h);
+    if (a->d_w_ih || a->d_w_hh)
+        for (int64_t k = 0; k < K; k += W)
+            FN(transpose)(s->chunk_dz + k, K - k < W ? (int)(K - k) : W, begin, end - begin,
+                          s->dz_t + k, ld);
+    if (a->d_b)
+        FN(column_sums)(s->chunk_dz, K, begin, end, a->d_b, first == 0);
+    team_barrier(team); /* the rows are packed, and dz is free for the next block */
+
+    for (int64_t j = begin; j < end; j++)
+        s->dz_columns[j - begin] = s->dz_t + (j - begin) * ld;
+    if (a->d_w_ih) {
+        struct FN(gradient_out) out = {(real *)a->d_w_ih + begin * D, D, first == 0};
+        FN(product)(s->dz_columns, end - begin, K, job->chunk_x, D, NULL, 0, NULL, 0,
+                    FN(finish_gradient), &out);
+    }
+    if (a->d_w_hh) {
+        struct FN(gradient_out) out = {(real *)a->d_w_hh + begin * H, H, first == 0};
+        FN(product)(s->dz_columns, end - begin, K, job->chunk_h, H, NULL, 0, NULL, 0,
+                    FN(finish_gradient), &out);
+    }
+}
+
+static void FN(backward_member)(const struct team *team, void *shared)
+{
+    struct FN(job) *job = shared;
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t T = a->T, B = a->B, D = a->D, H = a->H, stride = FN(stride)(H);
+
+    const int64_t share = H * team->id / team->n, share_end = H * (team->id + 1) / team->n;
+    for (int64_t k = share; k < share_end; k++)
+        job->weight_rows[k] = (const real *)a->w_hh + k * H;
+    FN(pack_rows)(job->weight_rows, share, share_end, H, H, job->w_hh);
+    if (a->d_x.data) {
+        for (int64_t k = share; k < share_end; k++)
+            job->weight_rows[k] = (const real *)a->w_ih + k * D;
+        FN(pack_rows)(job->weight_rows, share, share_end, H, D, job->w_ih);
+    }
+    if (team->id == 0)
+        FN(copy_or_zero)(job->zeros, NULL, H);
+    team_barrier(team);
+
+    struct FN(backward_scratch) s;
+    FN(carve_backward)(job, team->n, job->members + (size_t)team->id * job->member_bytes, &s);
+    const int64_t n = FN(deal)(job, team, s.rows);
+    for (int64_t i = 0; i < n; i++)
+        FN(copy_or_zero)(s.carry + i * stride,
+                         a->d_h_n ? (const real *)a->d_h_n + s.rows[i] * H : NULL, H);
+    int64_t active = 0, summed = 0;
+
+    for (int64_t begin = 0; begin < T; begin += job->steps) {
+        const int64_t end = T - begin < job->steps ? T : begin + job->steps;
+        int64_t pairs = 0;
+        for (int64_t step = begin; step < end; step++) {
+            const int64_t t = a->reverse ? step : T - 1 - step;
+            const real **dz = s.dz + pairs;
+            active = FN(active)(a, s.rows, n, active, t);
+            for (int64_t i = 0; i < n; i++) {
+                const int64_t b = s.rows[i];
+                if (i >= active) {
+                    if (a->d_x.data)
+                        FN(copy_or_zero)(FN(at)(&a->d_x, t, b), NULL, D);
+                    continue;
+                }
+                real *to = job->dz + (step * B + b) % job->dz_rows * stride;
+                FN(rnn_backward_row)(a->nonlinearity, H, FN(at)(&a->output, t, b),
+                                     a->d_output.data ? FN(at)(&a->d_output, t, b) : NULL,
+                                     s.carry + i * stride, to);
+                dz[i] = to;
+                if (a->d_x.data)
+                    s.d_x[pairs + i] = FN(at)(&a->d_x, t, b);
+            }
+            pairs += active;
+            if (step == T - 1 && !a->d_h_0)
+                break;
+            FN(product)(dz, active, H, job->w_hh, H, NULL, 0, s.carry, stride, NULL, NULL);
+            if (a->restart)
+                for (int64_t i = 0; i < active; i++)
+                    if (a->restart[t * B + s.rows[i]])
+                        FN(copy_or_zero)(s.carry + i * stride, NULL, H);
+        }
+        if (a->d_x.data) {
+            struct FN(rows_out) out = {s.d_x, D};
+            FN(product)(s.dz, pairs, H, job->w_ih, D, NULL, 0, NULL, 0, FN(finish_rows), &out);
+        }
+        if (a->d_w_ih || a->d_w_hh || a->d_b)
+            for (; end * B - summed >= FN(chunk) || (end == T && summed < T * B); summed += FN(chunk))
+                FN(weight_gradients)(job, team, &s, summed, FN(clamp)(end * B, 0, summed + FN(chunk)));
+        if (end < T && stop_together(&job->stop, team))
+            return;
+    }
+    if (T * B == 0) /* the sum of nothing */
+        FN(weight_gradients)(job, team, &s, 0, 0);
+    if (a->d_h_0)
+        for (int64_t i = 0; i < n; i++)
+            FN(copy_or_zero)((real *)a->d_h_0 + s.rows[i] * H, s.carry + i * stride, H);
+}
+
+static char *FN(lay_out_backward)(struct FN(job) *job, int members, char *at)
+{
+    const struct fastrnn_rnn *a = job->a;
+    struct FN(backward_scratch) s;
+    at = FN(lay_out_rows)(job, members, at);
+    const int64_t stride = FN(stride)(a->H);
+    job->steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
+    job->dz_rows = FN(chunk) + job->steps * a->B;
+    job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
+    if (a->d_x.data)
+        job->w_ih = FN(carve)(&at, FN(packed_size)(a->H, a->D), sizeof(real));
+    job->weight_rows = FN(carve)(&at, a->H, sizeof *job->weight_rows);
+    job->zeros = FN(carve)(&at, stride, sizeof(real));
+    job->dz = FN(carve)(&at, job->dz_rows * stride, sizeof(real));
+    if (a->d_w_ih)
+        job->chunk_x = FN(carve)(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
+    if (a->d_w_hh)
+        job->chunk_h = FN(carve)(&at, FN(packed_size)(FN(chunk), a->H), sizeof(real));
+    job->members = at;
+    job->member_bytes = (size_t)(FN(carve_backward)(job, members, at, &s) - at);
+    return at + (size_t)members * job->member_bytes;
+}
+
+static int FN(rnn_backward)(const struct fastrnn_rnn *a)
+{
+    return FN(run)(a, 2 * FN(flops)(a), FN(backward_member), FN(lay_out_backward));
+}

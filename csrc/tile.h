@@ -1,0 +1,180 @@
+/* Packing into panels, and the register tile that reads them.
+ *
+ * A matrix P of K rows and N columns is packed into panels of PANEL = 4*W neighbouring columns. Panel p
+ * is contiguous: for k = 0 ... K-1 the nv*W columns of row k, with nv = 4, or 1 to 4 in the last panel;
+ * columns past N are zero. A tile is mr rows by the nv vectors of one panel, kept in registers over k.
+ */
+#ifndef FASTRNN_TILE_COMMON
+#define FASTRNN_TILE_COMMON
+#define NV 4
+#define PANEL (NV * W)
+#define LINE ((int64_t)(64 / sizeof(real))) /* reals in a cache line */
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+static ALWAYS_INLINE int64_t FN(round_up)(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* Stride of a scratch row of n reals: whole vectors fit, and one more cache line keeps strides off the
+ * powers of two that would put every row into one set of the cache. */
+static ALWAYS_INLINE int64_t FN(stride)(int64_t n) { return FN(round_up)(n, LINE) + LINE; }
+
+static ALWAYS_INLINE int64_t FN(packed_size)(int64_t K, int64_t N) { return K * FN(round_up)(N, W); }
+
+/* Vectors in the panel that begins at column `col` of N. */
+static ALWAYS_INLINE int FN(panel_vectors)(int64_t col, int64_t N)
+{
+    return N - col >= PANEL ? NV : (int)((N - col + W - 1) / W);
+}
+
+/* dst[k*ld + i] = src[i][first + k] for k < K and i < n; 0 for n <= i < W. n <= W.
+ * The interleaving of the first half of W rows with the second rotates the bits of an element's address
+ * (row, column) by one place; log2(W) of them exchange row and column. */
+static void FN(transpose)(const real *const *src, int n, int64_t first, int64_t K, real *dst, int64_t ld)
+{
+    for (int64_t k = 0; k < K; k += W) {
+        const int width = K - k < W ? (int)(K - k) : W;
+        vec a[W], b[W];
+        if (n == W && width == W) {
+            UNROLL for (int i = 0; i < W; i++) a[i] = vload(src[i] + first + k);
+        } else {
+            for (int i = 0; i < W; i++)
+                a[i] = i < n ? vload_n(src[i] + first + k, width) : vzero();
+        }
+        UNROLL for (int half = 1; half < W; half *= 2)
+        {
+            UNROLL for (int i = 0; i < W / 2; i++)
+            {
+                b[2 * i] = vzip_lo(a[i], a[i + W / 2]);
+                b[2 * i + 1] = vzip_hi(a[i], a[i + W / 2]);
+            }
+            UNROLL for (int i = 0; i < W; i++) a[i] = b[i];
+        }
+        if (width == W) {
+            UNROLL for (int i = 0; i < W; i++) vstore(dst + (k + i) * ld, a[i]);
+        } else {
+            for (int i = 0; i < width; i++)
+                vstore(dst + (k + i) * ld, a[i]);
+        }
+    }
+}
+
+/* Packs P[k][j] = w[j*K + k], the transpose of a row-major (N, K) matrix: member `id` of `members` packs
+ * its share of the columns. */
+static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int members)
+{
+    const int64_t vectors = (N + W - 1) / W;
+    for (int64_t v = vectors * id / members; v < vectors * (id + 1) / members; v++) {
+        const int64_t col = v * W, panel_col = v / NV * PANEL;
+        const int n = N - col < W ? (int)(N - col) : W;
+        const real *rows[W];
+        for (int i = 0; i < W; i++)
+            rows[i] = w + (col + (i < n ? i : 0)) * K;
+        FN(transpose)(rows, n, 0, K, packed + panel_col * K + (v % NV) * W,
+                      FN(panel_vectors)(panel_col, N) * W);
+    }
+}
+
+/* Packs P[k][j] = rows[k][j] for begin <= k < end of K. */
+static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, int64_t K, int64_t N,
+                          real *packed)
+{
+    for (int64_t col = 0; col < N; col += PANEL) {
+        const int nv = FN(panel_vectors)(col, N);
+        const int tail = N - col >= PANEL ? W : (int)(N - col) - (nv - 1) * W;
+        for (int64_t k = begin; k < end; k++) {
+            const real *src = rows[k] + col;
+            real *dst = packed + col * K + k * nv * W;
+            for (int v = 0; v + 1 < nv; v++)
+                vstore(dst + v * W, vload(src + v * W));
+            vstore(dst + (nv - 1) * W, vload_n(src + (nv - 1) * W, tail));
+        }
+    }
+}
+
+/* out[m][j] = init[m][j] + sum over k of a[m][k] * panel[k][j], for mr rows and nv*W columns.
+ * One chain of multiply-adds an element, k ascending: the order is part of the result. init == NULL
+ * stands for zeros, init_ld = 0 gives every row the same start. */
+static ALWAYS_INLINE void FN(tile)(const int mr, const int nv, int64_t K, const real *const *a,
+                                   const real *panel, const real *init, int64_t init_ld, real *out,
+                                   int64_t out_ld)
+{
+    vec acc[MR][NV];
+    const real *row[MR];
+    UNROLL for (int m = 0; m < mr; m++)
+    {
+        row[m] = a[m];
+        UNROLL for (int v = 0; v < nv; v++)
+            acc[m][v] = init ? vload(init + m * init_ld + v * W) : vzero();
+    }
+    for (int64_t k = 0; k < K; k++) {
+        vec am[MR];
+        UNROLL for (int m = 0; m < mr; m++) am[m] = vset1(row[m][k]);
+        UNROLL for (int v = 0; v < nv; v++)
+        {
+            const vec w = vload(panel + v * W);
+            UNROLL for (int m = 0; m < mr; m++) acc[m][v] = vfma(am[m], w, acc[m][v]);
+        }
+        panel += nv * W;
+    }
+    UNROLL for (int m = 0; m < mr; m++)
+    {
+        UNROLL for (int v = 0; v < nv; v++) vstore(out + m * out_ld + v * W, acc[m][v]);
+    }
+}
+
+static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int nv, int64_t K, const real *const *a,
+                                           const real *panel, const real *init, int64_t init_ld,
+                                           real *out, int64_t out_ld)
+{
+    switch (nv) {
+    case 4: FN(tile)(mr, 4, K, a, panel, init, init_ld, out, out_ld); break;
+    case 3: FN(tile)(mr, 3, K, a, panel, init, init_ld, out, out_ld); break;
+    case 2: FN(tile)(mr, 2, K, a, panel, init, init_ld, out, out_ld); break;
+    default: FN(tile)(mr, 1, K, a, panel, init, init_ld, out, out_ld); break;
+    }
+}
+
+/* The tile for any 1 <= mr <= MR and 1 <= nv <= NV. */
+static void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const real *panel,
+                        const real *init, int64_t init_ld, real *out, int64_t out_ld)
+{
+    switch (mr) {
+#if MR == 6
+    case 6: FN(tile_of_rows)(6, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    case 5: FN(tile_of_rows)(5, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    case 4: FN(tile_of_rows)(4, nv, K, a, panel, init, init_ld, out, out_ld); break;
+#endif
+    case 3: FN(tile_of_rows)(3, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    case 2: FN(tile_of_rows)(2, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    default: FN(tile_of_rows)(1, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    }
+}
+
+/* One row alone has too few accumulators to hide the latency of the multiply-add: two panels at once,
+ * this one full and nv vectors of the next. */
+static ALWAYS_INLINE void FN(tile_pair)(const int nv, int64_t K, const real *a, const real *panel,
+                                        const real *init, real *out)
+{
+    vec acc[2 * NV];
+    const real *next = panel + K * PANEL;
+    UNROLL for (int v = 0; v < NV + nv; v++) acc[v] = init ? vload(init + v * W) : vzero();
+    for (int64_t k = 0; k < K; k++) {
+        const vec ak = vset1(a[k]);
+        UNROLL for (int v = 0; v < NV; v++) acc[v] = vfma(ak, vload(panel + v * W), acc[v]);
+        UNROLL for (int v = 0; v < nv; v++) acc[NV + v] = vfma(ak, vload(next + v * W), acc[NV + v]);
+        panel += PANEL;
+        next += nv * W;
+    }
+    UNROLL for (int v = 0; v < NV + nv; v++) vstore(out + v * W, acc[v]);
+}
+
+static void FN(tile_pair_of)(int nv, int64_t K, const real *a, const real *panel, const real *init,
+                             real *out)
+{
+    switch (nv) {
+    case 4: FN(tile_pair)(4, K, a, panel, init, out); break;
+    case 3: FN(tile_pair)(3, K, a, panel, init, out); break;
+    case 2: FN(tile_pair)(2, K, a, panel, init, out); break;
+    default: FN(tile_pair)(1, K, a, panel, init, out); break;
+    }
+}
