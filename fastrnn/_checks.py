@@ -1,0 +1,524 @@
+"""Argument checks: the one home, shared by the compiled functions and their NumPy twins.
+
+Sharing it is what makes both backends raise the same errors. Every check runs before any work is
+done and before anything is allocated. A well-formed call takes the fast path at the top of
+`rnn_arguments`, about a microsecond; everything else, wrong or merely unusual, goes the
+careful way, which either converts or explains.
+
+Shapes are given as axes, a tuple of symbols such as ``("T", "B", "D")``, together with the sizes
+that are known for some of the symbols; a symbol without a size matches any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import sys
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy import ndarray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    _Optional = Array | None
+    _Checked = tuple[
+        Array, _Optional, Array, Array, _Optional, _Optional, _Optional, _Optional, bool
+    ]
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+NONLINEARITIES = ("tanh", "relu")
+
+# No product of sizes may pass this many elements of eight bytes: the largest that NumPy's and the
+# kernel's signed sizes can count. A bound for float32 half as large as it could be costs nobody.
+MOST_ELEMENTS = sys.maxsize // 8
+
+
+# ------------------------------------------------------------------------------ one array
+
+
+def array(name: str, value: Any, dtype: np.dtype[Any] | None = None, owner: str = "x") -> Array:
+    """The value as a base-class array of float32 or float64 in native byte order.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls the argument.
+    value : object
+        What the caller passed.
+    dtype : numpy.dtype or None
+        The type that it must have, which is `owner`'s; None allows either.
+    owner : str
+        Whose type `dtype` is, for the error.
+
+    Raises
+    ------
+    TypeError
+        For anything but an array of the wanted type; the text holds the cure.
+    """
+    plain_array(name, value, dtype or FLOAT32)
+    native = value.dtype.newbyteorder("=")
+    if native == FLOAT32:
+        native = FLOAT32
+    elif native == FLOAT64:
+        native = FLOAT64
+    else:
+        _wrong_dtype(name, value.dtype, dtype, owner)
+    if dtype is not None and native != dtype:
+        _wrong_dtype(name, value.dtype, dtype, owner)
+    # asarray drops harmless subclasses such as memmap; it copies only to swap bytes.
+    return np.asarray(value, native)
+
+
+def plain_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
+    """Raise TypeError unless the value is an array, and not a masked one."""
+    masked = isinstance(value, np.ma.MaskedArray)
+    if isinstance(value, ndarray) and not masked:
+        return
+    kind = type(value).__name__
+    if masked:
+        cure = f"a mask has no meaning here, pass {name}.filled(0)"
+    elif value is None:
+        cure = "it cannot be left out"
+    else:
+        target = "" if dtype is None else f", dtype=np.{dtype}"
+        cure = f"pass np.asarray({name}{target})"
+    raise TypeError(f"{name} is a {kind}, expected a numpy.ndarray: {cure}")
+
+
+def _wrong_dtype(
+    name: str, given: np.dtype[Any], wanted: np.dtype[Any] | None, owner: str
+) -> NoReturn:
+    if wanted is None:
+        text = f"{name} is {given}, expected float32 or float64"
+    else:
+        text = f"{name} is {given}, {owner} is {wanted}"
+    if given.kind in "bifuO":
+        text += f": pass {name}.astype(np.{wanted or FLOAT32})"
+    elif given.kind == "c":
+        text += f": pass {name}.real.astype(np.{wanted or FLOAT32}), or the parts as two features"
+    raise TypeError(text)
+
+
+def shape(
+    name: str,
+    given: tuple[int, ...],
+    axes: tuple[str, ...],
+    sizes: Mapping[str, int],
+    hint: str = "",
+) -> None:
+    """Raise ValueError unless the shape fits the axes."""
+    if len(given) == len(axes) and all(
+        sizes.get(axis, n) == n for axis, n in zip(axes, given, strict=True)
+    ):
+        return
+    letters, numbers = _tuple_text(axes), _tuple_text(str(sizes.get(axis, axis)) for axis in axes)
+    expected = letters if letters == numbers else f"{letters} = {numbers}"
+    raise ValueError(f"{name} has shape {given}, expected {expected}{hint}")
+
+
+def _tuple_text(items: Any) -> str:
+    items = tuple(items)
+    return "(" + ", ".join(items) + (",)" if len(items) == 1 else ")")
+
+
+def contiguous(a: Array) -> Array:
+    """The array itself where it is C-contiguous and aligned, else a copy that is."""
+    return np.require(a, requirements=("C", "A"))
+
+
+def strided(a: Array) -> Array:
+    """The (T, B, .) array itself where the kernel can walk it, else a C-contiguous copy.
+
+    The kernel wants vectors of the last axis to be contiguous and the other strides to be whole
+    elements; zero and negative strides are fine.
+    """
+    itemsize = a.itemsize
+    step_t, step_b, step = a.strides
+    if (
+        (step == itemsize or a.shape[2] <= 1)
+        and step_t % itemsize == 0
+        and step_b % itemsize == 0
+        and a.flags.aligned
+    ):
+        return a
+    return contiguous(a)
+
+
+# ------------------------------------------------------------------------------ small arguments
+
+
+def flag(name: str, value: Any) -> bool:
+    """The value as a bool; TypeError unless it is a Python or NumPy bool."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} is {value!r}, expected True or False")
+
+
+def size(name: str, value: Any, least: int = 1) -> int:
+    """The value as an int of at least `least`."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an integer") from None
+    if number < least:
+        raise ValueError(f"{name} is {number}, expected at least {least}")
+    return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """The value as a float in [0, 1)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}, expected a number") from None
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} is {value!r}, expected 0 <= {name} < 1")
+    return number
+
+
+def float_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """The value as one of the two types that the package computes in."""
+    try:
+        given = np.dtype(value)
+    except TypeError:
+        given = np.dtype(object)
+    for dtype in (FLOAT32, FLOAT64):
+        if given == dtype and value is not None:  # None is NumPy's way of saying float64
+            return dtype
+    raise TypeError(f"{name} is {value!r}, expected 'float32' or 'float64'")
+
+
+def choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """The value, one of a few strings."""
+    expected = " or ".join(map(repr, choices))
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, expected {expected}")
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected {expected}")
+    return str(value)
+
+
+def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
+    """A collection of names, each one of `valid`; None stands for all of them."""
+    if value is None:
+        return frozenset(valid)
+    listed = f"names out of {', '.join(map(repr, valid))}" if valid else "no names"
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise TypeError(f"{name} is {value!r}, expected a collection of {listed}")
+    for item in value:
+        if not isinstance(item, str) or item not in valid:
+            raise ValueError(f"{name} holds {item!r}, expected {listed}")
+    return frozenset(value)
+
+
+def elements(**sizes: int) -> None:
+    """Raise ValueError where an array of these sizes could not be counted in 64 bits."""
+    product = 1
+    for n in sizes.values():
+        product *= n or 1  # NumPy bounds the product of the other sizes even where one is zero
+    if product > MOST_ELEMENTS:
+        raise ValueError(
+            f"an array of {' x '.join(sizes)} = {' x '.join(map(str, sizes.values()))} elements "
+            "is larger than the address space"
+        )
+
+
+def lengths_array(lengths: Any, steps: int, batch: int, unbatched: bool = False) -> Array:
+    """The lengths as a fresh int64 array of shape (B,).
+
+    Parameters
+    ----------
+    lengths : integer sequence
+        One length a row, ``0 <= length <= steps``; one integer will do where `unbatched`.
+    steps, batch : int
+        T and B.
+    unbatched : bool
+        Whether the caller gave one sequence without a batch axis.
+    """
+    expected = f"{batch} integers between 0 and {steps}"
+    if isinstance(lengths, np.ma.MaskedArray):  # np.asarray would drop the mask
+        plain_array("lengths", lengths)
+    try:
+        given = np.asarray(lengths)
+    except ValueError:  # nested sequences of unequal lengths
+        raise ValueError(f"lengths is ragged, expected {expected}") from None
+    if given.dtype.kind == "O" and isinstance(lengths, list | tuple):
+        for i, value in enumerate(lengths):  # integers too large for any integer type
+            if isinstance(value, int) and not 0 <= value <= steps:
+                raise ValueError(f"lengths[{i}] is {value}, expected 0 <= length <= T = {steps}")
+    if given.size == 0 and not isinstance(lengths, ndarray):
+        given = given.astype(np.int64)  # an empty list has no type of its own
+    mixed = isinstance(lengths, list | tuple) and any(
+        isinstance(value, bool | np.bool_) for value in lengths
+    )
+    if given.dtype.kind not in "iu" or mixed:
+        kind = "bool" if mixed else str(given.dtype)
+        raise TypeError(f"lengths holds {kind}, expected {expected}")
+    if unbatched and given.ndim == 0:
+        given = given.reshape(1)
+    if given.shape != (batch,):
+        raise ValueError(f"lengths has shape {given.shape}, expected (B,) = ({batch},)")
+    wrong = (given < 0) | (given > steps)
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise ValueError(f"lengths[{i}] is {given[i]}, expected 0 <= length <= T = {steps}")
+    return given.astype(np.int64)
+
+
+def restart_array(restart: Any, axes: tuple[str, ...], sizes: Mapping[str, int]) -> Array:
+    """The restarts as a fresh C-contiguous boolean array with these axes."""
+    if isinstance(restart, np.ma.MaskedArray):
+        plain_array("restart", restart)
+    try:
+        given = np.asarray(restart)
+    except ValueError:
+        raise ValueError(f"restart is ragged, expected shape {_tuple_text(axes)}") from None
+    if given.size == 0 and not isinstance(restart, ndarray):
+        given = given.astype(bool)
+    if given.dtype.kind != "b":
+        cure = ": pass restart.astype(bool)" if isinstance(restart, ndarray) else ""
+        raise TypeError(f"restart holds {given.dtype}, expected bool{cure}")
+    shape("restart", given.shape, axes, sizes)
+    return np.array(given, bool, order="C")
+
+
+# ------------------------------------------------------------------------------ the Elman cell
+
+
+def rnn_arguments(
+    x: Any,
+    h_0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any,
+    b_hh: Any,
+    nonlinearity: Any,
+    lengths: Any,
+    restart: Any,
+) -> _Checked:
+    """Check the arguments of rnn_forward and bring them into the form that the kernel takes.
+
+    Returns
+    -------
+    tuple
+        x (T, B, D), h_0 (B, H) or None, w_ih, w_hh, b_ih, b_hh, lengths (B,) int64 or None,
+        restart (T, B) bool or None, and whether x came without a batch axis. lengths and restart
+        are fresh copies; the others are the caller's arrays wherever those will do.
+    """
+    # The fast path: arrays that fit as they are. Conditions are ordered so that each one may rely
+    # on those before it; `carray` is C-contiguous, aligned and writable in one look-up (read-only
+    # arrays are fine too, the careful way).
+    if type(x) is ndarray and type(w_ih) is ndarray and type(w_hh) is ndarray:
+        dtype = x.dtype
+        if (
+            (dtype is FLOAT32 or dtype is FLOAT64)
+            and w_ih.dtype is dtype
+            and w_hh.dtype is dtype
+            and 2 <= x.ndim <= 3
+            and w_hh.ndim == 2
+            and w_ih.flags.carray
+            and w_hh.flags.carray
+        ):
+            units = len(w_hh)
+            unbatched = x.ndim == 2
+            if unbatched:
+                steps, features = x.shape
+                batch = 1
+            else:
+                steps, batch, features = x.shape
+            if (
+                w_hh.shape == (units, units)
+                and w_ih.shape == (units, features)
+                and (h_0 is None or _plain(h_0, dtype, (units,) if unbatched else (batch, units)))
+                and (b_ih is None or _plain(b_ih, dtype, (units,)))
+                and (b_hh is None or _plain(b_hh, dtype, (units,)))
+                and type(nonlinearity) is str
+                and nonlinearity in NONLINEARITIES
+                and (steps or 1) * (batch or 1) * (units or 1) <= MOST_ELEMENTS
+            ):
+                if lengths is not None:
+                    lengths = lengths_array(lengths, steps, batch, unbatched)
+                if restart is not None:
+                    axes = ("T", "B")[: x.ndim - 1]
+                    sizes = {"T": steps, "B": batch}
+                    restart = restart_array(restart, axes, sizes).reshape(steps, batch)
+                if unbatched:
+                    x = x.reshape(steps, 1, features) if x.flags.carray else strided(x[:, None])
+                    if h_0 is not None:
+                        h_0 = h_0.reshape(1, units)
+                elif not x.flags.carray:
+                    x = strided(x)
+                return x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched
+    return _rnn_arguments(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart)
+
+
+def _plain(a: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    return type(a) is ndarray and a.dtype is dtype and a.shape == shape and a.flags.carray
+
+
+def _rnn_arguments(
+    x: Any,
+    h_0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any,
+    b_hh: Any,
+    nonlinearity: Any,
+    lengths: Any,
+    restart: Any,
+) -> _Checked:
+    # Types first, in the order of the signature, so that every array below has a rank and a type.
+    x = array("x", x)
+    dtype = x.dtype
+    h_0 = None if h_0 is None else array("h_0", h_0, dtype)
+    w_ih = array("w_ih", w_ih, dtype)
+    w_hh = array("w_hh", w_hh, dtype)
+    b_ih = None if b_ih is None else array("b_ih", b_ih, dtype)
+    b_hh = None if b_hh is None else array("b_hh", b_hh, dtype)
+    choice("nonlinearity", nonlinearity, NONLINEARITIES)
+
+    unbatched = sequence_axes(x, "T", "B")
+    if w_hh.ndim == 2:  # the square matrix says what H is; the other arguments must agree
+        sizes = {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
+        sizes["H"] = w_hh.shape[1]
+    else:
+        sizes = {}
+    shape("w_hh", w_hh.shape, ("H", "H"), sizes)
+    shape("w_ih", w_ih.shape, ("H", "D"), sizes)
+    hint = ", because x is one sequence without a batch axis" if unbatched else ""
+    if h_0 is not None:
+        shape("h_0", h_0.shape, ("H",) if unbatched else ("B", "H"), sizes, hint)
+    if b_ih is not None:
+        shape("b_ih", b_ih.shape, ("H",), sizes)
+    if b_hh is not None:
+        shape("b_hh", b_hh.shape, ("H",), sizes)
+    elements(T=sizes["T"], B=sizes["B"], H=sizes["H"])
+    if lengths is not None:
+        lengths = lengths_array(lengths, sizes["T"], sizes["B"], unbatched)
+    if restart is not None:
+        restart = restart_array(restart, ("T",) if unbatched else ("T", "B"), sizes)
+
+    if unbatched:
+        x = x[:, None]
+        h_0 = None if h_0 is None else h_0[None]
+        restart = None if restart is None else restart[:, None]
+    # Nothing is copied before everything has been checked.
+    return (
+        strided(x),
+        None if h_0 is None else contiguous(h_0),
+        contiguous(w_ih),
+        contiguous(w_hh),
+        None if b_ih is None else contiguous(b_ih),
+        None if b_hh is None else contiguous(b_hh),
+        lengths,
+        restart,
+        unbatched,
+    )
+
+
+def sequence_axes(x: Array, first: str, second: str) -> bool:
+    """Check the rank of x; whether it is one sequence without a batch axis."""
+    if x.ndim not in (2, 3):
+        raise ValueError(
+            f"x has shape {x.shape}, expected ({first}, {second}, D), or (T, D) for one sequence"
+        )
+    return x.ndim == 2
+
+
+# ------------------------------------------------------------------------------ backward
+
+
+def tape(value: Any, kind: type, function: str) -> None:
+    """Raise TypeError unless the value is a tape of this cell."""
+    if not isinstance(value, kind):
+        given = "None (was it made with record=False?)" if value is None else type(value).__name__
+        raise TypeError(f"tape is {given}, expected the {kind.__name__} that {function} returns")
+
+
+def sequence_gradient(name: str, value: Any, like: Array, unbatched: bool) -> Array:
+    """d_output: an array like `like` (T, B, .), without the batch axis where x had none."""
+    value = array(name, value, like.dtype, "the tape")
+    sizes = dict(zip("TBH", like.shape, strict=True))
+    shape(name, value.shape, ("T", "H") if unbatched else ("T", "B", "H"), sizes)
+    return strided(value[:, None] if unbatched else value)
+
+
+def state_gradient(name: str, value: Any, batch: int, like: Array, unbatched: bool) -> Array:
+    """d_h_n: (B, H), or (H,) where x had no batch axis; H is the last axis of `like`."""
+    value = array(name, value, like.dtype, "the tape")
+    sizes = {"B": batch, "H": like.shape[-1]}
+    shape(name, value.shape, ("H",) if unbatched else ("B", "H"), sizes)
+    return contiguous(value[None] if unbatched else value)
+
+
+def some_gradient(**given: Any) -> None:
+    """Raise ValueError where every incoming gradient is missing."""
+    if all(value is None for value in given.values()):
+        raise ValueError(f"{' and '.join(given)} are None: give at least one of them")
+
+
+# ------------------------------------------------------------------------------ tapes
+
+Digests = tuple[tuple[str, bytes], ...]
+
+
+class Tape:
+    """Mixed into a named tuple, makes a tape: it copies, pickles and compares as one thing."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return rebuild, (type(self), tuple(self))  # type: ignore[arg-type]
+
+    # Two tapes are the same only if they are one: comparing the arrays would be ambiguous.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def rebuild(kind: Any, fields: tuple[Any, ...]) -> Any:
+    """A tape from the fields of a copied or unpickled one.
+
+    Copying and unpickling may change an array's strides, alignment or byte order; the kernel
+    trusts a tape, so the arrays are brought back into the form that forward gave them.
+    """
+    return kind._make(_rebuilt(field) for field in fields)
+
+
+def _rebuilt(field: Any) -> Any:
+    if not isinstance(field, ndarray):
+        return field
+    field = np.asarray(field, field.dtype.newbyteorder("="))
+    return strided(field) if field.ndim == 3 else contiguous(field)
+
+
+def digests(**arrays: Array | None) -> Digests:
+    """A digest of each array, to tell later whether it was changed."""
+    return tuple(
+        (name, hashlib.blake2b(np.ascontiguousarray(a).tobytes()).digest())
+        for name, a in arrays.items()
+        if a is not None
+    )
+
+
+def unchanged(tape: Any) -> None:
+    """Raise RuntimeError where an array of a tape made with ``check=True`` has changed since."""
+    for name, before in tape.digests or ():
+        if digests(**{name: getattr(tape, name)}) != ((name, before),):
+            raise RuntimeError(
+                f"{name} was changed between forward and backward: the tape refers to it, so it "
+                "must stay as it was (or pass a copy to forward)"
+            )

@@ -1,0 +1,52 @@
+"""The compiled side: private, trusts its callers about types and shapes (see _checks.py)."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+
+# x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
+# strides on the others; every other array is C-contiguous. All are aligned, in native byte order
+# and of one type, float32 or float64. Results are written whole, padding included; a result that
+# is None is not computed. nonlinearity: 0 tanh, 1 relu. d_b is the gradient of either bias.
+def rnn_forward(
+    x: _Array,
+    h_0: _Array | None,
+    w_ih: _Array,
+    w_hh: _Array,
+    b_ih: _Array | None,
+    b_hh: _Array | None,
+    lengths: _Array | None,
+    restart: _Array | None,
+    output: _Array,
+    h_n: _Array,
+    nonlinearity: int,
+    reverse: bool,
+) -> None: ...
+def rnn_backward(
+    x: _Array,
+    h_0: _Array | None,
+    w_ih: _Array,
+    w_hh: _Array,
+    output: _Array,
+    lengths: _Array | None,
+    restart: _Array | None,
+    d_output: _Array | None,
+    d_h_n: _Array | None,
+    d_x: _Array | None,
+    d_h_0: _Array | None,
+    d_w_ih: _Array | None,
+    d_w_hh: _Array | None,
+    d_b: _Array | None,
+    nonlinearity: int,
+    reverse: bool,
+) -> None: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def available_isas() -> tuple[str, ...]: ...
+def get_isa() -> str: ...
+def set_isa(name: str) -> None: ...
+def build_info() -> dict[str, Any]: ...
+def tanh(x: _Array, out: _Array) -> None: ...
+def fma_peak(seconds: float, dtype_is_double: bool) -> float: ...

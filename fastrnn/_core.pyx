@@ -1,0 +1,251 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# The binding: fill the C struct, release the GIL, call, raise. Shapes and dtypes are functional.py's.
+import platform
+import warnings
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int64_t, uint8_t
+cimport numpy as cnp
+
+cnp.import_array()
+
+
+cdef extern from "fastrnn.h" nogil:
+    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED
+
+    struct fastrnn_sequence:
+        void *data
+        int64_t step_t, step_b
+
+    struct fastrnn_rnn:
+        int64_t T, B, D, H
+        int nonlinearity, reverse
+        fastrnn_sequence x
+        const void *h_0
+        const void *w_ih
+        const void *w_hh
+        const void *b_ih
+        const void *b_hh
+        const int64_t *lengths
+        const uint8_t *restart
+        fastrnn_sequence output
+        void *h_n
+        fastrnn_sequence d_output
+        const void *d_h_n
+        fastrnn_sequence d_x
+        void *d_h_0
+        void *d_w_ih
+        void *d_w_hh
+        void *d_b
+        int (*interrupted)(void *) noexcept
+        void *context
+
+    struct fastrnn_kernels:
+        const char *name
+        int (*rnn_forward[2])(const fastrnn_rnn *) noexcept
+        int (*rnn_backward[2])(const fastrnn_rnn *) noexcept
+        void (*tanh[2])(const void *, void *, int64_t) noexcept
+
+    const fastrnn_kernels *fastrnn_built[]
+    int fastrnn_runs_here(const fastrnn_kernels *)
+    const fastrnn_kernels *fastrnn_kernels_in_use()
+    int fastrnn_use(const char *)
+    int fastrnn_has_openmp()
+    int fastrnn_get_num_threads()
+    void fastrnn_set_num_threads(int)
+    double fastrnn_multiply_add_rate(int, double)
+
+
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #define FASTRNN_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define FASTRNN_COMPILER "gcc " __VERSION__
+    #else
+    #define FASTRNN_COMPILER "unknown"
+    #endif
+    """
+    const char *FASTRNN_COMPILER
+
+
+ctypedef int (*rnn_call)(const fastrnn_rnn *) noexcept nogil
+
+# ------------------------------------------------------------------------------------------- the calls
+
+cdef inline void *data(object array) noexcept:
+    """Where an array's memory begins, NULL for None."""
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline fastrnn_sequence sequence(object array) noexcept:
+    """A (T, B, n) array and its strides, in elements."""
+    cdef fastrnn_sequence s
+    cdef cnp.npy_intp *strides
+    cdef int64_t size
+    s.data = data(array)
+    s.step_t = s.step_b = 0
+    if array is not None:
+        strides = cnp.PyArray_STRIDES(<cnp.ndarray>array)
+        size = cnp.PyArray_ITEMSIZE(<cnp.ndarray>array)
+        s.step_t = strides[0] // size
+        s.step_b = strides[1] // size
+    return s
+
+
+cdef int interrupted(void *caught) noexcept with gil:
+    """Let Python handle its signals; keep what they raise (Ctrl-C) for the caller."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<list>caught).append(error)
+        return 1
+    return 0
+
+
+# A call of this many operations takes a few microseconds: less than handing over the GIL is worth.
+cdef double keep_gil_below = 2e5
+
+
+cdef int call(rnn_call kernel, fastrnn_rnn *a) except -1:
+    cdef int status
+    cdef list caught
+    if 2.0 * a.T * a.B * a.H * (a.D + a.H) < keep_gil_below:
+        status = kernel(a)
+    else:
+        caught = []
+        a.interrupted = interrupted
+        a.context = <void *>caught
+        with nogil:
+            status = kernel(a)
+        if status == FASTRNN_INTERRUPTED:
+            raise caught[0]
+    if status == FASTRNN_NO_MEMORY:
+        raise MemoryError("no memory for the scratch of this call")
+    return 0
+
+
+cdef inline void fill(
+    fastrnn_rnn *a, cnp.ndarray x, object h_0, cnp.ndarray w_ih, cnp.ndarray w_hh,
+    object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse,
+) noexcept:
+    """What forward and backward have in common; everything else is absent."""
+    cdef fastrnn_rnn blank = fastrnn_rnn()
+    a[0] = blank
+    a.T = cnp.PyArray_DIM(x, 0)
+    a.B = cnp.PyArray_DIM(x, 1)
+    a.D = cnp.PyArray_DIM(x, 2)
+    a.H = cnp.PyArray_DIM(w_hh, 0)
+    a.nonlinearity = nonlinearity
+    a.reverse = reverse
+    a.x = sequence(x)
+    a.h_0 = data(h_0)
+    a.w_ih = data(w_ih)
+    a.w_hh = data(w_hh)
+    a.lengths = <const int64_t *>data(lengths)
+    a.restart = <const uint8_t *>data(restart)
+    a.output = sequence(output)
+
+
+cdef inline int is_double(cnp.ndarray x) noexcept:
+    return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+
+
+def rnn_forward(
+    cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih, b_hh,
+    lengths, restart, cnp.ndarray output not None, cnp.ndarray h_n not None,
+    int nonlinearity, bint reverse,
+):
+    cdef fastrnn_rnn a
+    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
+    a.b_ih = data(b_ih)
+    a.b_hh = data(b_hh)
+    a.h_n = data(h_n)
+    call(<rnn_call>fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a)
+
+
+def rnn_backward(
+    cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
+    cnp.ndarray output not None, lengths, restart, d_output, d_h_n,
+    d_x, d_h_0, d_w_ih, d_w_hh, d_b, int nonlinearity, bint reverse,
+):
+    cdef fastrnn_rnn a
+    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
+    a.d_output = sequence(d_output)
+    a.d_h_n = data(d_h_n)
+    a.d_x = sequence(d_x)
+    a.d_h_0 = data(d_h_0)
+    a.d_w_ih = data(d_w_ih)
+    a.d_w_hh = data(d_w_hh)
+    a.d_b = data(d_b)
+    call(<rnn_call>fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a)
+
+
+# ------------------------------------------------------------------------------------------ the process
+
+def set_num_threads(int n):
+    fastrnn_set_num_threads(n)
+
+
+def get_num_threads():
+    return fastrnn_get_num_threads()
+
+
+cdef tuple built(bint only_here):
+    names = []
+    cdef int i = 0
+    while fastrnn_built[i] != NULL:
+        if not only_here or fastrnn_runs_here(fastrnn_built[i]):
+            names.append(fastrnn_built[i].name.decode())
+        i += 1
+    return tuple(names)
+
+
+def available_isas():
+    return built(True)
+
+
+def get_isa():
+    return fastrnn_kernels_in_use().name.decode()
+
+
+def set_isa(str name not None):
+    if fastrnn_use(name.encode()) != 0:
+        raise ValueError(f"name: expected one of {available_isas()} on this machine, got {name!r}")
+
+
+def build_info():
+    return {
+        "compiler": FASTRNN_COMPILER.decode(),
+        "machine": platform.machine(),
+        "openmp": bool(fastrnn_has_openmp()),
+        "isas_built": built(False),
+    }
+
+
+# ---------------------------------------------------------------------- private: for tests and benchmarks
+
+def tanh(cnp.ndarray x not None, cnp.ndarray out not None):
+    fastrnn_kernels_in_use().tanh[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
+
+
+def fma_peak(double seconds, bint dtype_is_double):
+    cdef double rate
+    with nogil:
+        rate = fastrnn_multiply_add_rate(dtype_is_double, seconds)
+    return rate / 1e9
+
+
+def _warn_of_unknown_isa():
+    import os
+
+    wanted = os.environ.get("FASTRNN_ISA")
+    if wanted and wanted != get_isa():
+        warnings.warn(
+            f"FASTRNN_ISA={wanted!r} is not one of {available_isas()}; {get_isa()!r} is used",
+            RuntimeWarning, stacklevel=2,
+        )
+
+
+_warn_of_unknown_isa()

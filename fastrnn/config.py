@@ -1,0 +1,208 @@
+"""Settings: threads, instruction set, backend, and what this build is made of."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from . import __version__, _checks, _core
+
+BACKENDS = ("compiled", "reference")
+
+# A context variable, so that threads and tasks that choose a backend do not affect each other.
+current_backend: ContextVar[str] = ContextVar("fastrnn_backend", default="compiled")
+
+
+def set_num_threads(n: int) -> None:
+    """Set the largest number of threads that one call may use, for the whole process.
+
+    Small calls use fewer, by measured cost. Results do not depend on it. The default comes from
+    ``FASTRNN_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the processors this process may use.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer, or is less than 1.
+    """
+    # The kernel counts threads in a C int; more than it can hold means "as many as there are".
+    _core.set_num_threads(min(_checks.size("n", n), 2**31 - 1))
+
+
+def get_num_threads() -> int:
+    """The largest number of threads that one call may use.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.get_num_threads() >= 1
+    True
+    """
+    return _core.get_num_threads()
+
+
+def num_threads(n: int) -> AbstractContextManager[None]:
+    """Context manager: at most `n` threads inside, the former number afterwards.
+
+    The setting is the process's, as with `set_num_threads`: another thread that computes meanwhile
+    runs under it too, with the same results.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> with fastrnn.num_threads(1):
+    ...     fastrnn.get_num_threads()
+    1
+    """
+    return _num_threads(_checks.size("n", n))  # checked here: an error should not wait for `with`
+
+
+@contextmanager
+def _num_threads(n: int) -> Iterator[None]:
+    before = get_num_threads()
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
+def available_isas() -> tuple[str, ...]:
+    """The instruction sets that this build has and this machine runs, best first.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.get_isa() in fastrnn.available_isas()
+    True
+    """
+    return _core.available_isas()
+
+
+def get_isa() -> str:
+    """The instruction set in use."""
+    return _core.get_isa()
+
+
+def set_isa(name: str) -> None:
+    """Choose the instruction set, for the whole process.
+
+    The best one is the default; ``FASTRNN_ISA`` in the environment overrides it. All of them give
+    the same bits but "generic", which rounds once more in each multiplication.
+
+    Parameters
+    ----------
+    name : str
+        One of `available_isas()`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not one of these.
+    """
+    _core.set_isa(_checks.choice("name", name, available_isas()))
+
+
+def backend(name: str) -> AbstractContextManager[None]:
+    """Context manager: run the functions and layers of this package on another implementation.
+
+    It holds for the code inside the ``with`` in this thread or task only.
+
+    Parameters
+    ----------
+    name : {"compiled", "reference"}
+        "reference" is the specification in plain NumPy, `fastrnn.reference`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.RNN(3, 4, dtype="float64", rng=0)
+    >>> x = np.ones((5, 2, 3))
+    >>> with fastrnn.backend("reference"):
+    ...     expected, state = layer(x)
+    >>> output, state = layer(x)
+    >>> np.allclose(output, expected)
+    True
+    """
+    return _backend(_checks.choice("name", name, BACKENDS))
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[None]:
+    token = current_backend.set(name)
+    try:
+        yield
+    finally:
+        current_backend.reset(token)
+
+
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Show what this build is made of and how it is set, as `numpy.show_config` does.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print it, or return it.
+
+    Returns
+    -------
+    dict or None
+        With ``mode="dicts"``: "fastrnn", "python", "numpy" (versions), "build" and "run".
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.show_config(mode="dicts")["fastrnn"] == fastrnn.__version__
+    True
+    """
+    mode = _checks.choice("mode", mode, ("stdout", "dicts"))
+    build = dict(_core.build_info())
+    openmp = bool(build.pop("openmp"))
+    config: dict[str, Any] = {
+        "fastrnn": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "build": {"openmp": openmp, **build},
+        "run": {
+            "available_isas": available_isas(),
+            "isa": get_isa(),
+            "threads": get_num_threads(),
+            "backend": current_backend.get(),
+        },
+    }
+    if mode == "dicts":
+        return config
+    for key, value in config.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for inner, item in value.items():
+                print(f"  {inner}: {_shown(inner, item)}")
+        else:
+            print(f"{key}: {value}")
+    return None
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "openmp":
+        return "yes" if value else "no (serial build: one thread)"
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

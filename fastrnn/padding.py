@@ -1,0 +1,105 @@
+"""Sequences of unequal lengths: one padded array and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _checks
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+
+def pad_sequence(sequences: Iterable[Array]) -> tuple[Array, Array]:
+    """Put sequences of unequal lengths into one array, with zeros behind each.
+
+    Parameters
+    ----------
+    sequences : list of ndarray
+        B arrays (T_i, ...) of one dtype (any) that agree in all but the first axis: features
+        (T_i, D), or labels (T_i,). In any order of lengths; a length may be 0.
+
+    Returns
+    -------
+    x : ndarray
+        (T, B, ...) with T the largest length, of the sequences' dtype.
+    lengths : ndarray
+        (B,) of int64, as the ``lengths`` argument of functions and layers takes it.
+
+    Raises
+    ------
+    TypeError
+        If an element is not an ndarray, or has another dtype than the first.
+    ValueError
+        If there are no sequences, or their shapes do not agree.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> x, lengths = fastrnn.pad_sequence([np.array([1.0, 2.0, 3.0]), np.array([4.0])])
+    >>> x
+    array([[1., 4.],
+           [2., 0.],
+           [3., 0.]])
+    >>> lengths
+    array([3, 1])
+    """
+    if isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences is {sequences!r}, expected a list of numpy.ndarray")
+    rows = list(sequences)
+    if not rows:
+        raise ValueError("sequences is empty: there is nothing to tell the shape from")
+    for i, row in enumerate(rows):
+        _checks.plain_array(f"sequences[{i}]", row)
+        if row.dtype != rows[0].dtype:
+            raise TypeError(
+                f"sequences[{i}] is {row.dtype}, sequences[0] is {rows[0].dtype}: they must agree"
+            )
+        if row.ndim == 0 or row.shape[1:] != rows[0].shape[1:]:
+            rest = ", ".join(map(str, rows[0].shape[1:]))
+            expected = f"(T, {rest})" if rest else "(T,)"
+            raise ValueError(f"sequences[{i}] has shape {row.shape}, expected {expected}")
+    lengths = np.array([len(row) for row in rows], np.int64)
+    native = rows[0].dtype.newbyteorder("=")
+    x = np.zeros((int(lengths.max()), len(rows), *rows[0].shape[1:]), native)
+    for i, row in enumerate(rows):
+        x[: len(row), i] = row
+    return x, lengths
+
+
+def unpad_sequence(x: Array, lengths: ArrayLike) -> list[Array]:
+    """Take a padded array apart again: the inverse of `pad_sequence`.
+
+    Parameters
+    ----------
+    x : ndarray
+        (T, B, ...), of any dtype.
+    lengths : integer sequence
+        (B,), each ``0 <= length <= T``.
+
+    Returns
+    -------
+    list of ndarray
+        B arrays (length, ...): contiguous copies.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not an ndarray of two axes or more, or a length does not fit; the error names it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> fastrnn.unpad_sequence(np.array([[1.0, 4.0], [2.0, 0.0]]), [2, 1])
+    [array([1., 2.]), array([4.])]
+    """
+    _checks.plain_array("x", x)
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, ...)")
+    lengths = _checks.lengths_array(lengths, *x.shape[:2])
+    return [np.array(x[:n, i], order="C", subok=False) for i, n in enumerate(lengths)]

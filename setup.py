@@ -1,0 +1,90 @@
+"""The extension module: one Cython file over C kernels that are compiled once per instruction set.
+
+FASTRNN_OPENMP=0 in the environment builds without threads.
+"""
+
+import os
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+# Optimised, and with the bits that the source says: no contraction of a*b + c that is not written as
+# fma, no reordering. -fno-math-errno: sqrt and fma need not set errno, no bits depend on it.
+# -fno-trapping-math: exceptions are masked, so a blend may compute both sides.
+COMMON = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# Never -march=native: a wheel is built on one machine and runs on another, and cpu.c picks the set.
+ISA_FLAGS = {
+    "generic": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
+    # Scheduling before register allocation hoists the tile's loads and spills an accumulator.
+    "neon": ["-fno-schedule-insns"],
+}
+
+
+def target_isas() -> list[str]:
+    """The instruction sets of the machine that is compiled for, which may not be this one."""
+    machine = sysconfig.get_platform()
+    if machine.endswith(("x86_64", "amd64")):
+        return ["generic", "avx2", "avx512"]
+    if machine.endswith(("aarch64", "arm64")):
+        return ["generic", "neon"]
+    return ["generic"]
+
+
+class BuildKernels(build_ext):
+    """Compiles each file of csrc/isa with its own flags and links them all into the extension."""
+
+    def openmp_flags(self) -> list[str]:
+        if os.environ.get("FASTRNN_OPENMP", "1") == "0":
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            try:
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
+                )
+                self.compiler.link_executable(
+                    objects, str(Path(folder, "probe")), extra_postargs=["-fopenmp"]
+                )
+            except (CompileError, LinkError):
+                self.announce("fastrnn: the compiler has no OpenMP, building without threads", level=3)
+                return []
+        return ["-fopenmp"]
+
+    def build_extension(self, ext: Extension) -> None:
+        openmp = self.openmp_flags()
+        headers = [str(p) for p in Path("csrc").rglob("*.[hi]*")]
+        for source, flags in [
+            ("csrc/parallel.c", openmp),
+            ("csrc/cpu.c", []),
+            *[(f"csrc/isa/{isa}.c", ISA_FLAGS[isa]) for isa in target_isas()],
+        ]:
+            ext.extra_objects += self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=["csrc"],
+                extra_postargs=COMMON + flags,
+                depends=headers,
+            )
+        ext.extra_link_args += openmp
+        super().build_extension(ext)
+
+
+core = Extension(
+    "fastrnn._core",
+    ["fastrnn/_core.pyx"],
+    include_dirs=["csrc", numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    extra_compile_args=["-O2"],
+    depends=[str(p) for p in Path("csrc").rglob("*.[chi]*")],
+)
+
+setup(ext_modules=cythonize([core]), cmdclass={"build_ext": BuildKernels})

@@ -1,0 +1,36 @@
+"""Shared by the tests: settings go back after each one, and problems of any size are drawn here."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+
+@pytest.fixture(autouse=True)
+def settings_restored() -> Iterator[None]:
+    threads, isa = fastrnn.get_num_threads(), fastrnn.get_isa()
+    yield
+    fastrnn.set_num_threads(threads)
+    fastrnn.set_isa(isa)
+
+
+@pytest.fixture
+def problem() -> Callable[..., dict[str, Any]]:
+    return draw_problem
+
+
+def draw_problem(
+    T: int = 5, B: int = 3, D: int = 4, H: int = 6, dtype: Any = np.float64, seed: int = 0
+) -> dict[str, Any]:
+    """The arrays of rnn_forward by name; weights small enough to keep tanh away from flat parts."""
+    rng = np.random.default_rng(seed)
+    shapes = {"x": (T, B, D), "h_0": (B, H), "w_ih": (H, D), "w_hh": (H, H)}
+    shapes |= {"b_ih": (H,), "b_hh": (H,)}
+    scale = {"x": 1.0, "h_0": 1.0}
+    return {
+        name: (scale.get(name, 0.5) * rng.standard_normal(shape)).astype(dtype)
+        for name, shape in shapes.items()
+    }

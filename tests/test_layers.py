@@ -1,0 +1,472 @@
+"""Layers: weights, state, axes, tapes and gradients, against the functions they are made of."""
+
+import copy
+import inspect
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+T, B, D, H = 5, 3, 4, 6
+NAMES = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+ARGUMENTS = dict(zip(NAMES, ["w_ih", "w_hh", "b_ih", "b_hh"], strict=True))
+RESTART = np.eye(T, B, dtype=bool)
+
+
+def make(**options):
+    return fastrnn.RNN(D, H, **{"dtype": "float64", "rng": 0} | options)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).standard_normal((T, B, D))
+
+
+@pytest.fixture
+def state():
+    return np.random.default_rng(2).standard_normal((1, B, H))
+
+
+def by_function(layer, x, h_0=None, **options):
+    """Output, final state and gradients of the loss sum(cos(output)·output) + sum(h_n)."""
+    weights = {arg: layer.weights[name] for name, arg in ARGUMENTS.items() if name in layer.weights}
+    output, h_n, tape = fastrnn.rnn_forward(x, h_0, **weights, **options)
+    return output, h_n, fastrnn.rnn_backward(tape, np.cos(output), np.ones_like(h_n))
+
+
+# ------------------------------------------------------------------------------ construction
+
+
+def test_signature_and_attributes():
+    parameters = inspect.signature(fastrnn.RNN).parameters
+    positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == [
+        "input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first",
+        "dropout", "bidirectional",
+    ]  # fmt: skip
+    layer = fastrnn.RNN(4, 6, 1, "relu", False, True, 0.25, False)
+    for name, value in zip(positional, (4, 6, 1, "relu", False, True, 0.25, False), strict=True):
+        assert getattr(layer, name) == value
+    assert layer.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "RNN(4, 8)"),
+        ({"nonlinearity": "relu", "batch_first": True},
+         "RNN(4, 8, nonlinearity='relu', batch_first=True)"),
+        ({"bias": False, "dropout": 0.5, "dtype": np.float64},
+         "RNN(4, 8, bias=False, dropout=0.5, dtype='float64')"),
+    ],
+)  # fmt: skip
+def test_repr(options, text):
+    assert repr(fastrnn.RNN(4, 8, **options, rng=1, init="orthogonal")) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"input_size": -1}, ValueError, "input_size is -1, expected at least 0"),
+        ({"input_size": 1.5}, TypeError, "input_size is 1.5, expected an integer"),
+        ({"hidden_size": 0}, ValueError, "hidden_size is 0, expected at least 1"),
+        ({"hidden_size": True}, TypeError, "hidden_size is True"),
+        ({"hidden_size": 2**31}, ValueError, "larger than the address space"),
+        ({"num_layers": 2}, ValueError, "num_layers is 2: this version has one layer"),
+        ({"num_layers": 0}, ValueError, "num_layers is 0"),
+        ({"bidirectional": True}, ValueError, "this version has one direction"),
+        ({"nonlinearity": "sin"}, ValueError, "nonlinearity is 'sin'"),
+        ({"bias": 1}, TypeError, "bias is 1, expected True or False"),
+        ({"batch_first": None}, TypeError, "batch_first is None"),
+        ({"dropout": 1.0}, ValueError, "dropout is 1.0, expected 0 <= dropout < 1"),
+        ({"dropout": -0.1}, ValueError, "dropout is -0.1"),
+        ({"dropout": float("nan")}, ValueError, "dropout is nan"),
+        ({"dropout": "much"}, TypeError, "dropout is 'much'"),
+        ({"dtype": "float16"}, TypeError, "dtype is 'float16', expected 'float32' or 'float64'"),
+        ({"dtype": "no such type"}, TypeError, "dtype is 'no such type'"),
+        ({"dtype": None}, TypeError, "dtype is None"),
+        ({"dtype": ">f4"}, TypeError, "dtype is '>f4'"),
+        ({"init": "zeros"}, ValueError, "init is 'zeros', expected 'uniform' or 'orthogonal'"),
+    ],
+)
+def test_constructor_errors(options, error, text):
+    with pytest.raises(error) as caught:
+        fastrnn.RNN(**{"input_size": 4, "hidden_size": 6} | options)
+    assert text in str(caught.value)
+
+
+def test_uniform_initialisation():
+    layer = fastrnn.RNN(50, 64, rng=3)
+    assert np.abs(layer.flat_weights).max() <= 1 / 8
+    # 7424 draws: the mean's deviation is 1/8/sqrt(3·7424) = 8e-4.
+    assert abs(layer.flat_weights.mean()) < 5e-3
+    assert np.array_equal(layer.flat_weights, fastrnn.RNN(50, 64, rng=3).flat_weights)
+    generator = np.random.default_rng(3)
+    assert np.array_equal(layer.flat_weights, fastrnn.RNN(50, 64, rng=generator).flat_weights)
+    assert not np.array_equal(layer.flat_weights, fastrnn.RNN(50, 64, rng=generator).flat_weights)
+    double = fastrnn.RNN(50, 64, rng=3, dtype="float64").flat_weights
+    assert np.array_equal(layer.flat_weights, double.astype(np.float32))
+
+
+def test_orthogonal_initialisation():
+    w_hh = fastrnn.RNN(4, 32, rng=3, dtype="float64", init="orthogonal").weights["weight_hh_l0"]
+    np.testing.assert_allclose(w_hh @ w_hh.T, np.eye(32), rtol=0, atol=1e-13)
+
+
+# ------------------------------------------------------------------------------ weights
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_weights_are_views_of_one_aligned_array(bias):
+    layer = make(bias=bias)
+    assert list(layer.weights) == (NAMES if bias else NAMES[:2])
+    flat = layer.flat_weights
+    assert flat.ndim == 1
+    assert flat.ctypes.data % 64 == 0
+    assert np.array_equal(flat, np.concatenate([w.ravel() for w in layer.weights.values()]))
+    flat[...] = np.arange(flat.size)
+    assert layer.weights["weight_hh_l0"][0, 0] == H * D
+    layer.weights["weight_ih_l0"][...] = -1
+    assert (flat[: H * D] == -1).all()
+    layer.weights["weight_ih_l0"] += 3  # augmented assignment stores the same view back
+    assert (flat[: H * D] == 2).all()
+
+
+def test_weights_cannot_be_replaced():
+    layer = make()
+    with pytest.raises(TypeError, match=r'write its elements, weights\["?.*\]\[\.\.\.\] = value'):
+        layer.weights["bias_ih_l0"] = np.zeros(H)
+    with pytest.raises(TypeError, match="cannot be replaced"):
+        layer.weights["other"] = np.zeros(H)
+    with pytest.raises((TypeError, AttributeError)):
+        del layer.weights["bias_ih_l0"]
+    with pytest.raises(KeyError):
+        layer.weights["weight_ih_l1"]
+    for name in ("weights", "flat_weights"):
+        with pytest.raises(AttributeError):
+            setattr(layer, name, None)
+    assert "'bias_hh_l0': (6,)" in repr(layer.weights)
+
+
+def test_state_dict():
+    layer, other = make(), make(rng=1)
+    state = layer.state_dict()
+    assert list(state) == NAMES
+    assert not any(np.shares_memory(a, layer.flat_weights) for a in state.values())
+    assert other.load_state_dict(state) == ([], [])
+    assert np.array_equal(layer.flat_weights, other.flat_weights)
+    other.load_state_dict({name: a.astype(np.float32) for name, a in state.items()})
+    assert np.array_equal(other.flat_weights, layer.flat_weights.astype(np.float32))
+    kept = other.weights["weight_hh_l0"].copy()
+    partial = {"bias_ih_l0": np.zeros(H), "extra": np.zeros(1)}
+    result = other.load_state_dict(partial, strict=False)
+    assert result.unexpected_keys == ["extra"]
+    assert result.missing_keys == [name for name in NAMES if name != "bias_ih_l0"]
+    assert not other.weights["bias_ih_l0"].any()
+    assert np.array_equal(other.weights["weight_hh_l0"], kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"bias_hh_l0": None}, ValueError, "d lacks bias_hh_l0: the names are weight_ih_l0, "),
+        ({"extra": np.zeros(1)}, ValueError, "d has unexpected extra"),
+        ({"bias_hh_l0": np.zeros(7)}, ValueError, "d['bias_hh_l0'] has shape (7,), expected (6,)"),
+        ({"bias_hh_l0": np.zeros(6, int)}, TypeError, "d['bias_hh_l0'] is int64"),
+        ({"bias_hh_l0": np.zeros(6, complex)}, TypeError, "d['bias_hh_l0'] is complex128"),
+        ({"bias_hh_l0": ["a"] * 6}, TypeError, "d['bias_hh_l0'] is <U1"),
+    ],
+)
+def test_load_state_dict_writes_all_or_nothing(change, error, text):
+    layer = make()
+    before = layer.flat_weights.copy()
+    d = {name: np.zeros_like(a) for name, a in layer.weights.items()} | change
+    with pytest.raises(error) as caught:
+        layer.load_state_dict({name: a for name, a in d.items() if a is not None})
+    assert text in str(caught.value)
+    assert np.array_equal(layer.flat_weights, before)
+
+
+def test_load_state_dict_of_no_mapping():
+    with pytest.raises(TypeError, match="d is a list, expected a mapping"):
+        make().load_state_dict([1])
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "copy"])
+def test_copies(x, way, protocol):
+    layer = make(batch_first=True, nonlinearity="relu", dropout=0.5)
+    twin = {
+        "deepcopy": copy.deepcopy,
+        "copy": copy.copy,
+        "pickle": lambda a: pickle.loads(pickle.dumps(a, protocol)),
+    }[way](layer)
+    assert repr(twin) == repr(layer)
+    assert np.array_equal(twin.flat_weights, layer.flat_weights)
+    assert twin.flat_weights.ctypes.data % 64 == 0
+    assert all(np.shares_memory(w, twin.flat_weights) for w in twin.weights.values())
+    assert np.shares_memory(twin.flat_weights, layer.flat_weights) == (way == "copy")
+    twin.flat_weights[...] = 0
+    assert not twin(x)[0].any()
+    assert bool(layer.flat_weights.any()) == (way != "copy")
+
+
+def test_unpickling_from_a_read_only_buffer():
+    layer, buffers = make(), []
+    data = pickle.dumps(layer, 5, buffer_callback=buffers.append)
+    twin = pickle.loads(data, buffers=[bytes(b) for b in buffers])
+    twin.weights["bias_ih_l0"][...] = 7
+    assert 7 in twin.flat_weights
+    assert 7 not in layer.flat_weights
+
+
+# ------------------------------------------------------------------------------ runs
+
+
+OPTIONS = [
+    {},
+    {"lengths": [5, 0, 3]},
+    {"restart": RESTART},
+    {"lengths": [2, 5, 1], "restart": RESTART},
+]
+
+
+@pytest.mark.parametrize("backend", ["compiled", "reference"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "plain")
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"nonlinearity": "relu", "bias": False}], ids=len)
+def test_a_layer_is_its_function(x, state, settings, with_state, options, batch_first, backend):
+    layer = make(batch_first=batch_first, **settings)
+    nonlinearity = settings.get("nonlinearity", "tanh")
+    state = state if with_state else None
+    axes = (1, 0, 2) if batch_first else (0, 1, 2)
+    own = dict(options)
+    if "restart" in own and batch_first:
+        own["restart"] = own["restart"].T
+    own_x = np.ascontiguousarray(x.transpose(axes))
+
+    with fastrnn.backend(backend):
+        expected, h_n, grads = by_function(
+            layer, x, state[0] if with_state else None, nonlinearity=nonlinearity, **options
+        )
+        output, last = layer(own_x, state, **own)
+        recorded, last_recorded, tape = layer.forward(own_x, state, **own)
+        given = layer.backward(tape, np.cos(recorded), np.ones_like(last))
+    for a in (output, recorded):
+        assert np.array_equal(a, expected.transpose(axes))
+        assert a.flags.c_contiguous
+    for a in (last, last_recorded):
+        assert a.shape == (1, B, H)
+        assert np.array_equal(a[0], h_n)
+    assert np.array_equal(given.x, grads.x.transpose(axes))
+    assert given.x.flags.c_contiguous
+    if with_state:
+        assert np.array_equal(given.state[0], grads.h_0)
+        assert given.state.shape == (1, B, H)
+    else:
+        assert given.state is None
+    assert list(given.weights) == list(layer.weights)
+    for name, gradient in given.weights.items():
+        assert np.array_equal(gradient, getattr(grads, ARGUMENTS[name]))
+        assert np.shares_memory(gradient, given.flat_weights)
+    assert given.flat_weights.shape == layer.flat_weights.shape
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_one_sequence(x, state, batch_first):
+    layer = make(batch_first=batch_first)
+    options = {"lengths": 4, "restart": RESTART[:, 1]}
+    output, last, tape = layer.forward(x[:, 1], state[:, 1], **options)
+    expected, h_n, grads = by_function(layer, x[:, 1], state[0, 1], **options)
+    assert np.array_equal(output, expected)
+    assert last.shape == (1, H)
+    assert np.array_equal(last[0], h_n)
+    given = layer.backward(tape, np.cos(output), np.ones_like(last))
+    assert np.array_equal(given.x, grads.x)
+    assert np.array_equal(given.state, grads.h_0[None])
+
+
+def test_batch_first_does_not_copy(x):
+    _, _, tape = make(batch_first=True).forward(np.ascontiguousarray(x.swapaxes(0, 1)))
+    assert not tape.tapes[0].x.flags.owndata
+    own = np.ascontiguousarray(x.swapaxes(0, 1))
+    output, _, tape = make(batch_first=True).forward(own)
+    assert np.shares_memory(tape.tapes[0].x, own)
+    assert np.shares_memory(tape.tapes[0].output, output)
+
+
+def test_state_carries_on(x):
+    layer = make()
+    whole, last = layer(x)
+    first, state = layer(x[:2])
+    second, state = layer(x[2:], state)
+    # The compiled backend gives the same bits for a whole and for its pieces.
+    assert np.array_equal(np.concatenate([first, second]), whole)
+    assert np.array_equal(state, last)
+
+
+@pytest.mark.parametrize(
+    "wrt",
+    [None, (), ["x"], {"state"}, ["weights"], ["bias_hh_l0", "x"],
+     ["weight_ih_l0", "bias_ih_l0"], ["weights", "bias_ih_l0"]],
+)  # fmt: skip
+@pytest.mark.parametrize("backend", ["compiled", "reference"])
+def test_wrt(x, state, wrt, backend):
+    layer = make()
+    with fastrnn.backend(backend):
+        output, _, tape = layer.forward(x, state)
+        every = layer.backward(tape, output)
+        grads = layer.backward(tape, output, wrt=wrt)
+    wanted = {"x", "state", "weights"} if wrt is None else set(wrt)
+    assert (grads.x is not None) == ("x" in wanted)
+    assert (grads.state is not None) == ("state" in wanted)
+    names = [name for name in NAMES if "weights" in wanted or name in wanted]
+    assert list(grads.weights) == names
+    if not names:
+        assert grads.flat_weights is None
+        return
+    expected = np.concatenate([every.weights[n].ravel() * (n in names) for n in NAMES])
+    assert np.array_equal(grads.flat_weights, expected)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"x": np.zeros((T, B, D), "f4")}, TypeError,
+         "x is float32, the layer is float64: pass x.astype(np.float64)"),
+        ({"x": [[0.0] * D]}, TypeError, "x is a list"),
+        ({"x": np.zeros((T, B, 7))}, ValueError,
+         "x has shape (5, 3, 7), expected ({0}, D) = ({0}, 4)"),
+        ({"x": np.zeros((T, 7))}, ValueError, "x has shape (5, 7), expected (T, D) = (T, 4)"),
+        ({"x": np.zeros(D)}, ValueError, "x has shape (4,), expected ({0}, D), or (T, D) for one"),
+        ({"state": np.zeros((B, H))}, ValueError,
+         "state has shape (3, 6), expected (layers·directions, B, H) = (1, {B}, 6)"),
+        ({"state": np.zeros((2, B, H))}, ValueError, "state has shape (2, 3, 6), expected"),
+        ({"state": np.zeros((1, B, H), "f4")}, TypeError, "state is float32, the layer is float64"),
+        ({"state": 0.0}, TypeError, "state is a float"),
+        ({"restart": np.zeros((T, B + 9), bool)}, ValueError,
+         "restart has shape (5, 12), expected ({0}) ="),
+        ({"restart": np.zeros((T, B))}, TypeError, "restart holds float64"),
+        ({"lengths": [9, 9, 9, 9, 9]}, ValueError, "lengths"),
+    ],
+)  # fmt: skip
+def test_bad_input(batch_first, arguments, error, text):
+    arguments = {"x": np.zeros((T, B, D))} | arguments
+    layer = make(batch_first=batch_first)
+    axes, batch = ("B, T", T) if batch_first else ("T, B", B)
+    text = text.replace("{0}", axes).replace("{B}", str(batch))
+    for call in (layer, layer.forward):
+        with pytest.raises(error) as caught:
+            call(**arguments)
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"keep": ("c",)}, ValueError, "keep holds 'c', expected no names"),
+        ({"keep": "c"}, TypeError, "keep is 'c'"),
+        ({"checkpoint": 5}, ValueError, "checkpoint is 5: this version has only None"),
+        ({"training": 1}, TypeError, "training is 1"),
+    ],
+)
+def test_forward_options(x, options, error, text):
+    with pytest.raises(error) as caught:
+        make().forward(x, **options)
+    assert text in str(caught.value)
+
+
+def test_dropout_has_nothing_to_drop_in_one_layer(x):
+    for options in ({}, {"training": True, "rng": 1}, {"training": False}):
+        output, _, _ = make(dropout=0.5).forward(x, **options, keep=(), checkpoint=None)
+        assert np.array_equal(output, make()(x)[0])
+
+
+def test_backward_errors(x):
+    layer = make()
+    output, state, tape = layer.forward(x)
+
+    def refused(error, text, *args, **options):
+        with pytest.raises(error) as caught:
+            layer.backward(*args, **options)
+        assert text in str(caught.value)
+
+    refused(ValueError, "d_output and d_state are None", tape)
+    refused(TypeError, "tape is None", None, output)
+    refused(TypeError, "tape is RNNTape, expected the LayerTape that RNN.forward", tape.tapes[0])
+    refused(ValueError, "d_output has shape (5, 3, 4), expected (T, B, H) = (5, 3, 6)", tape, x)
+    refused(ValueError, "d_state has shape (3, 6)", tape, d_state=state[0])
+    refused(TypeError, "d_state is float32, the layer", tape, d_state=state.astype("f4"))
+    refused(TypeError, "wrt is 'x', expected a collection of names out of 'x', 'state', 'weights'",
+            tape, output, wrt="x")  # fmt: skip
+    refused(ValueError, "wrt holds 'w_ih'", tape, output, wrt=["w_ih"])
+
+
+def test_a_tape_belongs_to_its_layer(x):
+    layer = make()
+    output, _, tape = layer.forward(x)
+    for other, weight in (
+        (make(rng=1), "weight_ih_l0"),
+        (make(bias=False, rng=0), "bias_ih_l0"),
+        (make(dtype="float32"), "weight_ih_l0"),
+        (fastrnn.RNN(D, H + 1), "weight_ih_l0"),
+    ):
+        text = f"tape is of another layer: its {weight} is not this layer's"
+        with pytest.raises(ValueError, match=text):
+            other.backward(tape, output.astype(other.dtype))
+    # A layer and a tape that went through a pickle together still fit.
+    expected = layer.backward(tape, output)
+    layer_2, tape_2 = pickle.loads(pickle.dumps((layer, tape)))
+    grads = layer_2.backward(tape_2, output)
+    assert np.array_equal(grads.flat_weights, expected.flat_weights)
+    assert (
+        repr(tape) == repr(tape_2) == "LayerTape(RNN: RNNTape(T=5, B=3, D=4, H=6, float64, 'tanh'))"
+    )
+    assert tape == tape
+    assert tape != tape_2
+
+
+def test_one_layer_serves_many_threads(x, state):
+    layer = make()
+    expected = layer(x, state)[0]
+    failures = []
+
+    def work():
+        try:
+            for _ in range(20):
+                output, _, tape = layer.forward(x, state)
+                assert np.array_equal(output, expected)
+                layer.backward(tape, output)
+        except BaseException as error:
+            failures.append(error)
+
+    before = dict(vars(layer))
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert vars(layer) == before  # nothing about a forward is kept
+
+
+def test_gradient_descent_learns():
+    # Remember the first of ten inputs: only a gradient through time can teach it.
+    rng = np.random.default_rng(0)
+    layer = fastrnn.RNN(1, 16, rng=0, init="orthogonal")
+    readout = rng.standard_normal(16).astype(np.float32) / 4
+    x = np.zeros((10, 64, 1), np.float32)
+    x[0] = rng.choice([-1, 1], (64, 1))
+    losses = []
+    for _ in range(100):
+        _, state, tape = layer.forward(x)
+        error = state[0] @ readout - x[0, :, 0]
+        losses.append(float((error**2).mean()))
+        d_state = (2 / 64 * error[:, None] * readout)[None]
+        layer.flat_weights[...] -= 0.1 * layer.backward(tape, d_state=d_state).flat_weights
+    assert losses[-1] < 0.05 * losses[0]
