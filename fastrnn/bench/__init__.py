@@ -1,0 +1,50 @@
+"""The comparison of the compiled functions with the reference and with frameworks.
+
+A leaf: it is built on the public names (and one measuring function of the core), nothing imports
+it but the command line, and it can be deleted without a change elsewhere.
+
+Every (peer, thread count) runs in a process of its own. Only one is awake at a time; the others
+are stopped, so that their idle threads cannot take its processor. All get the same weights and
+inputs, all results are checked against the reference in float64 before anything is timed, and
+turns are interleaved over several rounds, so that a slow minute of the machine slows all alike.
+"""
+
+from __future__ import annotations
+
+from .plot import save_plot
+from .report import Report, write_text
+from .session import Options, run
+from .shapes import CELLS, MODES, SHAPES, BenchError, Shape, flops, make_problem
+from .tables import format_report
+
+__all__ = [
+    "CELLS",
+    "MODES",
+    "SHAPES",
+    "BenchError",
+    "Options",
+    "Report",
+    "Shape",
+    "flops",
+    "format_report",
+    "main",
+    "make_problem",
+    "run",
+]
+
+
+def main(options: Options) -> int:
+    """Run, print the tables, write the files; return the exit status.
+
+    The status is 1 if this package's own functions failed or disagreed with the reference: a
+    peer's failure is told, but it is not ours.
+    """
+    from .peers import OWN
+
+    report = run(options)
+    print(format_report(report, options.markdown), flush=True)
+    if options.json is not None:
+        write_text(options.json, report.to_json() + "\n")
+    if options.plot is not None:
+        save_plot(report, options.plot)
+    return int(any(line.startswith(f"{OWN} ") for row in report.rows for line in row.problems))

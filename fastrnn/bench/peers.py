@@ -1,0 +1,237 @@
+"""Who is timed: the table of peers, and those that have this package's own functions.
+
+A peer is a class with a name, the module whose presence makes it available, and `build`, which
+returns a `Run` for one problem. Nothing is imported here: this module is read by the parent
+process and by every worker, and a framework is imported in the worker that times it, once its
+environment and its processors are set.
+
+A peer of your own is a class named as ``module:Class`` in ``--peers``, importable from the
+current path; it needs what `Peer` lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from .shapes import BenchError, Problem
+
+Results = dict[str, np.ndarray]
+
+
+@dataclass
+class Run:
+    """One problem, ready to be called again and again.
+
+    Parameters
+    ----------
+    call : callable
+        The timed part: no argument; returns the framework's own arrays.
+    results : callable
+        Turns what `call` returned into NumPy arrays named output, h_n, ..., d_x, d_h_0, d_w_ih,
+        ... in the shapes of this package's functions. Not timed.
+    context : callable
+        A context manager around a batch of calls, such as PyTorch's inference mode.
+    keep : object
+        What the call reads by address and nobody else holds.
+    """
+
+    call: Callable[[], Any]
+    results: Callable[[Any], Results]
+    context: Callable[[], contextlib.AbstractContextManager[Any]] = field(
+        default=contextlib.nullcontext
+    )
+    keep: object = None
+
+
+class Peer(Protocol):
+    """What the benchmark asks of a peer."""
+
+    name: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]]  # all must be installed; the first one gives the version
+
+    @staticmethod
+    def unsupported(cell: str, mode: str, dtype: str) -> str:
+        """Say in a few words why this is not timed; an empty string if it is."""
+
+    @staticmethod
+    def prepare(threads: int) -> None:
+        """Set the thread count of this process; called once, before the first build."""
+
+    @staticmethod
+    def build(problem: Problem, mode: str, threads: int) -> Run:
+        """Make the timed call."""
+
+
+# name -> where its class is. Order is the order of the columns.
+PEERS: dict[str, str] = {
+    "numpy": "peers:NumpyReference",
+    "torch": "frameworks:Torch",
+    "onnxruntime": "frameworks:OnnxRuntime",
+    "openvino": "frameworks:OpenVino",
+    "jax": "frameworks:Jax",
+    "fastrnn": "peers:Compiled",
+}
+OWN = "fastrnn"
+
+
+def find_peer(spec: str) -> type[Peer]:
+    """Return the class of a peer's name or of a ``module:Class`` outside this package."""
+    where = PEERS.get(spec)
+    try:
+        if where is not None:
+            module, _, attribute = where.partition(":")
+            found = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        else:
+            module, _, attribute = spec.partition(":")
+            found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        names = ", ".join(name for name in PEERS if name != OWN)
+        raise BenchError(
+            f"unknown peer {spec!r}: choose from {names}, or name a class as module:Class"
+        ) from None
+    return found  # type: ignore[no-any-return]
+
+
+def missing_module(peer: type[Peer]) -> str:
+    """Return the first module that the peer lacks, without importing any; '' if none."""
+    for module in peer.modules:
+        if importlib.util.find_spec(module) is None:
+            return module
+    return ""
+
+
+def version(peer: type[Peer]) -> str:
+    """Return the installed version of the peer's first module, without importing it."""
+    if not peer.modules:
+        return ""
+    try:
+        return importlib.metadata.version(peer.modules[0])
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the variables that give a worker its threads, for libraries that read them at load.
+
+    How idle threads wait (OMP_WAIT_POLICY and the like) is left alone: to forbid spinning would
+    slow the peer itself. Workers are stopped between turns instead.
+    """
+    n = str(threads)
+    names = (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "FASTRNN_NUM_THREADS",
+        "NPROC",
+    )
+    return dict.fromkeys(names, n)
+
+
+def restrict_processors(threads: int) -> None:
+    """Let this process run on only `threads` processors, where the system can say so.
+
+    For a framework that sizes its pools by the processors it sees and has no other setting.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        if threads < len(allowed):
+            # The last ones: the first processor serves most interrupts.
+            os.sched_setaffinity(0, allowed[-threads:])
+
+
+def function_run(functions: Any, problem: Problem, mode: str) -> Run:
+    """Return the run of a module that has ``rnn_forward`` and ``rnn_backward``."""
+    forward = getattr(functions, f"{problem.cell.name}_forward")
+    backward = getattr(functions, f"{problem.cell.name}_backward")
+    inputs, d_output, d_states = problem.inputs, problem.d_output, problem.d_states
+    names = problem.output_names
+
+    if mode == "forward":
+
+        def infer() -> Any:
+            return forward(*inputs, record=False)
+
+        return Run(infer, lambda returned: dict(zip(names, returned[:-1], strict=True)))
+
+    def train() -> Any:
+        *outputs, tape = forward(*inputs, record=True)
+        return outputs, backward(tape, d_output, *d_states)
+
+    def results(returned: Any) -> Results:
+        outputs, grads = returned
+        named = dict(zip(names, outputs, strict=True))
+        named.update({f"d_{name}": getattr(grads, name) for name in problem.input_names})
+        return named
+
+    return Run(train, results)
+
+
+class NumpyReference:
+    """The reference of this package: a loop over time in NumPy, whose products use its BLAS."""
+
+    name = "numpy"
+    modules = ("numpy",)
+
+    @staticmethod
+    def unsupported(cell: str, mode: str, dtype: str) -> str:
+        return ""
+
+    @staticmethod
+    def prepare(threads: int) -> None:
+        """The BLAS has read the environment."""
+
+    @staticmethod
+    def build(problem: Problem, mode: str, threads: int) -> Run:
+        return function_run(importlib.import_module("fastrnn.reference"), problem, mode)
+
+
+class Compiled:
+    """The compiled functions, checks, allocation and packing of the weights included."""
+
+    name = OWN
+    modules = ()
+
+    @staticmethod
+    def unsupported(cell: str, mode: str, dtype: str) -> str:
+        return ""
+
+    @staticmethod
+    def prepare(threads: int) -> None:
+        import fastrnn
+
+        fastrnn.set_num_threads(threads)
+
+    @staticmethod
+    def build(problem: Problem, mode: str, threads: int) -> Run:
+        import fastrnn
+
+        return function_run(fastrnn, problem, mode)
+
+
+def expected_results(problem: Problem) -> Results:
+    """Return the results of training by the reference in float64, on the problem's own values."""
+
+    def wide(array: np.ndarray) -> np.ndarray:
+        return array.astype(np.float64)
+
+    problem = replace(
+        problem,
+        dtype="float64",
+        x=wide(problem.x),
+        states=tuple(map(wide, problem.states)),
+        weights={name: wide(array) for name, array in problem.weights.items()},
+        d_output=wide(problem.d_output),
+        d_states=tuple(map(wide, problem.d_states)),
+    )
+    run = NumpyReference.build(problem, "training", 1)
+    return run.results(run.call())

@@ -1,0 +1,174 @@
+"""What a run found, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .peers import OWN
+from .shapes import CELLS, Shape, flops
+
+FORMAT = 1
+STATISTICS = ("median", "best")
+
+
+@dataclass
+class Timing:
+    """One peer at one thread count on one row: a batch of calls in each round."""
+
+    peer: str
+    threads: int
+    rounds: list[dict[str, float]] = field(default_factory=list)  # best, median (ns), calls
+
+    def nanoseconds(self, statistic: str) -> float:
+        """Return the smallest over the rounds of a batch's `statistic`."""
+        return min(batch[statistic] for batch in self.rounds)
+
+
+@dataclass
+class Row:
+    """One cell, mode, element type and shape, with every peer that was timed on it."""
+
+    cell: str
+    mode: str
+    dtype: str
+    sizes: tuple[int, int, int, int]
+    timings: list[Timing] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes as a shape."""
+        return Shape(*self.sizes)
+
+    @property
+    def flops(self) -> int:
+        """Operations in the matrix products of one call."""
+        return flops(CELLS[self.cell], self.shape, self.mode)
+
+    def taken(self, peer: str, statistic: str) -> Timing | None:
+        """Return the peer's timing at its better thread count; None if it was not timed."""
+        found = [timing for timing in self.timings if timing.peer == peer and timing.rounds]
+        return min(found, key=lambda timing: timing.nanoseconds(statistic), default=None)
+
+    def best_peer(self, statistic: str) -> Timing | None:
+        """Return the fastest timing that is not this package's own."""
+        found = [timing for timing in self.timings if timing.peer != OWN and timing.rounds]
+        return min(found, key=lambda timing: timing.nanoseconds(statistic), default=None)
+
+    def ratio(self, statistic: str) -> float | None:
+        """Return the best peer's time over ours: above 1, ours is faster."""
+        ours, theirs = self.taken(OWN, statistic), self.best_peer(statistic)
+        if ours is None or theirs is None:
+            return None
+        return theirs.nanoseconds(statistic) / ours.nanoseconds(statistic)
+
+    def rate(self, statistic: str) -> float | None:
+        """Return our 10^9 operations a second."""
+        ours = self.taken(OWN, statistic)
+        return None if ours is None else self.flops / ours.nanoseconds(statistic)
+
+
+@dataclass
+class Report:
+    """A whole run."""
+
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    peers: list[str]  # the columns
+    missing: dict[str, str] = field(default_factory=dict)  # peer -> why it was not timed
+    peak: dict[str, dict[str, float]] = field(default_factory=dict)  # dtype -> threads -> GF
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def statistic(self) -> str:
+        """The statistic of a batch that tables show."""
+        return str(self.settings.get("statistic", STATISTICS[0]))
+
+    def share_of_peak(self, row: Row) -> float | None:
+        """Return our rate over the multiply-add limit of as many threads, measured in this run."""
+        ours, rate = row.taken(OWN, self.statistic), row.rate(self.statistic)
+        if ours is None or rate is None:
+            return None
+        peak = self.peak.get(row.dtype, {}).get(str(ours.threads))
+        return rate / peak if peak else None
+
+    def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Row]]]:
+        """Yield (cell, mode, dtype) and its rows, in order of first appearance."""
+        keys = dict.fromkeys((row.cell, row.mode, row.dtype) for row in self.rows)
+        for key in keys:
+            yield key, [row for row in self.rows if (row.cell, row.mode, row.dtype) == key]
+
+    @property
+    def problems(self) -> list[str]:
+        """Every peer that was excluded or failed, with its row."""
+        return [
+            f"{row.cell} {row.mode} {row.shape}: {line}"
+            for row in self.rows
+            for line in row.problems
+        ]
+
+    def to_json(self) -> str:
+        """Return the run as JSON: everything measured, and the figures of the tables."""
+        out = asdict(self)
+        out["format"] = FORMAT
+        for row, entry in zip(self.rows, out["rows"], strict=True):
+            entry["name"] = row.shape.name
+            entry["flops"] = row.flops
+            entry["summary"] = {
+                statistic: {
+                    "milliseconds": {
+                        peer: timing.nanoseconds(statistic) / 1e6
+                        for peer in self.peers
+                        if (timing := row.taken(peer, statistic)) is not None
+                    },
+                    "gigaflops": row.rate(statistic),
+                    "ratio": row.ratio(statistic),
+                }
+                for statistic in STATISTICS
+            }
+            entry["share_of_peak"] = self.share_of_peak(row)
+        return json.dumps(out, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Return the run that `to_json` wrote; what it derived is derived anew."""
+        entry = json.loads(text)
+        if entry.get("format") != FORMAT:
+            raise ValueError(f"format {entry.get('format')!r} of a benchmark file, not {FORMAT}")
+        rows = [
+            Row(
+                row["cell"],
+                row["mode"],
+                row["dtype"],
+                tuple(row["sizes"]),
+                [Timing(**timing) for timing in row["timings"]],
+                row["problems"],
+            )
+            for row in entry["rows"]
+        ]
+        names = ("machine", "versions", "settings", "peers", "missing", "peak")
+        return cls(**{name: entry[name] for name in names}, rows=rows)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file whole or not at all: under a temporary name beside it, then renamed."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        # mkstemp makes a private file; give it the mode that open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

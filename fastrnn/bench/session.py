@@ -1,0 +1,290 @@
+"""One run: workers, checks against the reference, interleaved rounds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .machine import busy_text, describe, load, usable_cores
+from .peers import OWN, PEERS, Peer, expected_results, find_peer, missing_module, version
+from .plot import check_plot
+from .pool import WorkerError, WorkerHandle
+from .report import STATISTICS, Report, Row, Timing
+from .shapes import (
+    CELLS,
+    DTYPES,
+    MODES,
+    SHAPES,
+    BenchError,
+    Shape,
+    disagreements,
+    make_problem,
+    parse_shape,
+    select,
+)
+
+PEAK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time and how; None stands for everything there is.
+
+    Parameters
+    ----------
+    cells, modes, shapes, peers : sequence of str, optional
+        Names; a shape may also be "T,B,D,H", and a peer "module:Class".
+    threads : sequence of int, optional
+        Thread counts to try for each peer; default one, and every usable core.
+    rounds : int
+        Turns of every (peer, threads) on each row.
+    min_time : float
+        Seconds of timed calls in a turn, at least.
+    dtype : str
+        float32 or float64.
+    isa : str, optional
+        Instruction set of the compiled functions.
+    statistic : str
+        Of a batch, for the tables: median or best.
+    markdown : bool
+        Print Markdown.
+    json, plot : str, optional
+        Files to write.
+    arguments : sequence of str
+        The command line, to be told with the results.
+    """
+
+    cells: Sequence[str] | None = None
+    modes: Sequence[str] | None = None
+    shapes: Sequence[str] | None = None
+    peers: Sequence[str] | None = None
+    threads: Sequence[int] | None = None
+    rounds: int = 5
+    min_time: float = 0.05
+    dtype: str = "float32"
+    isa: str | None = None
+    statistic: str = STATISTICS[0]
+    markdown: bool = False
+    json: str | None = None
+    plot: str | None = None
+    arguments: Sequence[str] = ()
+
+
+@dataclass
+class Plan:
+    """Checked options."""
+
+    cells: list[str]
+    modes: list[str]
+    shapes: list[Shape]
+    peers: dict[str, tuple[str, type[Peer]]]  # column -> what find_peer takes, class
+    threads: list[int]
+
+
+def check(options: Options) -> Plan:
+    """Return the plan, or raise BenchError for the first thing that cannot be done."""
+    import fastrnn
+
+    select([options.dtype], DTYPES, "dtype")
+    select([options.statistic], STATISTICS, "statistic")
+    if options.isa is not None:
+        select([options.isa], list(fastrnn.available_isas()), "instruction set")
+    if options.rounds < 1:
+        raise BenchError(f"rounds is {options.rounds}: at least 1 is needed")
+    if not 0.0 <= options.min_time <= 60.0:
+        raise BenchError(f"min_time is {options.min_time:g}: between 0 and 60 seconds is needed")
+    cores = usable_cores()
+    threads = list(dict.fromkeys([1, cores] if options.threads is None else options.threads))
+    for count in threads:
+        if not 1 <= count <= cores:
+            raise BenchError(f"threads is {count}: between 1 and {cores} (usable cores) is needed")
+    for file in filter(None, (options.json, options.plot)):
+        folder = Path(file).parent
+        if Path(file).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise BenchError(f"cannot write {file}")
+    if options.plot is not None:
+        check_plot(options.plot)
+    names = [name for name in (PEERS if options.peers is None else options.peers) if name != OWN]
+    columns = {}
+    for spec in dict.fromkeys([*names, OWN]):
+        peer = find_peer(spec)
+        columns[peer.name] = (spec, peer)
+    return Plan(
+        cells=select(options.cells or list(CELLS), list(CELLS), "cell"),
+        modes=select(options.modes or list(MODES), list(MODES), "mode"),
+        shapes=list(dict.fromkeys(map(parse_shape, options.shapes or SHAPES))),
+        peers=columns,
+        threads=sorted(threads),
+    )
+
+
+class Session:
+    """The workers of a run and what they found."""
+
+    def __init__(
+        self, options: Options, plan: Plan, report: Report, progress: Callable[[str], None]
+    ) -> None:
+        self.options, self.plan, self.report, self.progress = options, plan, report, progress
+        self.workers: dict[tuple[str, int], WorkerHandle] = {}
+        self.peak_known = True
+
+    def worker(self, column: str, threads: int) -> WorkerHandle:
+        """Return the worker, started if it is not alive."""
+        key = column, threads
+        if key in self.workers and not self.workers[key].alive:
+            self.workers.pop(key).close()
+        if key not in self.workers:
+            isa = self.options.isa if column == OWN else None
+            self.workers[key] = WorkerHandle(self.plan.peers[column][0], threads, isa)
+        return self.workers[key]
+
+    def run(self) -> None:
+        """Time every row of the plan."""
+        self.measure_peak()
+        for name in self.plan.cells:
+            for shape in self.plan.shapes:
+                expected = expected_results(make_problem(CELLS[name], shape, self.options.dtype))
+                for mode in self.plan.modes:
+                    start = time.monotonic()
+                    row = Row(name, mode, self.options.dtype, shape.sizes)
+                    self.report.rows.append(row)
+                    self.time_row(row, expected)
+                    took = time.monotonic() - start
+                    self.progress(f"{name} {mode} {shape}: {len(row.timings)} timed, {took:.1f} s")
+                self.measure_peak()
+
+    def time_row(self, row: Row, expected: dict[str, np.ndarray]) -> None:
+        """Build and check every peer, then take turns."""
+        if row.mode == "forward":
+            expected = {name: a for name, a in expected.items() if not name.startswith("d_")}
+        for column, (_, peer) in self.plan.peers.items():
+            if peer.unsupported(row.cell, row.mode, row.dtype):
+                continue
+            for threads in self.plan.threads:
+                if self.agrees(row, column, threads, expected):
+                    row.timings.append(Timing(column, threads))
+        for turn in range(self.options.rounds):
+            # The same order every time would give each the same neighbour every time.
+            order = list(row.timings)
+            random.Random(turn).shuffle(order)
+            for timing in order:
+                self.take_turn(row, timing)
+        row.timings = [timing for timing in row.timings if timing.rounds]
+        for timing in row.timings:
+            worker = self.workers[timing.peer, timing.threads]
+            if worker.alive:
+                with contextlib.suppress(WorkerError):
+                    worker.ask("drop")
+
+    def agrees(self, row: Row, column: str, threads: int, expected: dict[str, np.ndarray]) -> bool:
+        """Whether the peer can be built and its results agree with the reference."""
+        problem = make_problem(CELLS[row.cell], row.shape, row.dtype)
+        try:
+            got = self.worker(column, threads).ask(
+                "build", row.cell, row.sizes, row.dtype, row.mode, 0
+            )
+            lines = disagreements(expected, got, problem)
+        except WorkerError as error:
+            lines = [f"failed: {error}"]
+        for line in lines:
+            self.exclude(row, column, threads, line)
+        return not lines
+
+    def take_turn(self, row: Row, timing: Timing) -> None:
+        """Time one batch; a worker that fails is out of this row."""
+        worker = self.workers.get((timing.peer, timing.threads))
+        if worker is None or not worker.alive:
+            return
+        try:
+            timing.rounds.append(worker.ask("time", self.options.min_time, 2))
+        except WorkerError as error:
+            timing.rounds.clear()
+            row.timings.remove(timing)
+            self.exclude(row, timing.peer, timing.threads, f"failed: {error}")
+
+    def exclude(self, row: Row, column: str, threads: int, why: str) -> None:
+        """Note a peer that is not timed on a row, and say so at once."""
+        line = f"{column} (threads={threads}) {why}"
+        row.problems.append(line)
+        self.progress(f"EXCLUDED from {row.cell} {row.mode} {row.shape}: {line}")
+
+    def measure_peak(self) -> None:
+        """Measure the multiply-add limit again; the largest found in the run is kept."""
+        if not self.peak_known:
+            return
+        found = self.report.peak.setdefault(self.options.dtype, {})
+        double = self.options.dtype == "float64"
+        for threads in self.plan.threads:
+            try:
+                value = self.worker(OWN, threads).ask("peak", PEAK_SECONDS, double)
+            except WorkerError as error:
+                self.progress(f"the multiply-add limit is unknown: {error}")
+                self.peak_known = False
+                self.report.peak.pop(self.options.dtype, None)
+                return
+            found[str(threads)] = max(value, found.get(str(threads), 0.0))
+
+    def close(self) -> None:
+        """End all workers."""
+        while self.workers:
+            self.workers.popitem()[1].close()
+
+
+def run(options: Options, progress: Callable[[str], None] | None = None) -> Report:
+    """Carry out a benchmark.
+
+    Parameters
+    ----------
+    options : Options
+        What to time.
+    progress : callable, optional
+        Takes a line of text now and then; default prints to standard error.
+
+    Returns
+    -------
+    Report
+        All that was measured.
+
+    Raises
+    ------
+    BenchError
+        If the options ask for what does not exist.
+    """
+    import fastrnn
+
+    plan = check(options)
+    say = progress or (lambda line: print(line, file=sys.stderr, flush=True))
+    missing = {}
+    for column, (_, peer) in list(plan.peers.items()):
+        if module := missing_module(peer):
+            missing[column] = f"{module} is not installed"
+            say(f"{column} is not timed: {module} is not installed")
+            del plan.peers[column]
+    versions = {column: version(peer) for column, (_, peer) in plan.peers.items()}
+    versions[OWN] = fastrnn.__version__
+    settings = asdict(options)
+    settings["arguments"] = list(options.arguments)
+    report = Report(
+        machine=describe(options.isa or fastrnn.get_isa(), options.arguments),
+        versions={name: text for name, text in versions.items() if text},
+        settings=settings,
+        peers=list(plan.peers),
+        missing=missing,
+    )
+    if busy := busy_text():
+        say(busy)
+    session = Session(options, plan, report, say)
+    try:
+        session.run()
+    finally:
+        session.close()
+    report.machine["load_at_end"] = load()
+    return report

@@ -1,0 +1,118 @@
+"""The run as text: the machine, a table for each cell and mode, what was excluded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from .peers import OWN
+from .report import Report, Row
+
+LOST = "LOST"
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """Return a time in milliseconds with three significant digits."""
+    value = nanoseconds / 1e6
+    if value <= 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:.{digits}f}"
+
+
+def geometric_mean(values: Iterable[float]) -> float | None:
+    """Return the geometric mean; None of nothing."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def row_cells(report: Report, row: Row) -> list[str]:
+    """Return the columns of one row; a row that a peer wins says LOST beside the ratio."""
+    cells = [str(row.shape)]
+    for peer in report.peers:
+        timing = row.taken(peer, report.statistic)
+        cells.append(
+            "-"
+            if timing is None
+            else f"{milliseconds(timing.nanoseconds(report.statistic))} ({timing.threads})"
+        )
+    ratio, rate = row.ratio(report.statistic), row.rate(report.statistic)
+    share = report.share_of_peak(row)
+    cells.append("-" if rate is None else f"{rate:.3g}")
+    cells.append("-" if ratio is None else f"{ratio:.2f}" + (f" {LOST}" if ratio < 1.0 else ""))
+    cells.append("-" if share is None else f"{share:.0%}")
+    return cells
+
+
+def means_line(report: Report, rows: list[Row]) -> str:
+    """Return the geometric means of the ratios, rows of one step apart, and the rows lost."""
+    ratios = {
+        row.sizes: ratio for row in rows if (ratio := row.ratio(report.statistic)) is not None
+    }
+    if not ratios:
+        return ""
+    parts = []
+    one_step = geometric_mean(ratio for sizes, ratio in ratios.items() if sizes[0] == 1)
+    sequences = geometric_mean(ratio for sizes, ratio in ratios.items() if sizes[0] > 1)
+    if sequences is not None:
+        parts.append(f"best peer / {OWN}, geometric mean {sequences:.2f}")
+    if one_step is not None:
+        parts.append(f"one step {one_step:.2f}")
+    lost = [sizes for sizes, ratio in ratios.items() if ratio < 1.0]
+    parts.append(f"rows lost: {len(lost)} of {len(ratios)}")
+    return ", ".join(parts)
+
+
+def align(header: list[str], body: list[list[str]], markdown: bool) -> str:
+    """Return columns padded to their widths, the first to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [cells[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    plain = ["-" * width for width in widths]
+    return "\n".join([line(header), line(rule if markdown else plain), *map(line, body)])
+
+
+def machine_text(report: Report, markdown: bool = False) -> str:
+    """Return the lines that say where and with what the run was made."""
+    machine, settings = report.machine, report.settings
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores used of {machine['cpus']}, "
+        f"instruction set {machine['isa']}, {machine['system']}, load at start {machine['load']}",
+        f"Python {machine['python']}, "
+        + ", ".join(f"{name} {text}" for name, text in report.versions.items()),
+        machine["command"],
+        f"milliseconds a call (threads taken); smallest over {settings['rounds']} interleaved "
+        f"rounds of the {report.statistic} of a batch of at least {settings['min_time']:g} s; "
+        "shape is (T,B,D,H); - is not timed (inference only, no such cell or type, or excluded)",
+    ]
+    for dtype, peaks in report.peak.items():
+        text = ", ".join(
+            f"{threads} thread{'s' * (threads != '1')} {value:.0f} GF"
+            for threads, value in peaks.items()
+        )
+        lines.append(f"multiply-adds alone, {dtype}: {text}")
+    if "numpy" in report.peers:
+        lines.append(f"numpy is {OWN}.reference, a specification: a loop tuned for speed is faster")
+    lines += [f"not timed: {peer} ({why})" for peer, why in report.missing.items()]
+    return "\n".join(f"- {line}" if markdown else line for line in lines)
+
+
+def format_report(report: Report, markdown: bool = False) -> str:
+    """Return the whole run as plain text or Markdown."""
+    parts = [machine_text(report, markdown)]
+    for (cell, mode, dtype), rows in report.groups():
+        title = f"{cell} {mode}, {dtype}"
+        header = ["shape", *report.peers, "GF", "ratio", "of peak"]
+        table = align(header, [row_cells(report, row) for row in rows], markdown)
+        means = means_line(report, rows)
+        gap = "\n\n" if markdown else "\n"
+        parts.append(gap.join(filter(None, [f"## {title}" if markdown else title, table, means])))
+    if report.problems:
+        lines = [f"- {line}" for line in report.problems]
+        parts.append("EXCLUDED:\n" + ("\n" if markdown else "") + "\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,0 +1,105 @@
+"""The process in which one peer is timed at one thread count.
+
+It reads commands from standard input and answers on standard output, both as pickles of plain
+Python and NumPy objects. Between commands it waits in a read, and its parent stops it.
+
+The package of this file is loaded under a name of its own (see `BOOT`), so that the process of
+another framework does not load this library and its OpenMP runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from typing import Any
+
+from .peers import Peer, Run, find_peer
+from .shapes import CELLS, Shape, make_problem
+from .timer import time_calls
+
+# What `python -c` runs: arguments are this package's folder and the parent's sys.path.
+BOOT = """
+import importlib, importlib.util, json, sys
+folder, path = sys.argv[1:]
+sys.path[:] = json.loads(path)
+spec = importlib.util.spec_from_file_location(
+    "_fastrnn_bench", folder + "/__init__.py", submodule_search_locations=[folder])
+package = sys.modules["_fastrnn_bench"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+importlib.import_module("_fastrnn_bench.worker").serve()
+"""
+
+
+def die_with_parent() -> None:
+    """Ask the system to end this process with its parent: a stopped one would stay forever."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Worker:
+    """The commands; each is a method."""
+
+    peer: type[Peer]
+    threads: int
+    run: Run | None = None
+
+    def open(self, spec: str, threads: int, isa: str | None) -> None:
+        """Choose the peer and prepare the process for it."""
+        self.peer, self.threads = find_peer(spec), threads
+        self.peer.prepare(threads)
+        if isa:
+            importlib.import_module("fastrnn").set_isa(isa)
+
+    def build(
+        self, cell: str, sizes: tuple[int, int, int, int], dtype: str, mode: str, seed: int
+    ) -> dict[str, Any]:
+        """Make one problem ready and return the results of its first call."""
+        self.run = None
+        problem = make_problem(CELLS[cell], Shape(*sizes), dtype, seed)
+        self.run = self.peer.build(problem, mode, self.threads)
+        with self.run.context():
+            return self.run.results(self.run.call())
+
+    def time(self, min_time: float, min_calls: int) -> dict[str, float]:
+        """Time one batch of calls of what was built."""
+        assert self.run is not None
+        with self.run.context():
+            return time_calls(self.run.call, min_time, min_calls)
+
+    def drop(self) -> None:
+        """Free what was built."""
+        self.run = None
+
+    def peak(self, seconds: float, double: bool) -> float:
+        """Return 10^9 operations a second of multiply-adds alone, on this many threads."""
+        core = importlib.import_module("fastrnn._core")
+        return float(core.fma_peak(seconds, double))
+
+
+def serve() -> None:
+    """Answer commands until standard input ends."""
+    die_with_parent()
+    # Whatever a library prints goes to standard error, not into the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    commands = sys.stdin.buffer
+    worker = Worker()
+    while True:
+        try:
+            name, arguments = pickle.load(commands)
+        except EOFError:
+            return
+        try:
+            answer = (True, getattr(worker, name)(*arguments))
+        except Exception as error:
+            traceback.print_exc()
+            answer = (False, f"{type(error).__name__}: {error}")
+        pickle.dump(answer, answers, protocol=5)
+        answers.flush()
