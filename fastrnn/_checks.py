@@ -445,6 +445,8 @@ def tape(value: Any, kind: type, function: str) -> None:
 
 def sequence_gradient(name: str, value: Any, like: Array, unbatched: bool) -> Array:
     """d_output: an array like `like` (T, B, .), without the batch axis where x had none."""
+    if not unbatched and _plain(value, like.dtype, like.shape):
+        return value  # type: ignore[no-any-return]
     value = array(name, value, like.dtype, "the tape")
     sizes = dict(zip("TBH", like.shape, strict=True))
     shape(name, value.shape, ("T", "H") if unbatched else ("T", "B", "H"), sizes)
@@ -453,6 +455,8 @@ def sequence_gradient(name: str, value: Any, like: Array, unbatched: bool) -> Ar
 
 def state_gradient(name: str, value: Any, batch: int, like: Array, unbatched: bool) -> Array:
     """d_h_n: (B, H), or (H,) where x had no batch axis; H is the last axis of `like`."""
+    if not unbatched and _plain(value, like.dtype, (batch, like.shape[-1])):
+        return value  # type: ignore[no-any-return]
     value = array(name, value, like.dtype, "the tape")
     sizes = {"B": batch, "H": like.shape[-1]}
     shape(name, value.shape, ("H",) if unbatched else ("B", "H"), sizes)

@@ -4,8 +4,8 @@ The letters are those of the equations in the docstrings, with the batch in the 
 ``z = b_ih + b_hh + x @ w_ih.T + h_prev @ w_hh.T`` and ``h = f(z)``.
 
 One mechanism serves lengths, restarts and both directions: a step works on the rows that are
-`live`, and takes its previous state from `h_prev`, which is zero where the row restarts. Padding is
-never touched, so nothing in it, not even a NaN, can reach a result.
+`live`, and its previous state is zero where the row restarts. Padding is never touched, so nothing
+in it, not even a NaN, can reach a result.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class RNNTape(_checks.Tape, _RNNTapeFields):
     """
 
     __slots__ = ()
+
+    def absent(self) -> set[str]:
+        """The arguments of forward that were None: they have no gradient."""
+        optional = {"h_0": self.h_0, "b_ih": self.b_ih, "b_hh": self.b_hh}
+        return {name for name, value in optional.items() if value is None}
 
     def __repr__(self) -> str:
         steps, batch, features = self.x.shape
@@ -129,8 +134,8 @@ def rnn_forward(
     h = np.zeros((batch, units), x.dtype) if h_0 is None else h_0.copy()
     with np.errstate(all="ignore"):  # infinities and NaN are ordinary values here
         for t in _order(steps, reverse):
-            on = live[t]
-            h_prev = np.where(fresh[t, on, None], 0, h[on])
+            on = slice(None) if lengths is None else live[t]
+            h_prev = h[on] if restart is None else np.where(fresh[t, on, None], 0, h[on])
             z = bias + x[t, on] @ w_ih.T + h_prev @ w_hh.T
             h[on] = output[t, on] = f(z)
 
@@ -183,30 +188,25 @@ def rnn_backward(
     x, h_0, w_ih, w_hh, output = tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.output
     steps, batch, units = output.shape
     live, fresh = _masks(steps, batch, tape.lengths, tape.restart)
-    ends = live.sum(axis=0)  # the lengths, also where none were given
 
     d_output = np.zeros_like(output) if d_output is None else d_output
     carry = np.zeros((batch, units), x.dtype) if d_h_n is None else d_h_n.copy()
-    h_start = np.zeros((batch, units), x.dtype) if h_0 is None else h_0
+    h_prev = _states_before(output, h_0, live, fresh, tape.reverse)
+    dz = np.zeros_like(output)
     d_x = np.zeros(x.shape, x.dtype)
-    d_w_ih, d_w_hh = np.zeros_like(w_ih), np.zeros_like(w_hh)
-    d_b = np.zeros(units, x.dtype)
     with np.errstate(all="ignore"):
         for t in reversed(_order(steps, tape.reverse)):
-            on = live[t]
+            on = slice(None) if tape.lengths is None else live[t]
             h = output[t, on]
-            previous = t + 1 if tape.reverse else t - 1
-            inside = (previous >= 0) & (previous < ends)  # else step t is the row's first
-            h_prev = np.where(inside[:, None], output[previous % steps], h_start)[on]
-            h_prev = np.where(fresh[t, on, None], 0, h_prev)
-
             dh = carry[on] + d_output[t, on]
-            dz = dh * (1 - h * h) if tape.nonlinearity == "tanh" else np.where(h <= 0, 0, dh)
-            d_x[t, on] = dz @ w_ih
-            carry[on] = np.where(fresh[t, on, None], 0, dz @ w_hh)
-            d_w_ih += dz.T @ x[t, on]
-            d_w_hh += dz.T @ h_prev
-            d_b += dz.sum(axis=0)
+            dz[t, on] = dh * (1 - h * h) if tape.nonlinearity == "tanh" else np.where(h <= 0, 0, dh)
+            carry[on] = dz[t, on] @ w_hh
+            if tape.restart is not None:
+                carry[fresh[t] & live[t]] = 0
+        d_x[live] = dz[live] @ w_ih
+        d_w_ih = dz[live].T @ x[live]  # the sums over time and batch
+        d_w_hh = dz[live].T @ h_prev[live]
+        d_b = dz[live].sum(axis=0)
 
     if tape.unbatched:
         d_x, carry = d_x[:, 0], carry[0]
@@ -230,7 +230,7 @@ def backward_arguments(
         d_h_n = _checks.state_gradient("d_h_n", d_h_n, output.shape[1], output, tape.unbatched)
     if tape.digests is not None:
         _checks.unchanged(tape)
-    return d_output, d_h_n, frozenset(n for n in wanted if getattr(tape, n) is not None)
+    return d_output, d_h_n, wanted - tape.absent()
 
 
 def tape_digests(tape: RNNTape) -> _checks.Digests:
@@ -248,6 +248,18 @@ def _masks(
         live = np.arange(steps)[:, None] < lengths
     fresh = np.zeros((steps, batch), bool) if restart is None else restart
     return live, fresh
+
+
+def _states_before(
+    output: Array, h_0: Array | None, live: Array, fresh: Array, reverse: bool
+) -> Array:
+    """(T, B, H): the state that each step started from. What it says of padding means nothing."""
+    before = np.zeros_like(output)
+    if h_0 is not None:
+        before[...] = h_0
+    later, earlier = (slice(-1), slice(1, None)) if reverse else (slice(1, None), slice(-1))
+    before[later] = np.where(live[earlier, :, None], output[earlier], before[later])
+    return np.where(fresh[..., None], 0, before)
 
 
 def _order(steps: int, reverse: bool) -> range:
