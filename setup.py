@@ -46,7 +46,9 @@ class BuildKernels(build_ext):
             return []
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            source.write_text(
+                "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+            )
             try:
                 objects = self.compiler.compile(
                     [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
@@ -55,7 +57,9 @@ class BuildKernels(build_ext):
                     objects, str(Path(folder, "probe")), extra_postargs=["-fopenmp"]
                 )
             except (CompileError, LinkError):
-                self.announce("fastrnn: the compiler has no OpenMP, building without threads", level=3)
+                self.announce(
+                    "fastrnn: the compiler has no OpenMP, building without threads", level=3
+                )
                 return []
         return ["-fopenmp"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import _checks, functional
+from .weights import Weighted, aligned_empty, views_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,17 +19,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     _Cell = dict[str, Array | None]
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-
 # A function's weight arguments and their names on a layer, in PyTorch's order.
 _WEIGHT_NAMES = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
-
-
-class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict(d, strict=False)`` passed over."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class LayerGradients(NamedTuple):
@@ -58,118 +50,7 @@ class LayerTape(_checks.Tape, _LayerTapeFields):
         return f"LayerTape({self.layer}: {', '.join(map(repr, self.tapes))})"
 
 
-class Weights(Mapping[str, "Array"]):
-    """Read-only mapping from names to views into a layer's flat_weights."""
-
-    __slots__ = ("_views",)
-
-    def __init__(self, views: dict[str, Array]) -> None:
-        self._views = views
-
-    def __getitem__(self, name: str) -> Array:
-        return self._views[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        # weights[name] += step changes the view in place and then stores that very view back.
-        if self._views.get(name) is not value:
-            raise TypeError(
-                f"weights[{name!r}] is a view into flat_weights and cannot be replaced: write its "
-                f"elements, weights[{name!r}][...] = value"
-            )
-
-    def __repr__(self) -> str:
-        shapes = ", ".join(f"{name!r}: {view.shape}" for name, view in self._views.items())
-        return f"Weights({{{shapes}}})"
-
-
-class _Weighted:
-    """An object whose weights are views into one flat array, which copies and pickles with it."""
-
-    _flat: Array
-    _weights: Weights
-
-    _shapes: Callable[[], dict[str, tuple[int, ...]]]  # names and shapes, in flat_weights' order
-
-    def _adopt(self, flat: Array) -> None:
-        """Make the weights views into this array."""
-        self._flat = flat
-        self._weights = Weights(_views(flat, self._shapes()))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the weights, and of every array that the layer takes and returns."""
-        return self._flat.dtype
-
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        """Read-only mapping of names to views: write ``weights["bias_ih_l0"][...] = 0``."""
-        return self._weights
-
-    @property
-    def flat_weights(self) -> Array:
-        """Every weight, in one aligned array of one axis; the values of `weights` are its views."""
-        return self._flat
-
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of the weights, under PyTorch's names."""
-        return {name: view.copy() for name, view in self._weights.items()}
-
-    def load_state_dict(self, d: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
-        """Set the weights from a mapping of names to arrays.
-
-        Everything is checked and converted before the first weight is written.
-
-        Parameters
-        ----------
-        d : mapping
-            As `state_dict` returns it, or PyTorch's. Any floating type is converted.
-        strict : bool
-            Whether the names must be exactly the layer's. If not, missing weights stay as they
-            are and unexpected names are passed over; the IncompatibleKeys returned lists both.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a name is missing or unexpected while `strict`, or a value does not fit.
-        """
-        if not isinstance(d, Mapping):
-            raise TypeError(f"d is a {type(d).__name__}, expected a mapping of names to arrays")
-        missing = [name for name in self._weights if name not in d]
-        unexpected = [name for name in d if name not in self._weights]
-        if _checks.flag("strict", strict) and (missing or unexpected):
-            parts = [f"lacks {', '.join(missing)}"] if missing else []
-            parts += [f"has unexpected {', '.join(map(str, unexpected))}"] if unexpected else []
-            raise ValueError(f"d {' and '.join(parts)}: the names are {', '.join(self._weights)}")
-        converted = {}
-        for name, view in self._weights.items():
-            if name in d:
-                value = np.asarray(d[name])
-                if not np.issubdtype(value.dtype, np.floating):
-                    raise TypeError(f"d[{name!r}] is {value.dtype}, expected a floating type")
-                if value.shape != view.shape:
-                    raise ValueError(f"d[{name!r}] has shape {value.shape}, expected {view.shape}")
-                converted[name] = value.astype(self.dtype)
-        for name, value in converted.items():
-            self._weights[name][...] = value
-        return IncompatibleKeys(missing, unexpected)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_weights", "_cells")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # A shallow copy arrives here with the very same flat array and shares its weights; a deep
-        # or unpickled one with a fresh array, which may be unaligned, swapped or read-only.
-        self._adopt(_aligned(self._flat))
-
-
-class _Recurrent(_Weighted):
+class _Recurrent(Weighted):
     """What the recurrent layers share: sizes, weights, state, the order of axes.
 
     A subclass says how many gates its cell has and how to run it over a sequence.
@@ -211,7 +92,7 @@ class _Recurrent(_Weighted):
                 f"input_size = {input_size} and hidden_size = {hidden_size} make {count} weights, "
                 "which is larger than the address space"
             )
-        self._adopt(_aligned_empty(count, wanted))
+        self._adopt(aligned_empty(count, wanted))
         self._initialise(np.random.default_rng(rng), init)
 
     @property
@@ -252,10 +133,10 @@ class _Recurrent(_Weighted):
         """A flat array for the gradients, zero but for the weights named, and their views."""
         if not named:
             return None, {}
-        flat = _aligned_empty(len(self._flat), self.dtype)
+        flat = aligned_empty(len(self._flat), self.dtype)
         if len(named) < len(self._weights):
             flat[...] = 0
-        views = _views(flat, self._shapes())
+        views = views_of(flat, self._shapes())
         return flat, {name: views[name] for name in named}
 
     def __repr__(self) -> str:
@@ -564,30 +445,3 @@ def _orthogonal(rng: np.random.Generator, n: int) -> Array:
     """
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
     return q * np.where(np.diagonal(r) < 0, -1, 1)
-
-
-def _views(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Consecutive pieces of a flat array in the given shapes."""
-    views, start = {}, 0
-    for name, shape in shapes.items():
-        end = start + math.prod(shape)
-        views[name] = flat[start:end].reshape(shape)
-        start = end
-    return views
-
-
-def _aligned_empty(count: int, dtype: Any) -> Array:
-    """An uninitialised array of one axis that starts on a cache line."""
-    raw: Array = np.empty(count * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = -raw.__array_interface__["data"][0] % _ALIGNMENT
-    return raw[start : start + count * dtype.itemsize].view(dtype)
-
-
-def _aligned(flat: ndarray[Any, Any]) -> Array:
-    """The array itself where it is aligned, writable and in native byte order, else a copy."""
-    start = flat.__array_interface__["data"][0]
-    if flat.flags.carray and flat.dtype.isnative and start % _ALIGNMENT == 0:
-        return flat
-    copy = _aligned_empty(len(flat), flat.dtype.newbyteorder("="))
-    copy[...] = flat
-    return copy

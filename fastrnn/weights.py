@@ -1,0 +1,164 @@
+"""Weights: views into one flat array, under PyTorch's names; what every layer is built on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from . import _checks
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict(d, strict=False)`` passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Weights(Mapping[str, "Array"]):
+    """Read-only mapping from names to views into a layer's flat_weights."""
+
+    __slots__ = ("_views",)
+
+    def __init__(self, views: dict[str, Array]) -> None:
+        self._views = views
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        # weights[name] += step changes the view in place and then stores that very view back.
+        if self._views.get(name) is not value:
+            raise TypeError(
+                f"weights[{name!r}] is a view into flat_weights and cannot be replaced: write its "
+                f"elements, weights[{name!r}][...] = value"
+            )
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name!r}: {view.shape}" for name, view in self._views.items())
+        return f"Weights({{{shapes}}})"
+
+
+class Weighted:
+    """An object whose weights are views into one flat array, which copies and pickles with it."""
+
+    _flat: Array
+    _weights: Weights
+
+    _shapes: Callable[[], dict[str, tuple[int, ...]]]  # names and shapes, in flat_weights' order
+
+    def _adopt(self, flat: Array) -> None:
+        """Make the weights views into this array."""
+        self._flat = flat
+        self._weights = Weights(views_of(flat, self._shapes()))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the weights, and of every array that the layer takes and returns."""
+        return self._flat.dtype
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """Read-only mapping of names to views: write ``weights["bias_ih_l0"][...] = 0``."""
+        return self._weights
+
+    @property
+    def flat_weights(self) -> Array:
+        """Every weight, in one aligned array of one axis; the values of `weights` are its views."""
+        return self._flat
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the weights, under PyTorch's names."""
+        return {name: view.copy() for name, view in self._weights.items()}
+
+    def load_state_dict(self, d: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
+        """Set the weights from a mapping of names to arrays.
+
+        Everything is checked and converted before the first weight is written.
+
+        Parameters
+        ----------
+        d : mapping
+            As `state_dict` returns it, or PyTorch's. Any floating type is converted.
+        strict : bool
+            Whether the names must be exactly the layer's. If not, missing weights stay as they
+            are and unexpected names are passed over; the IncompatibleKeys returned lists both.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unexpected while `strict`, or a value does not fit.
+        """
+        if not isinstance(d, Mapping):
+            raise TypeError(f"d is a {type(d).__name__}, expected a mapping of names to arrays")
+        missing = [name for name in self._weights if name not in d]
+        unexpected = [name for name in d if name not in self._weights]
+        if _checks.flag("strict", strict) and (missing or unexpected):
+            parts = [f"lacks {', '.join(missing)}"] if missing else []
+            parts += [f"has unexpected {', '.join(map(str, unexpected))}"] if unexpected else []
+            raise ValueError(f"d {' and '.join(parts)}: the names are {', '.join(self._weights)}")
+        converted = {}
+        for name, view in self._weights.items():
+            if name in d:
+                value = np.asarray(d[name])
+                if not np.issubdtype(value.dtype, np.floating):
+                    raise TypeError(f"d[{name!r}] is {value.dtype}, expected a floating type")
+                if value.shape != view.shape:
+                    raise ValueError(f"d[{name!r}] has shape {value.shape}, expected {view.shape}")
+                converted[name] = value.astype(self.dtype)
+        for name, value in converted.items():
+            self._weights[name][...] = value
+        return IncompatibleKeys(missing, unexpected)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_weights", "_cells")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A shallow copy arrives here with the very same flat array and shares its weights; a deep
+        # or unpickled one with a fresh array, which may be unaligned, swapped or read-only.
+        self._adopt(aligned(self._flat))
+
+
+def views_of(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Consecutive pieces of a flat array in the given shapes."""
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        end = start + math.prod(shape)
+        views[name] = flat[start:end].reshape(shape)
+        start = end
+    return views
+
+
+def aligned_empty(count: int, dtype: Any) -> Array:
+    """An uninitialised array of one axis that starts on a cache line."""
+    raw: Array = np.empty(count * dtype.itemsize + _ALIGNMENT, np.uint8)
+    start = -raw.__array_interface__["data"][0] % _ALIGNMENT
+    return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+def aligned(flat: ndarray[Any, Any]) -> Array:
+    """The array itself where it is aligned, writable and in native byte order, else a copy."""
+    start = flat.__array_interface__["data"][0]
+    if flat.flags.carray and flat.dtype.isnative and start % _ALIGNMENT == 0:
+        return flat
+    copy = aligned_empty(len(flat), flat.dtype.newbyteorder("="))
+    copy[...] = flat
+    return copy
