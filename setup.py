@@ -14,9 +14,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
-# Optimised, and with the bits that the source says: no contraction of a*b + c that is not written as
-# fma, no reordering. -fno-math-errno: sqrt and fma need not set errno, no bits depend on it.
-# -fno-trapping-math: exceptions are masked, so a blend may compute both sides.
+# Optimised, and with the bits that the source says: no contraction of an a*b + c that is not
+# written as fma, no reordering. -fno-math-errno: sqrt and fma need not set errno, no bits depend
+# on it. -fno-trapping-math: exceptions are masked, so a blend may compute both sides.
 COMMON = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # Never -march=native: a wheel is built on one machine and runs on another, and cpu.c picks the set.
 ISA_FLAGS = {

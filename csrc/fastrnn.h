@@ -25,6 +25,7 @@ struct fastrnn_rnn {
     int64_t T, B, D, H;
     int nonlinearity; /* enum fastrnn_nonlinearity */
     int reverse;      /* process t = T-1 ... 0 */
+    int threads;      /* at most so many; 0: fastrnn_get_num_threads() */
 
     /* forward: arguments */
     struct fastrnn_sequence x; /* (T, B, D) */

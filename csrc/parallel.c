@@ -102,9 +102,9 @@ void fastrnn_set_num_threads(int n)
 /* Below this many operations a member, waking it costs more than it saves. */
 static const double flops_per_member = 1e6;
 
-int team_size(double flops, int64_t most)
+int team_size(int threads, double flops, int64_t most)
 {
-    int64_t n = fastrnn_get_num_threads();
+    int64_t n = threads ? threads : fastrnn_get_num_threads();
     if (n > most)
         n = most;
     if ((double)n * flops_per_member > flops)
@@ -309,7 +309,7 @@ static void measure(const struct team *team, void *job)
 double fastrnn_multiply_add_rate(int is_double, double seconds)
 {
     struct rate r = {fastrnn_kernels_in_use()->multiply_adds[is_double ? 1 : 0], seconds, 0};
-    if (team_run(team_size(1e30, INT64_MAX), measure, &r) != 0)
+    if (team_run(team_size(0, 1e30, INT64_MAX), measure, &r) != 0)
         team_run(1, measure, &r);
     return atomic_load(&r.rate);
 }

@@ -14,9 +14,9 @@ struct team {
 /* Waits for all members. */
 void team_barrier(const struct team *team);
 
-/* How many members work of this size deserves: at most `most` (the rows that can be dealt out), at
- * least 1. The result is a wish: fewer may come, see team_run. */
-int team_size(double flops, int64_t most);
+/* How many members work of this size deserves: at most `threads` (0: fastrnn_get_num_threads()) and
+ * `most` (the rows that can be dealt out), at least 1. A wish: fewer may come, see team_run. */
+int team_size(int threads, double flops, int64_t most);
 
 /* Runs work(team, job) on n members, each in round-to-nearest with subnormals flushed to zero; the
  * caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything

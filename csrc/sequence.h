@@ -8,6 +8,7 @@
 
 enum { FN(chunk) = 512 };               /* rows (t, b) in one chain of a weight gradient */
 static const int64_t FN(block) = 1 << 17; /* bytes of pre-activations in a block: half a small L2 */
+static const double FN(block_flops) = 1e9; /* most operations in a block of backward */
 
 struct FN(job) {
     const struct fastrnn_rnn *a;
@@ -207,7 +208,7 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
 static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(const struct team *, void *),
                    char *(*lay_out)(struct FN(job) *job, int members, char *at))
 {
-    int members = team_size(flops, a->B);
+    int members = team_size(a->threads, flops, a->B);
     for (;;) {
         struct FN(job) job = {.a = a, .stop = {.interrupted = a->interrupted, .context = a->context}};
         char *const scratch = scratch_take((size_t)(uintptr_t)lay_out(&job, members, NULL));
@@ -432,7 +433,11 @@ static char *FN(lay_out_backward)(struct FN(job) *job, int members, char *at)
     struct FN(backward_scratch) s;
     at = FN(lay_out_rows)(job, members, at);
     const int64_t stride = FN(stride)(a->H);
+    /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
+    const double most = FN(block_flops) * (double)(a->T + 1) / (2 * FN(flops)(a) + 1);
     job->steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
+    if ((double)job->steps > most)
+        job->steps = most < 1 ? 1 : (int64_t)most;
     job->dz_rows = FN(chunk) + job->steps * a->B;
     job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
     if (a->d_x.data)

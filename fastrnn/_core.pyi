@@ -9,7 +9,8 @@ _Array = NDArray[Any]
 # x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
 # strides on the others; every other array is C-contiguous. All are aligned, in native byte order
 # and of one type, float32 or float64. Results are written whole, padding included; a result that
-# is None is not computed. nonlinearity: 0 tanh, 1 relu. d_b is the gradient of either bias.
+# is None is not computed. nonlinearity: 0 tanh, 1 relu. threads 0: the process-wide number. d_b is
+# the gradient of either bias.
 def rnn_forward(
     x: _Array,
     h_0: _Array | None,
@@ -23,6 +24,7 @@ def rnn_forward(
     h_n: _Array,
     nonlinearity: int,
     reverse: bool,
+    threads: int,
 ) -> None: ...
 def rnn_backward(
     x: _Array,
@@ -41,6 +43,7 @@ def rnn_backward(
     d_b: _Array | None,
     nonlinearity: int,
     reverse: bool,
+    threads: int,
 ) -> None: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

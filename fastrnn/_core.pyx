@@ -20,7 +20,7 @@ cdef extern from "fastrnn.h" nogil:
 
     struct fastrnn_rnn:
         int64_t T, B, D, H
-        int nonlinearity, reverse
+        int nonlinearity, reverse, threads
         fastrnn_sequence x
         const void *h_0
         const void *w_ih
@@ -128,7 +128,7 @@ cdef int call(rnn_call kernel, fastrnn_rnn *a) except -1:
 
 cdef inline void fill(
     fastrnn_rnn *a, cnp.ndarray x, object h_0, cnp.ndarray w_ih, cnp.ndarray w_hh,
-    object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse,
+    object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse, int threads,
 ) noexcept:
     """What forward and backward have in common; everything else is absent."""
     cdef fastrnn_rnn blank = fastrnn_rnn()
@@ -139,6 +139,7 @@ cdef inline void fill(
     a.H = cnp.PyArray_DIM(w_hh, 0)
     a.nonlinearity = nonlinearity
     a.reverse = reverse
+    a.threads = threads
     a.x = sequence(x)
     a.h_0 = data(h_0)
     a.w_ih = data(w_ih)
@@ -155,10 +156,10 @@ cdef inline int is_double(cnp.ndarray x) noexcept:
 def rnn_forward(
     cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih, b_hh,
     lengths, restart, cnp.ndarray output not None, cnp.ndarray h_n not None,
-    int nonlinearity, bint reverse,
+    int nonlinearity, bint reverse, int threads,
 ):
     cdef fastrnn_rnn a
-    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
+    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse, threads)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
     a.h_n = data(h_n)
@@ -168,10 +169,10 @@ def rnn_forward(
 def rnn_backward(
     cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
     cnp.ndarray output not None, lengths, restart, d_output, d_h_n,
-    d_x, d_h_0, d_w_ih, d_w_hh, d_b, int nonlinearity, bint reverse,
+    d_x, d_h_0, d_w_ih, d_w_hh, d_b, int nonlinearity, bint reverse, int threads,
 ):
     cdef fastrnn_rnn a
-    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
+    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse, threads)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
     a.d_x = sequence(d_x)

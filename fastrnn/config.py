@@ -14,8 +14,11 @@ from . import __version__, _checks, _core
 
 BACKENDS = ("compiled", "reference")
 
-# A context variable, so that threads and tasks that choose a backend do not affect each other.
+# Context variables, so that threads and tasks that choose do not affect each other.
 current_backend: ContextVar[str] = ContextVar("fastrnn_backend", default="compiled")
+current_threads: ContextVar[int] = ContextVar("fastrnn_threads", default=0)  # 0: the process's
+
+_MOST_THREADS = 2**31 - 1  # a C int; more than it holds means "as many as there are"
 
 
 def set_num_threads(n: int) -> None:
@@ -34,12 +37,11 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         If `n` is not an integer, or is less than 1.
     """
-    # The kernel counts threads in a C int; more than it can hold means "as many as there are".
-    _core.set_num_threads(min(_checks.size("n", n), 2**31 - 1))
+    _core.set_num_threads(min(_checks.size("n", n), _MOST_THREADS))
 
 
 def get_num_threads() -> int:
-    """The largest number of threads that one call may use.
+    """The largest number of threads that one call may use, here and now.
 
     Examples
     --------
@@ -47,14 +49,13 @@ def get_num_threads() -> int:
     >>> fastrnn.get_num_threads() >= 1
     True
     """
-    return _core.get_num_threads()
+    return current_threads.get() or _core.get_num_threads()
 
 
 def num_threads(n: int) -> AbstractContextManager[None]:
     """Context manager: at most `n` threads inside, the former number afterwards.
 
-    The setting is the process's, as with `set_num_threads`: another thread that computes meanwhile
-    runs under it too, with the same results.
+    It holds for the code inside the ``with`` in this thread or task only.
 
     Parameters
     ----------
@@ -68,17 +69,17 @@ def num_threads(n: int) -> AbstractContextManager[None]:
     ...     fastrnn.get_num_threads()
     1
     """
-    return _num_threads(_checks.size("n", n))  # checked here: an error should not wait for `with`
+    # Checked here: an error should not wait for the `with`.
+    return _holding(current_threads, min(_checks.size("n", n), _MOST_THREADS))
 
 
 @contextmanager
-def _num_threads(n: int) -> Iterator[None]:
-    before = get_num_threads()
-    set_num_threads(n)
+def _holding(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        set_num_threads(before)
+        variable.reset(token)
 
 
 def available_isas() -> tuple[str, ...]:
@@ -143,16 +144,7 @@ def backend(name: str) -> AbstractContextManager[None]:
     >>> np.allclose(output, expected)
     True
     """
-    return _backend(_checks.choice("name", name, BACKENDS))
-
-
-@contextmanager
-def _backend(name: str) -> Iterator[None]:
-    token = current_backend.set(name)
-    try:
-        yield
-    finally:
-        current_backend.reset(token)
+    return _holding(current_backend, _checks.choice("name", name, BACKENDS))
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from numpy import empty
 
 from . import _checks, _core, reference
-from .config import current_backend
+from .config import current_backend, current_threads
 from .reference.rnn import RNNGradients, RNNTape, backward_arguments, tape_digests
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _rnn_forward(
     h_n = empty((batch, units), x.dtype)
     _core.rnn_forward(
         x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, output, h_n,
-        _CODES[nonlinearity], reverse,
+        _CODES[nonlinearity], reverse, current_threads.get(),
     )  # fmt: skip
 
     tape = None
@@ -254,7 +254,7 @@ def _rnn_backward(
     _core.rnn_backward(
         x, tape.h_0, w_ih, w_hh, output, tape.lengths, tape.restart, d_output, d_h_n,
         d_x, d_h_0, d_w_ih, d_w_hh, d_b_hh if d_b_ih is None else d_b_ih,
-        _CODES[tape.nonlinearity], tape.reverse,
+        _CODES[tape.nonlinearity], tape.reverse, current_threads.get(),
     )  # fmt: skip
     if d_b_ih is not None and d_b_hh is not None:
         d_b_hh[...] = d_b_ih  # both biases enter the same sum

@@ -1,8 +1,13 @@
 """Shared by the tests: settings go back after each one, and problems of any size are drawn here."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+# The reference is small products: threads of BLAS only get in the way of the threads under test.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import bounds
 import numpy as np
 import pytest
 
@@ -34,3 +39,8 @@ def draw_problem(
         name: (scale.get(name, 0.5) * rng.standard_normal(shape)).astype(dtype)
         for name, shape in shapes.items()
     }
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for line in bounds.summary_lines():
+        terminalreporter.write_line(line)
