@@ -7,23 +7,26 @@ typedef void FN(finish)(void *context, int64_t row, int rows, int64_t col, const
 /* Row i of the result, i < n, is init + a[i] (K reals) times the packed (K, N) matrix. init is NULL
  * (zeros) or rows of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to
  * `finish`, or where that is NULL to `out`, rows of stride out_ld padded to whole vectors.
- * The panel is the outer loop: it stays in the caches while all rows use it. */
+ * The panel is the outer loop: it stays in the caches while all rows use it. Who multiplies by the same
+ * matrix again and again takes the panels `downwards` every other time: what was used last is used first,
+ * while it is still in the cache. */
 static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *packed, int64_t N,
-                        const real *init, int64_t init_ld, real *out, int64_t out_ld,
+                        int downwards, const real *init, int64_t init_ld, real *out, int64_t out_ld,
                         FN(finish) *finish, void *context)
 {
     real tile[MR * PANEL] __attribute__((aligned(64)));
     const int64_t blocks = (n + MR - 1) / MR;
-    int64_t col = 0;
-    for (; n == 1 && N - col > PANEL; col += 2 * PANEL) {
-        FN(tile_pair_of)(FN(panel_vectors)(col + PANEL, N), K, a[0], packed + col * K,
-                         init ? init + col : NULL, finish ? tile : out + col);
+    if (n == 1 && N > PANEL && N <= 2 * PANEL && K * 2 * PANEL * (int64_t)sizeof(real) <= FIRST_CACHE) {
+        FN(tile_pair_of)(FN(panel_vectors)(PANEL, N), K, a[0], packed, init, finish ? tile : out);
         if (finish) {
-            finish(context, 0, 1, col, tile);
-            finish(context, 0, 1, col + PANEL, tile + PANEL);
+            finish(context, 0, 1, 0, tile);
+            finish(context, 0, 1, PANEL, tile + PANEL);
         }
+        return;
     }
-    for (; col < N; col += PANEL) {
+    const int64_t last = N > 0 ? (N - 1) / PANEL * PANEL : -1;
+    for (int64_t at = 0; at <= last; at += PANEL) {
+        const int64_t col = downwards ? last - at : at;
         const int nv = FN(panel_vectors)(col, N);
         for (int64_t i = 0; i < blocks; i++) {
             const int64_t row = n * i / blocks; /* balanced: 16 rows are 5, 5, 6 and not 6, 6, 4 */

@@ -157,7 +157,7 @@ static void FN(forward_member)(const struct team *team, void *shared)
             for (int64_t i = 0; i < counted; i++)
                 s.x[pairs++] = FN(at)(&a->x, t, s.rows[i]);
         }
-        FN(product)(s.x, pairs, D, job->w_ih, H, job->bias, 0, s.z, stride, NULL, NULL);
+        FN(product)(s.x, pairs, D, job->w_ih, H, 0, job->bias, 0, s.z, stride, NULL, NULL);
 
         const real *z = s.z;
         for (int64_t s_t = 0; s_t < steps; s_t++) {
@@ -174,7 +174,7 @@ static void FN(forward_member)(const struct team *team, void *shared)
                     FN(copy_or_zero)(s.state[now][i], NULL, H);
             }
             step.state = s.state[!now];
-            FN(product)((const real *const *)s.state[now], active, H, job->w_hh, H, z, stride, NULL, 0,
+            FN(product)((const real *const *)s.state[now], active, H, job->w_hh, H, now, z, stride, NULL, 0,
                         finish, &step);
             z += active * stride;
             now = !now;
@@ -342,12 +342,12 @@ static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
         s->dz_columns[j - begin] = s->dz_t + (j - begin) * ld;
     if (a->d_w_ih) {
         struct FN(gradient_out) out = {(real *)a->d_w_ih + begin * D, D, first == 0};
-        FN(product)(s->dz_columns, end - begin, K, job->chunk_x, D, NULL, 0, NULL, 0,
+        FN(product)(s->dz_columns, end - begin, K, job->chunk_x, D, 0, NULL, 0, NULL, 0,
                     FN(finish_gradient), &out);
     }
     if (a->d_w_hh) {
         struct FN(gradient_out) out = {(real *)a->d_w_hh + begin * H, H, first == 0};
-        FN(product)(s->dz_columns, end - begin, K, job->chunk_h, H, NULL, 0, NULL, 0,
+        FN(product)(s->dz_columns, end - begin, K, job->chunk_h, H, 0, NULL, 0, NULL, 0,
                     FN(finish_gradient), &out);
     }
 }
@@ -404,7 +404,7 @@ static void FN(backward_member)(const struct team *team, void *shared)
             pairs += active;
             if (step == T - 1 && !a->d_h_0)
                 break;
-            FN(product)(dz, active, H, job->w_hh, H, NULL, 0, s.carry, stride, NULL, NULL);
+            FN(product)(dz, active, H, job->w_hh, H, (int)(step & 1), NULL, 0, s.carry, stride, NULL, NULL);
             if (a->restart)
                 for (int64_t i = 0; i < active; i++)
                     if (a->restart[t * B + s.rows[i]])
@@ -412,7 +412,7 @@ static void FN(backward_member)(const struct team *team, void *shared)
         }
         if (a->d_x.data) {
             struct FN(rows_out) out = {s.d_x, D};
-            FN(product)(s.dz, pairs, H, job->w_ih, D, NULL, 0, NULL, 0, FN(finish_rows), &out);
+            FN(product)(s.dz, pairs, H, job->w_ih, D, 0, NULL, 0, NULL, 0, FN(finish_rows), &out);
         }
         if (a->d_w_ih || a->d_w_hh || a->d_b)
             for (; end * B - summed >= FN(chunk) || (end == T && summed < T * B); summed += FN(chunk))

@@ -9,6 +9,7 @@
 #define NV 4
 #define PANEL (NV * W)
 #define LINE ((int64_t)(64 / sizeof(real))) /* reals in a cache line */
+#define FIRST_CACHE 32768 /* bytes: the smallest first-level data cache in use */
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
@@ -151,7 +152,7 @@ static void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const r
 }
 
 /* One row alone has too few accumulators to hide the latency of the multiply-add: two panels at once,
- * this one full and nv vectors of the next. */
+ * the first one full and nv vectors of the next. */
 static ALWAYS_INLINE void FN(tile_pair)(const int nv, int64_t K, const real *a, const real *panel,
                                         const real *init, real *out)
 {
