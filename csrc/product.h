@@ -15,7 +15,9 @@ static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *
                         FN(finish) *finish, void *context)
 {
     real tile[MR * PANEL] __attribute__((aligned(64)));
+    /* Blocks of rows, balanced: 16 are 6, 5, 5 and not 6, 6, 4. */
     const int64_t blocks = (n + MR - 1) / MR;
+    const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
     if (n == 1 && N > PANEL && N <= 2 * PANEL && K * 2 * PANEL * (int64_t)sizeof(real) <= FIRST_CACHE) {
         FN(tile_pair_of)(FN(panel_vectors)(PANEL, N), K, a[0], packed, init, finish ? tile : out);
         if (finish) {
@@ -28,14 +30,14 @@ static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *
     for (int64_t at = 0; at <= last; at += PANEL) {
         const int64_t col = downwards ? last - at : at;
         const int nv = FN(panel_vectors)(col, N);
-        for (int64_t i = 0; i < blocks; i++) {
-            const int64_t row = n * i / blocks; /* balanced: 16 rows are 5, 5, 6 and not 6, 6, 4 */
-            const int rows = (int)(n * (i + 1) / blocks - row);
+        for (int64_t row = 0, i = 0; i < blocks; i++) {
+            const int rows = (int)(each + (i < left));
             FN(tile_of)(rows, nv, K, a + row, packed + col * K,
                         init ? init + row * init_ld + col : NULL, init_ld,
                         finish ? tile : out + row * out_ld + col, finish ? PANEL : out_ld);
             if (finish)
                 finish(context, row, rows, col, tile);
+            row += rows;
         }
     }
 }

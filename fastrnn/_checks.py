@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy import ndarray
 
+from . import _core
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -313,50 +315,25 @@ def rnn_arguments(
         restart (T, B) bool or None, and whether x came without a batch axis. lengths and restart
         are fresh copies; the others are the caller's arrays wherever those will do.
     """
-    # The fast path: arrays that fit as they are. Conditions are ordered so that each one may rely
-    # on those before it; `carray` is C-contiguous, aligned and writable in one look-up (read-only
-    # arrays are fine too, the careful way).
-    if type(x) is ndarray and type(w_ih) is ndarray and type(w_hh) is ndarray:
-        dtype = x.dtype
-        if (
-            (dtype is FLOAT32 or dtype is FLOAT64)
-            and w_ih.dtype is dtype
-            and w_hh.dtype is dtype
-            and 2 <= x.ndim <= 3
-            and w_hh.ndim == 2
-            and w_ih.flags.carray
-            and w_hh.flags.carray
-        ):
-            units = len(w_hh)
-            unbatched = x.ndim == 2
-            if unbatched:
-                steps, features = x.shape
-                batch = 1
-            else:
-                steps, batch, features = x.shape
-            if (
-                w_hh.shape == (units, units)
-                and w_ih.shape == (units, features)
-                and (h_0 is None or _plain(h_0, dtype, (units,) if unbatched else (batch, units)))
-                and (b_ih is None or _plain(b_ih, dtype, (units,)))
-                and (b_hh is None or _plain(b_hh, dtype, (units,)))
-                and type(nonlinearity) is str
-                and nonlinearity in NONLINEARITIES
-                and (steps or 1) * (batch or 1) * (units or 1) <= MOST_ELEMENTS
-            ):
-                if lengths is not None:
-                    lengths = lengths_array(lengths, steps, batch, unbatched)
-                if restart is not None:
-                    axes = ("T", "B")[: x.ndim - 1]
-                    sizes = {"T": steps, "B": batch}
-                    restart = restart_array(restart, axes, sizes).reshape(steps, batch)
-                if unbatched:
-                    x = x.reshape(steps, 1, features) if x.flags.carray else strided(x[:, None])
-                    if h_0 is not None:
-                        h_0 = h_0.reshape(1, units)
-                elif not x.flags.carray:
-                    x = strided(x)
-                return x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched
+    # The fast path: arrays that the kernel takes as they are.
+    if (
+        _core.rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh)
+        and type(nonlinearity) is str
+        and nonlinearity in NONLINEARITIES
+    ):
+        unbatched = x.ndim == 2
+        if unbatched:
+            x = x[:, None]
+            h_0 = None if h_0 is None else h_0[None]
+        if lengths is not None or restart is not None:
+            steps, batch = x.shape[:2]
+            if lengths is not None:
+                lengths = lengths_array(lengths, steps, batch, unbatched)
+            if restart is not None:
+                axes = ("T",) if unbatched else ("T", "B")
+                restart = restart_array(restart, axes, {"T": steps, "B": batch})
+                restart = restart.reshape(steps, batch)
+        return x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched
     return _rnn_arguments(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart)
 
 

@@ -183,6 +183,56 @@ def rnn_backward(
     call(<rnn_call>fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a)
 
 
+# ------------------------------------------------------------------------------------------- the checks
+
+cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp rows, cnp.npy_intp columns):
+    """Whether this is a C-contiguous array of that type and shape; rows are the last axis of rank 1."""
+    if not cnp.PyArray_CheckExact(value):
+        return False
+    cdef cnp.ndarray a = value
+    return (
+        cnp.PyArray_TYPE(a) == type_number
+        and cnp.PyArray_ISCARRAY_RO(a)
+        and cnp.PyArray_NDIM(a) == rank
+        and cnp.PyArray_DIM(a, 0) == rows
+        and (rank == 1 or cnp.PyArray_DIM(a, 1) == columns)
+    )
+
+
+def rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh):
+    """Whether rnn_forward can take these as they are: the fast path of _checks.rnn_arguments."""
+    if not (cnp.PyArray_CheckExact(x) and cnp.PyArray_CheckExact(w_hh)):
+        return False
+    cdef cnp.ndarray a = x
+    cdef int number = cnp.PyArray_TYPE(a), rank = cnp.PyArray_NDIM(a)
+    if (
+        not (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
+        or not (rank == 2 or rank == 3)
+        or not (cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISNOTSWAPPED(a))
+        or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2
+    ):
+        return False
+    cdef cnp.npy_intp D = cnp.PyArray_DIM(a, rank - 1), H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0)
+    cdef cnp.npy_intp B = 1 if rank == 2 else cnp.PyArray_DIM(a, 1)
+    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
+    if (
+        (strides[rank - 1] != size and D > 1)
+        or strides[0] % size != 0
+        or strides[rank - 2] % size != 0
+        # The careful way finds the sizes whose product is too large to count.
+        or <double>cnp.PyArray_DIM(a, 0) * B * H > 1e15
+    ):
+        return False
+    return (
+        plain(w_hh, number, 2, H, H)
+        and plain(w_ih, number, 2, H, D)
+        and (h_0 is None or (plain(h_0, number, 1, H, 0) if rank == 2 else plain(h_0, number, 2, B, H)))
+        and (b_ih is None or plain(b_ih, number, 1, H, 0))
+        and (b_hh is None or plain(b_hh, number, 1, H, 0))
+    )
+
+
 # ------------------------------------------------------------------------------------------ the process
 
 def set_num_threads(int n):

@@ -38,6 +38,9 @@ class RNNGradients(NamedTuple):
     b_hh: Array | None
 
 
+_EVERY = frozenset(RNNGradients._fields)
+
+
 class _RNNTapeFields(NamedTuple):
     x: Array
     h_0: Array | None
@@ -66,8 +69,9 @@ class RNNTape(_checks.Tape, _RNNTapeFields):
 
     def absent(self) -> set[str]:
         """The arguments of forward that were None: they have no gradient."""
-        optional = {"h_0": self.h_0, "b_ih": self.b_ih, "b_hh": self.b_hh}
-        return {name for name, value in optional.items() if value is None}
+        if self.h_0 is not None and self.b_ih is not None and self.b_hh is not None:
+            return set()
+        return {name for name in ("h_0", "b_ih", "b_hh") if getattr(self, name) is None}
 
     def __repr__(self) -> str:
         steps, batch, features = self.x.shape
@@ -221,8 +225,9 @@ def backward_arguments(
 ) -> tuple[Array | None, Array | None, frozenset[str]]:
     """Check the arguments of rnn_backward; d_output (T, B, H), d_h_n (B, H), the fields to fill."""
     _checks.tape(tape, RNNTape, "rnn_forward")
-    wanted = _checks.names("wrt", wrt, RNNGradients._fields)
-    _checks.some_gradient(d_output=d_output, d_h_n=d_h_n)
+    wanted = _EVERY if wrt is None else _checks.names("wrt", wrt, RNNGradients._fields)
+    if d_output is None and d_h_n is None:
+        _checks.some_gradient(d_output=d_output, d_h_n=d_h_n)
     output = tape.output
     if d_output is not None:
         d_output = _checks.sequence_gradient("d_output", d_output, output, tape.unbatched)
