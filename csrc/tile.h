@@ -135,8 +135,8 @@ static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int nv, int64_t K, cons
     }
 }
 
-/* The tile for any 1 <= mr <= MR and 1 <= nv <= NV. */
-static void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const real *panel,
+/* The tile for any 1 <= mr <= MR and 1 <= nv <= NV. Not inlined: MR*NV loops are enough once. */
+static __attribute__((noinline)) void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const real *panel,
                         const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
     switch (mr) {
@@ -169,7 +169,7 @@ static ALWAYS_INLINE void FN(tile_pair)(const int nv, int64_t K, const real *a, 
     UNROLL for (int v = 0; v < NV + nv; v++) vstore(out + v * W, acc[v]);
 }
 
-static void FN(tile_pair_of)(int nv, int64_t K, const real *a, const real *panel, const real *init,
+static __attribute__((noinline)) void FN(tile_pair_of)(int nv, int64_t K, const real *a, const real *panel, const real *init,
                              real *out)
 {
     switch (nv) {

@@ -4,8 +4,8 @@ import platform
 import warnings
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memset
 cimport numpy as cnp
 
 cnp.import_array()
@@ -43,9 +43,9 @@ cdef extern from "fastrnn.h" nogil:
 
     struct fastrnn_kernels:
         const char *name
-        int (*rnn_forward[2])(const fastrnn_rnn *) noexcept
-        int (*rnn_backward[2])(const fastrnn_rnn *) noexcept
-        void (*tanh[2])(const void *, void *, int64_t) noexcept
+        int (*rnn_forward[2])(const fastrnn_rnn *) noexcept nogil
+        int (*rnn_backward[2])(const fastrnn_rnn *) noexcept nogil
+        void (*tanh[2])(const void *, void *, int64_t) noexcept nogil
 
     const fastrnn_kernels *fastrnn_built[]
     int fastrnn_runs_here(const fastrnn_kernels *)
@@ -131,8 +131,7 @@ cdef inline void fill(
     object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse, int threads,
 ) noexcept:
     """What forward and backward have in common; everything else is absent."""
-    cdef fastrnn_rnn blank = fastrnn_rnn()
-    a[0] = blank
+    memset(a, 0, sizeof(a[0]))
     a.T = cnp.PyArray_DIM(x, 0)
     a.B = cnp.PyArray_DIM(x, 1)
     a.D = cnp.PyArray_DIM(x, 2)
@@ -163,7 +162,7 @@ def rnn_forward(
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
     a.h_n = data(h_n)
-    call(<rnn_call>fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a)
+    call(fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a)
 
 
 def rnn_backward(
@@ -180,7 +179,7 @@ def rnn_backward(
     a.d_w_ih = data(d_w_ih)
     a.d_w_hh = data(d_w_hh)
     a.d_b = data(d_b)
-    call(<rnn_call>fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a)
+    call(fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a)
 
 
 # ------------------------------------------------------------------------------------------- the checks
