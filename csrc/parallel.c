@@ -102,11 +102,24 @@ void fastrnn_set_num_threads(int n)
 /* Below this many operations a member, waking it costs more than it saves. */
 static const double flops_per_member = 1e6;
 
+/* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. */
+static int64_t most_threads(void)
+{
+#ifdef _OPENMP
+    const int processors = omp_get_num_procs();
+    return processors < 16 ? 64 : 4 * (int64_t)processors;
+#else
+    return 1;
+#endif
+}
+
 int team_size(int threads, double flops, int64_t most)
 {
     int64_t n = threads ? threads : fastrnn_get_num_threads();
     if (n > most)
         n = most;
+    if (n > most_threads())
+        n = most_threads();
     if ((double)n * flops_per_member > flops)
         n = (int64_t)(flops / flops_per_member);
     if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forked_child))
@@ -158,7 +171,7 @@ static void run_member(int id, int n, struct barrier *barrier, void (*work)(cons
                        void *job)
 {
     const fp_mode old = fp_enter();
-    const struct team member = {id, n, barrier};
+    const struct team member = {id, n, barrier, (uint64_t)old};
     work(&member, job);
     fp_leave(old);
 }
@@ -208,7 +221,11 @@ void stop_poll(struct stop *stop, const struct team *team)
     if (t - stop->last < 0.02)
         return;
     stop->last = t;
-    if (stop->interrupted(stop->context))
+    /* The caller's function may run anything, and in the caller's mode. */
+    fp_leave((fp_mode)team->mode);
+    const int asked = stop->interrupted(stop->context);
+    fp_enter();
+    if (asked)
         atomic_store(&stop->asked, 1);
 }
 

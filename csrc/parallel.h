@@ -9,6 +9,7 @@ struct barrier;
 struct team {
     int id, n;
     struct barrier *barrier;
+    uint64_t mode; /* the floating-point mode that this member's thread came with */
 };
 
 /* Waits for all members. */

@@ -420,6 +420,20 @@ def tape(value: Any, kind: type, function: str) -> None:
         raise TypeError(f"tape is {given}, expected the {kind.__name__} that {function} returns")
 
 
+def rnn_tape(tape: Any) -> None:
+    """Raise ValueError where an array of the tape was given another shape or type in place."""
+    arrays = (tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh)
+    if not (
+        _core.rnn_fits(*arrays)
+        and tape.output.dtype == tape.x.dtype
+        and tape.output.shape == (*tape.x.shape[:2], len(tape.w_hh))
+    ):
+        raise ValueError(
+            "an array that the tape refers to was given another shape or dtype in place between "
+            "forward and backward: the tape needs it as it was"
+        )
+
+
 def sequence_gradient(name: str, value: Any, like: Array, unbatched: bool) -> Array:
     """d_output: an array like `like` (T, B, .), without the batch axis where x had none."""
     if not unbatched and _plain(value, like.dtype, like.shape):

@@ -216,7 +216,7 @@ def rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh):
     cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
     if (
-        (strides[rank - 1] != size and D > 1)
+        (strides[rank - 1] != size and D > 1 and cnp.PyArray_SIZE(a) > 0)
         or strides[0] % size != 0
         or strides[rank - 2] % size != 0
         # The careful way finds the sizes whose product is too large to count.

@@ -144,10 +144,13 @@ def _rnn_forward(
     units = len(w_hh)
     output = _empty_sequence(steps, batch, units, x.dtype, batch_major)
     h_n = empty((batch, units), x.dtype)
-    _core.rnn_forward(
-        x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, output, h_n,
-        _CODES[nonlinearity], reverse, current_threads.get(),
-    )  # fmt: skip
+    if output.size:
+        _core.rnn_forward(
+            x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, output, h_n,
+            _CODES[nonlinearity], reverse, current_threads.get(),
+        )  # fmt: skip
+    else:  # no step is made
+        h_n[...] = 0 if h_0 is None else h_0
 
     tape = None
     if record:
@@ -251,11 +254,18 @@ def _rnn_backward(
     d_h_0 = result("h_0", batch, units)
     d_w_ih, d_w_hh = result("w_ih", units, features), result("w_hh", units, units)
     d_b_ih, d_b_hh = result("b_ih", units), result("b_hh", units)
-    _core.rnn_backward(
-        x, tape.h_0, w_ih, w_hh, output, tape.lengths, tape.restart, d_output, d_h_n,
-        d_x, d_h_0, d_w_ih, d_w_hh, d_b_hh if d_b_ih is None else d_b_ih,
-        _CODES[tape.nonlinearity], tape.reverse, current_threads.get(),
-    )  # fmt: skip
+    if output.size:
+        _core.rnn_backward(
+            x, tape.h_0, w_ih, w_hh, output, tape.lengths, tape.restart, d_output, d_h_n,
+            d_x, d_h_0, d_w_ih, d_w_hh, d_b_hh if d_b_ih is None else d_b_ih,
+            _CODES[tape.nonlinearity], tape.reverse, current_threads.get(),
+        )  # fmt: skip
+    else:  # no step was made: sums of nothing, and the state went through
+        for gradient in (d_x, d_w_ih, d_w_hh, d_b_ih, d_b_hh):
+            if gradient is not None:
+                gradient[...] = 0
+        if d_h_0 is not None:
+            d_h_0[...] = 0 if d_h_n is None else d_h_n
     if d_b_ih is not None and d_b_hh is not None:
         d_b_hh[...] = d_b_ih  # both biases enter the same sum
     if tape.unbatched:

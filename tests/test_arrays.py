@@ -4,6 +4,7 @@ import contextvars
 import copy
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -324,3 +325,28 @@ def test_concurrent_callers(everything):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("name", ["x", "w_ih", "w_hh"])
+def test_an_array_of_the_tape_reshaped_in_place(problem, name):
+    arrays = problem(T=6, B=4, D=4, H=4)
+    arrays[name] = arrays[name].copy()
+    output, _, tape = fastrnn.rnn_forward(**arrays)
+    array = getattr(tape, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions of NumPy advise against it
+        array.shape = (array.size, *(1,) * (array.ndim - 1))
+    with pytest.raises(ValueError, match="another shape"):
+        fastrnn.rnn_backward(tape, output)
+
+
+@pytest.mark.parametrize("sizes", [(10**11, 0, 3, 2), (1, 2**56, 0, 0), (10**11, 1, 0, 0)])
+def test_huge_sizes_of_nothing(sizes):
+    T, B, D, H = sizes
+    x, w_ih, w_hh = np.empty((T, B, D)), np.empty((H, D)), np.empty((H, H))
+    output, h_n, tape = fastrnn.rnn_forward(x, None, w_ih, w_hh)
+    assert output.shape == (T, B, H)
+    assert h_n.shape == (B, H)
+    grads = fastrnn.rnn_backward(tape, output)
+    assert grads.x.shape == (T, B, D)
+    assert not grads.w_ih.any()

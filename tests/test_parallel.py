@@ -321,6 +321,31 @@ def test_the_caller_keeps_its_subnormals(isa: str) -> None:
     assert all(together(4, subnormals_work))
 
 
+def test_signal_handlers_run_in_the_callers_mode() -> None:
+    # A handler that runs between two blocks of a call must see subnormals, as outside.
+    tiny = 5e-324  # the smallest subnormal
+    seen: list[float] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(tiny * 3.0))
+    x, w_ih = np.ones((400, 64, 64), np.float32), np.full((600, 64), 1e-3, np.float32)
+    w_hh = np.full((600, 600), 1e-4, np.float32)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03, 0.01)
+        while not seen:
+            fastrnn.rnn_forward(x, None, w_ih, w_hh, record=False)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(seen) == {tiny * 3.0}
+
+
+def test_no_more_threads_than_the_runtime_can_make() -> None:
+    x, w_ih, w_hh = np.ones((8, 20000, 8)), np.ones((16, 8)), np.full((16, 16), 0.01)
+    expected = fastrnn.rnn_forward(x, None, w_ih, w_hh)[0]
+    with fastrnn.num_threads(10**9):
+        output = fastrnn.rnn_forward(x, None, w_ih, w_hh)[0]
+    assert np.array_equal(output, expected)
+
+
 # fesetround's numbers: bits of the control registers. glibc's names: FE_UPWARD, FE_TOWARDZERO.
 ROUNDING = {
     "x86_64": {"upward": 0x800, "toward zero": 0xC00},

@@ -225,6 +225,7 @@ def backward_arguments(
 ) -> tuple[Array | None, Array | None, frozenset[str]]:
     """Check the arguments of rnn_backward; d_output (T, B, H), d_h_n (B, H), the fields to fill."""
     _checks.tape(tape, RNNTape, "rnn_forward")
+    _checks.rnn_tape(tape)
     wanted = _EVERY if wrt is None else _checks.names("wrt", wrt, RNNGradients._fields)
     if d_output is None and d_h_n is None:
         _checks.some_gradient(d_output=d_output, d_h_n=d_h_n)
