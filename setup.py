@@ -17,7 +17,15 @@ from setuptools.errors import CompileError, LinkError
 # Optimised, and with the bits that the source says: no contraction of an a*b + c that is not
 # written as fma, no reordering. -fno-math-errno: sqrt and fma need not set errno, no bits depend
 # on it. -fno-trapping-math: exceptions are masked, so a blend may compute both sides.
-COMMON = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# -fno-fast-math: in case CFLAGS ask for the opposite.
+COMMON = [
+    "-std=c11",
+    "-O3",
+    "-fno-fast-math",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+]
 # Never -march=native: a wheel is built on one machine and runs on another, and cpu.c picks the set.
 ISA_FLAGS = {
     "generic": [],
@@ -68,7 +76,7 @@ class BuildKernels(build_ext):
         headers = [str(p) for p in Path("csrc").rglob("*.[hi]*")]
         for source, flags in [
             ("csrc/parallel.c", openmp),
-            ("csrc/cpu.c", []),
+            ("csrc/cpu.c", [f"-DFASTRNN_HAS_{isa.upper()}" for isa in target_isas()]),
             *[(f"csrc/isa/{isa}.c", ISA_FLAGS[isa]) for isa in target_isas()],
         ]:
             ext.extra_objects += self.compiler.compile(
@@ -78,7 +86,8 @@ class BuildKernels(build_ext):
                 extra_postargs=COMMON + flags,
                 depends=headers,
             )
-        ext.extra_link_args += openmp
+        # With fast-math at the link, gcc adds code that flushes subnormals for the whole process.
+        ext.extra_link_args += [*openmp, "-fno-fast-math"]
         super().build_extension(ext)
 
 

@@ -5,18 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct fastrnn_kernels fastrnn_generic;
-#if defined(__x86_64__)
-extern const struct fastrnn_kernels fastrnn_avx2, fastrnn_avx512;
-#elif defined(__aarch64__)
-extern const struct fastrnn_kernels fastrnn_neon;
-#endif
+/* setup.py defines FASTRNN_HAS_<SET> for each set that it compiles. */
+extern const struct fastrnn_kernels fastrnn_generic, fastrnn_avx2, fastrnn_avx512, fastrnn_neon;
 
 const struct fastrnn_kernels *const fastrnn_built[] = {
-#if defined(__x86_64__)
+#if defined(FASTRNN_HAS_AVX512)
     &fastrnn_avx512,
+#endif
+#if defined(FASTRNN_HAS_AVX2)
     &fastrnn_avx2,
-#elif defined(__aarch64__)
+#endif
+#if defined(FASTRNN_HAS_NEON)
     &fastrnn_neon,
 #endif
     &fastrnn_generic,
@@ -25,14 +24,14 @@ const struct fastrnn_kernels *const fastrnn_built[] = {
 
 int fastrnn_runs_here(const struct fastrnn_kernels *k)
 {
-#if defined(__x86_64__)
+#if defined(FASTRNN_HAS_AVX2) || defined(FASTRNN_HAS_AVX512)
     /* The compiler's runtime reads cpuid and, for the state that the operating system must save
      * (ymm, zmm, masks), xgetbv. */
     __builtin_cpu_init();
     const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (k == &fastrnn_avx2)
+    if (strcmp(k->name, "avx2") == 0)
         return avx2;
-    if (k == &fastrnn_avx512)
+    if (strcmp(k->name, "avx512") == 0)
         return avx2 && __builtin_cpu_supports("avx512f");
 #endif
     (void)k; /* NEON belongs to aarch64, generic runs anywhere */

@@ -73,6 +73,12 @@ static void start(void)
         n = omp_get_max_threads(); /* OMP_NUM_THREADS, else the processors this process may use */
 #endif
     atomic_store(&num_threads, n < 1 ? 1 : n);
+}
+
+/* When the module is loaded, not at the first call: another user of the same OpenMP runtime may make
+ * its threads, and fork, before that. */
+__attribute__((constructor)) static void watch_forks(void)
+{
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
@@ -102,12 +108,13 @@ void fastrnn_set_num_threads(int n)
 /* Below this many operations a member, waking it costs more than it saves. */
 static const double flops_per_member = 1e6;
 
-/* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. */
+/* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. So many
+ * are always fine; above that, four a processor are, but counting processors is a system call. */
+static const int64_t fine_threads = 64;
 static int64_t most_threads(void)
 {
 #ifdef _OPENMP
-    const int processors = omp_get_num_procs();
-    return processors < 16 ? 64 : 4 * (int64_t)processors;
+    return 4 * (int64_t)omp_get_num_procs();
 #else
     return 1;
 #endif
@@ -118,8 +125,10 @@ int team_size(int threads, double flops, int64_t most)
     int64_t n = threads ? threads : fastrnn_get_num_threads();
     if (n > most)
         n = most;
-    if (n > most_threads())
-        n = most_threads();
+    if (n > fine_threads) {
+        const int64_t limit = most_threads();
+        n = n < limit ? n : limit > fine_threads ? limit : fine_threads;
+    }
     if ((double)n * flops_per_member > flops)
         n = (int64_t)(flops / flops_per_member);
     if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forked_child))
@@ -138,7 +147,7 @@ struct barrier {
     atomic_int arrived;
     atomic_uint round;
 };
-static const int spins = 4000; /* some ten microseconds: longer than members of a quiet machine differ */
+static const int spins = 4000; /* 30 to 100 microseconds: more than members of a quiet machine differ */
 
 static inline void relax(void)
 {
@@ -241,29 +250,25 @@ int stop_together(struct stop *stop, const struct team *team)
 /* ----------------------------------------------------------------------------------------- scratch */
 
 /* A block carries its size in a header of one cache line. Fresh pages cost as much as packing the
- * weights, so the last few blocks are kept, up to kept_most bytes in all. */
+ * weights, so the last few blocks are kept, up to kept_most bytes in all; the oldest make room. */
 struct block {
     size_t bytes;
+    struct block *next; /* of those kept, the one given back before */
 };
 enum { header = 64, kept_blocks = 8 };
 static const size_t kept_most = (size_t)256 << 20;
-static struct block *kept[kept_blocks];
-static size_t kept_bytes;
+static struct block *kept; /* the newest */
 
 void *scratch_take(size_t bytes)
 {
-    pthread_once(&started, start);
-    struct block *found = NULL;
     pthread_mutex_lock(&scratch_lock);
-    int best = -1;
-    for (int i = 0; i < kept_blocks; i++)
-        if (kept[i] && kept[i]->bytes >= bytes && (best < 0 || kept[i]->bytes < kept[best]->bytes))
-            best = i;
-    if (best >= 0) {
-        found = kept[best];
-        kept[best] = NULL;
-        kept_bytes -= found->bytes;
-    }
+    struct block **best = NULL;
+    for (struct block **at = &kept; *at; at = &(*at)->next)
+        if ((*at)->bytes >= bytes && (!best || (*at)->bytes < (*best)->bytes))
+            best = at;
+    struct block *found = best ? *best : NULL;
+    if (found)
+        *best = found->next;
     pthread_mutex_unlock(&scratch_lock);
     if (!found) {
         void *p;
@@ -277,27 +282,24 @@ void *scratch_take(size_t bytes)
 
 void scratch_give(void *p)
 {
-    if (!p)
-        return;
     struct block *given = (struct block *)((char *)p - header);
     pthread_mutex_lock(&scratch_lock);
-    int slot = -1; /* an empty slot, or the smallest block: it is the cheapest to make again */
-    for (int i = 0; i < kept_blocks; i++) {
-        if (!kept[i]) {
-            slot = i;
-            break;
-        }
-        if (slot < 0 || kept[i]->bytes < kept[slot]->bytes)
-            slot = i;
+    given->next = kept;
+    kept = given;
+    struct block **at = &kept;
+    size_t bytes = 0;
+    for (int i = 0; *at && i < kept_blocks && bytes + (*at)->bytes <= kept_most; i++) {
+        bytes += (*at)->bytes;
+        at = &(*at)->next;
     }
-    struct block *out = given;
-    if (kept_bytes - (kept[slot] ? kept[slot]->bytes : 0) + given->bytes <= kept_most) {
-        out = kept[slot];
-        kept_bytes += given->bytes - (out ? out->bytes : 0);
-        kept[slot] = given;
-    }
+    struct block *old = *at; /* this one and those before it */
+    *at = NULL;
     pthread_mutex_unlock(&scratch_lock);
-    free(out);
+    while (old) {
+        struct block *next = old->next;
+        free(old);
+        old = next;
+    }
 }
 
 /* -------------------------------------------------------------------------------- multiply-add rate */

@@ -21,7 +21,7 @@ int team_size(int threads, double flops, int64_t most);
 
 /* Runs work(team, job) on n members, each in round-to-nearest with subnormals flushed to zero; the
  * caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything
- * where the runtime gave fewer than n threads; n = 1 never fails. */
+ * where another team is at work or the runtime gave fewer than n threads; n = 1 never fails. */
 int team_run(int n, void (*work)(const struct team *team, void *job), void *job);
 
 /* Whether a call should end early. Member 0 asks the caller's function, at most every 20 ms; the others

@@ -15,7 +15,7 @@ struct FN(job) {
     const int64_t *order; /* with lengths: the rows by descending length; else NULL */
     int64_t most_rows;    /* of one member */
     int64_t steps;        /* time steps in a block */
-    char *members;        /* their scratch, each of member_bytes */
+    uintptr_t members;    /* their scratch, each of member_bytes */
     size_t member_bytes;
     struct stop stop;
     real *w_ih, *w_hh; /* packed, forward: the transposes; backward: as they are */
@@ -28,13 +28,13 @@ struct FN(job) {
     const real **weight_rows; /* (H,) rows of a weight matrix, while it is packed */
 };
 
-/* Takes `count` things of `size` from *at, aligned to a cache line. With *at counting from NULL this adds
+/* Takes `count` things of `size` from the address *at, aligned to a cache line. Counting from 0, this adds
  * up how much is needed. */
-static void *FN(carve)(char **at, int64_t count, size_t size)
+static void *FN(carve)(uintptr_t *at, int64_t count, size_t size)
 {
-    char *p = *at;
-    *at = p + (((size_t)count * size + 63) & ~(size_t)63);
-    return p;
+    const uintptr_t p = *at;
+    *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
+    return (void *)p;
 }
 
 struct FN(length) {
@@ -107,7 +107,7 @@ struct FN(forward_scratch) {
     real *h, *z;                  /* (2*n) rows of state; (steps*n) rows of pre-activations */
 };
 
-static char *FN(carve_forward)(const struct FN(job) *job, char *at, struct FN(forward_scratch) *s)
+static uintptr_t FN(carve_forward)(const struct FN(job) *job, uintptr_t at, struct FN(forward_scratch) *s)
 {
     const int64_t n = job->most_rows, stride = FN(stride)(job->a->H);
     s->rows = FN(carve)(&at, n, sizeof *s->rows);
@@ -203,18 +203,18 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
     return n < least ? least : n > most ? most : n;
 }
 
-/* Runs `member` on a team with the scratch that `lay_out` asks for; `lay_out` is called with NULL to add
- * up and with the memory to hand out. */
+/* Runs `member` on a team with the scratch that `lay_out` asks for; `lay_out` is called with 0 to add up
+ * and with the address of the memory to hand out. */
 static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(const struct team *, void *),
-                   char *(*lay_out)(struct FN(job) *job, int members, char *at))
+                   uintptr_t (*lay_out)(struct FN(job) *job, int members, uintptr_t at))
 {
     int members = team_size(a->threads, flops, a->B);
     for (;;) {
         struct FN(job) job = {.a = a, .stop = {.interrupted = a->interrupted, .context = a->context}};
-        char *const scratch = scratch_take((size_t)(uintptr_t)lay_out(&job, members, NULL));
+        void *const scratch = scratch_take(lay_out(&job, members, 0));
         if (!scratch)
             return FASTRNN_NO_MEMORY;
-        lay_out(&job, members, scratch);
+        lay_out(&job, members, (uintptr_t)scratch);
         const int missing = team_run(members, member, &job);
         scratch_give(scratch);
         if (!missing)
@@ -223,10 +223,10 @@ static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(con
     }
 }
 
-static char *FN(lay_out_rows)(struct FN(job) *job, int members, char *at)
+static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at)
 {
     const struct fastrnn_rnn *a = job->a;
-    const int counting = at == NULL;
+    const int counting = at == 0;
     job->most_rows = (a->B + members - 1) / members;
     if (a->lengths) {
         struct FN(length) *pairs = FN(carve)(&at, a->B, sizeof *pairs);
@@ -238,7 +238,7 @@ static char *FN(lay_out_rows)(struct FN(job) *job, int members, char *at)
     return at;
 }
 
-static char *FN(lay_out_forward)(struct FN(job) *job, int members, char *at)
+static uintptr_t FN(lay_out_forward)(struct FN(job) *job, int members, uintptr_t at)
 {
     const struct fastrnn_rnn *a = job->a;
     struct FN(forward_scratch) s;
@@ -249,7 +249,7 @@ static char *FN(lay_out_forward)(struct FN(job) *job, int members, char *at)
     job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
     job->bias = FN(carve)(&at, FN(stride)(a->H), sizeof(real));
     job->members = at;
-    job->member_bytes = (size_t)(FN(carve_forward)(job, at, &s) - at);
+    job->member_bytes = FN(carve_forward)(job, at, &s) - at;
     return at + (size_t)members * job->member_bytes;
 }
 
@@ -276,7 +276,7 @@ static ALWAYS_INLINE int64_t FN(most_columns)(const struct FN(job) *job, int mem
     return (job->a->H + members - 1) / members;
 }
 
-static char *FN(carve_backward)(const struct FN(job) *job, int members, char *at,
+static uintptr_t FN(carve_backward)(const struct FN(job) *job, int members, uintptr_t at,
                                 struct FN(backward_scratch) *s)
 {
     const int64_t n = job->most_rows, stride = FN(stride)(job->a->H);
@@ -427,7 +427,7 @@ static void FN(backward_member)(const struct team *team, void *shared)
             FN(copy_or_zero)((real *)a->d_h_0 + s.rows[i] * H, s.carry + i * stride, H);
 }
 
-static char *FN(lay_out_backward)(struct FN(job) *job, int members, char *at)
+static uintptr_t FN(lay_out_backward)(struct FN(job) *job, int members, uintptr_t at)
 {
     const struct fastrnn_rnn *a = job->a;
     struct FN(backward_scratch) s;
@@ -450,7 +450,7 @@ static char *FN(lay_out_backward)(struct FN(job) *job, int members, char *at)
     if (a->d_w_hh)
         job->chunk_h = FN(carve)(&at, FN(packed_size)(FN(chunk), a->H), sizeof(real));
     job->members = at;
-    job->member_bytes = (size_t)(FN(carve_backward)(job, members, at, &s) - at);
+    job->member_bytes = FN(carve_backward)(job, members, at, &s) - at;
     return at + (size_t)members * job->member_bytes;
 }
 

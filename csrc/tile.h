@@ -9,6 +9,7 @@
 #define NV 4
 #define PANEL (NV * W)
 #define LINE ((int64_t)(64 / sizeof(real))) /* reals in a cache line */
+#define NOINLINE __attribute__((noinline))
 #define FIRST_CACHE 32768 /* bytes: the smallest first-level data cache in use */
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
@@ -136,8 +137,8 @@ static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int nv, int64_t K, cons
 }
 
 /* The tile for any 1 <= mr <= MR and 1 <= nv <= NV. Not inlined: MR*NV loops are enough once. */
-static __attribute__((noinline)) void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const real *panel,
-                        const real *init, int64_t init_ld, real *out, int64_t out_ld)
+static NOINLINE void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const real *panel,
+                                 const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
     switch (mr) {
 #if MR == 6
@@ -169,8 +170,8 @@ static ALWAYS_INLINE void FN(tile_pair)(const int nv, int64_t K, const real *a, 
     UNROLL for (int v = 0; v < NV + nv; v++) vstore(out + v * W, acc[v]);
 }
 
-static __attribute__((noinline)) void FN(tile_pair_of)(int nv, int64_t K, const real *a, const real *panel, const real *init,
-                             real *out)
+static NOINLINE void FN(tile_pair_of)(int nv, int64_t K, const real *a, const real *panel,
+                                      const real *init, real *out)
 {
     switch (nv) {
     case 4: FN(tile_pair)(4, K, a, panel, init, out); break;

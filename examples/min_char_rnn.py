@@ -9,9 +9,16 @@ both, from the same weights and over the same text, and compares the losses and 
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
+
+if __name__ == "__main__":
+    # NumPy and fastrnn on one thread each: on matrices this small a second one gains little, and
+    # is waited for whenever another program has its core. With a large --batch and --hidden, try
+    # OMP_NUM_THREADS=2. To be set before the imports.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 

@@ -3,6 +3,8 @@
 import platform
 import warnings
 
+from threading import main_thread
+
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
@@ -55,6 +57,10 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_get_num_threads()
     void fastrnn_set_num_threads(int)
     double fastrnn_multiply_add_rate(int, double)
+
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
 
 
 cdef extern from *:
@@ -115,8 +121,10 @@ cdef int call(rnn_call kernel, fastrnn_rnn *a) except -1:
         status = kernel(a)
     else:
         caught = []
-        a.interrupted = interrupted
-        a.context = <void *>caught
+        # Only the main thread handles signals: another one would wait for the GIL for nothing.
+        if PyThread_get_thread_ident() == main_thread().ident:
+            a.interrupted = interrupted
+            a.context = <void *>caught
         with nogil:
             status = kernel(a)
         if status == FASTRNN_INTERRUPTED:
@@ -131,7 +139,7 @@ cdef inline void fill(
     object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse, int threads,
 ) noexcept:
     """What forward and backward have in common; everything else is absent."""
-    memset(a, 0, sizeof(a[0]))
+    memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
     a.T = cnp.PyArray_DIM(x, 0)
     a.B = cnp.PyArray_DIM(x, 1)
     a.D = cnp.PyArray_DIM(x, 2)

@@ -1,5 +1,5 @@
 /* x86-64 with AVX-512F: 16 floats, 8 doubles, 32 registers. */
-#if !defined(__AVX512F__)
+#if !defined(__AVX512F__) || !defined(__FMA__)
 #error "compile this file with -mavx512f -mfma"
 #endif
 #include <immintrin.h>
