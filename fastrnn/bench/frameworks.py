@@ -303,11 +303,11 @@ class Jax:
             forward = jax.jit(layer)
             return Run(lambda: wait(forward(*arguments)), named)
 
-        @jax.jit
         def train(arguments: Any, d_outputs: Any) -> Any:
             outputs, pull = jax.vjp(layer, *arguments)
             return outputs, pull(d_outputs)
 
+        compiled = jax.jit(train)
         d_outputs = (jnp.array(problem.d_output), *(jnp.array(d) for d in problem.d_states))
 
         def results(returned: Any) -> Results:
@@ -317,4 +317,4 @@ class Jax:
                 out[f"d_{name}"] = np.array(grad.T if name in matrices else grad)
             return out
 
-        return Run(lambda: wait(train(arguments, d_outputs)), results)
+        return Run(lambda: wait(compiled(arguments, d_outputs)), results)
