@@ -88,6 +88,30 @@ if on_posix:
         assert in_child(lambda: in_child(lambda: (digest(large), digest(small)) == want))
         assert (digest(large), digest(small)) == want
 
+    def test_a_fork_after_somebody_elses_threads() -> None:
+        # Another user of the same OpenMP runtime makes its threads before the first call here.
+        code = """
+import ctypes, os, signal, sys
+import numpy as np, fastrnn
+try:
+    library = ctypes.CDLL("libgomp.so.1")
+except OSError:
+    library = None  # another runtime, or none
+if library is not None:
+    work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+    library.GOMP_parallel(work, None, 2, 0)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)  # a child that hangs ends
+    x = np.ones((40, 8, 64), np.float32)
+    with fastrnn.num_threads(2):
+        fastrnn.rnn_forward(x, None, x[:, 0], np.eye(40, dtype=np.float32))
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+        assert subprocess.run(command, timeout=TIMEOUT).returncode == 0
+
     def test_forks_while_another_thread_computes() -> None:
         fastrnn.set_num_threads(2)
         p = draw(LARGE, np.float32)
