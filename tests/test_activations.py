@@ -68,6 +68,9 @@ def sample32() -> tuple[Array, Array, Array]:
     largest = np.finfo(np.float32).max
     ends = [float(np.finfo(np.float32).smallest_normal), float(largest)]
     x = np.concatenate([everywhere, where_it_bends, neighbours(NOTABLE + ends, 60, np.float32)])
+    # |tanh x| < |x|: the result of the smallest normal number is no longer normal, and whether it
+    # is flushed depends on whether the processor looks before or after rounding.
+    x = x[x > np.finfo(np.float32).smallest_normal]
     exact = np.tanh(x.astype(np.float64))
     nearest = exact.astype(np.float32)
     # |tanh| < 1 though float64 rounds it to 1, so the ULP is that of the numbers below.
@@ -139,7 +142,9 @@ def test_small_values(dtype: Any, isa: str) -> None:
     # tanh x = x - x^3/3: below about sqrt(u) the nearest number is x itself.
     fastrnn.set_isa(isa)
     info = np.finfo(dtype)
-    x = np.geomspace(float(info.smallest_normal), np.sqrt(float(info.eps)) / 2, 1000).astype(dtype)
+    least = np.nextafter(info.smallest_normal, dtype(1))  # whose tanh is still a normal number
+    x = np.geomspace(float(least), np.sqrt(float(info.eps)) / 2, 1000).astype(dtype)
+    x = np.maximum(x, least)
     error = np.abs(as_integers(tanh(x)) - as_integers(x))
     assert error.max() <= LIMIT
     subnormal = (x[:1] * dtype(0.3)).repeat(40)
