@@ -103,10 +103,17 @@ void fastrnn_set_num_threads(int n)
     atomic_store(&num_threads, n);
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* ------------------------------------------------------------------------------------------- teams */
 
-/* Below this many operations a member, waking it costs more than it saves. */
-static const double flops_per_member = 1e6;
+/* Below this many operations a member, handing work to it costs more than it saves. */
+static _Atomic double flops_per_member = 4e5;
 
 /* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. So many
  * are always fine; above that, four a processor are, but counting processors is a system call. */
@@ -118,6 +125,29 @@ static int64_t most_threads(void)
 #else
     return 1;
 #endif
+}
+
+/* The runtime's idle threads spin for some milliseconds and then sleep. Waking them takes 100 microseconds
+ * and more (measured on a virtual machine of two processors: 1.8 ms in a call of 0.2 ms, the woken thread
+ * having been put on the caller's processor). So a call of fewer operations than this has a team only
+ * where it follows closely on another. */
+static _Atomic double flops_to_wake = 1e8;
+static const double closely = 0.01; /* seconds */
+static _Atomic double last_wish;
+static atomic_long teams_run;
+
+void fastrnn_swap_team_policy(double *per_member, double *to_wake)
+{
+    *per_member = atomic_exchange(&flops_per_member, *per_member);
+    *to_wake = atomic_exchange(&flops_to_wake, *to_wake);
+}
+
+long fastrnn_teams_run(void) { return atomic_load(&teams_run); }
+
+static int follows_closely(void)
+{
+    const double t = now();
+    return t - atomic_exchange_explicit(&last_wish, t, memory_order_relaxed) < closely;
 }
 
 int team_size(int threads, double flops, int64_t most)
@@ -134,7 +164,7 @@ int team_size(int threads, double flops, int64_t most)
     if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forked_child))
         n = 1;
 #ifdef _OPENMP
-    if (n > 1 && omp_in_parallel())
+    if (n > 1 && (omp_in_parallel() || (!follows_closely() && flops < flops_to_wake)))
         n = 1;
 #endif
     return (int)n;
@@ -158,6 +188,16 @@ static inline void relax(void)
 #endif
 }
 
+/* For a wait's i-th look: spins first, then lets another program have the processor. */
+static inline void between_looks(int *looks)
+{
+    if (*looks < spins) {
+        ++*looks;
+        relax();
+    } else
+        sched_yield();
+}
+
 void team_barrier(const struct team *team)
 {
     if (team->n == 1)
@@ -169,11 +209,25 @@ void team_barrier(const struct team *team)
         atomic_store(&b->round, round + 1);
         return;
     }
-    for (int i = 0; atomic_load_explicit(&b->round, memory_order_acquire) == round; i++)
-        if (i < spins)
-            relax();
-        else
-            sched_yield();
+    int looks = 0;
+    while (atomic_load_explicit(&b->round, memory_order_acquire) == round)
+        between_looks(&looks);
+}
+
+void count_set(struct count *count, int64_t value)
+{
+    atomic_store_explicit(&count->value, value, memory_order_release);
+}
+
+int count_reaches(const struct count *count, int64_t least, const struct stop *stop)
+{
+    int looks = 0;
+    while (atomic_load_explicit(&count->value, memory_order_acquire) < least) {
+        if (atomic_load_explicit(&stop->asked, memory_order_relaxed))
+            return 0;
+        between_looks(&looks);
+    }
+    return 1;
 }
 
 static void run_member(int id, int n, struct barrier *barrier, void (*work)(const struct team *, void *),
@@ -206,19 +260,14 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
             missing = 0;
         }
     }
+    if (missing == 0)
+        atomic_fetch_add_explicit(&teams_run, 1, memory_order_relaxed);
     atomic_store(&team_at_work, 0);
 #endif
     return missing;
 }
 
 /* ---------------------------------------------------------------------------------------- stopping */
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void stop_poll(struct stop *stop, const struct team *team)
 {

@@ -15,6 +15,15 @@ struct team {
 /* Waits for all members. */
 void team_barrier(const struct team *team);
 
+/* How far one member has come; another waits until that is at least `least`, and gets 0 where `stop` ended
+ * the call before. What was written before a count was set is there for who has seen it. */
+struct stop;
+struct count {
+    _Alignas(64) _Atomic int64_t value;
+};
+void count_set(struct count *count, int64_t value);
+int count_reaches(const struct count *count, int64_t least, const struct stop *stop);
+
 /* How many members work of this size deserves: at most `threads` (0: fastrnn_get_num_threads()) and
  * `most` (the rows that can be dealt out), at least 1. A wish: fewer may come, see team_run. */
 int team_size(int threads, double flops, int64_t most);

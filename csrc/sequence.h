@@ -15,9 +15,11 @@ struct FN(job) {
     const int64_t *order; /* with lengths: the rows by descending length; else NULL */
     int64_t most_rows;    /* of one member */
     int64_t steps;        /* time steps in a block */
+    int64_t blocks;       /* of pre-activations that a member of forward holds */
     uintptr_t members;    /* their scratch, each of member_bytes */
     size_t member_bytes;
     struct stop stop;
+    struct count made, used; /* blocks of a fed forward */
     real *w_ih, *w_hh; /* packed, forward: the transposes; backward: as they are */
     real *bias;        /* forward */
     /* backward, shared by the team */
@@ -101,96 +103,184 @@ static ALWAYS_INLINE void FN(copy_or_zero)(real *dst, const real *src, int64_t n
 /* ----------------------------------------------------------------------------------------- forward */
 
 struct FN(forward_scratch) {
-    int64_t *rows, *active;       /* (n,); (steps,) active rows at each step of a block */
-    const real **x;               /* (steps*n,) the rows of x in a block */
-    real **state[2], **output;    /* (n,) rows */
-    real *h, *z;                  /* (2*n) rows of state; (steps*n) rows of pre-activations */
+    int64_t n, *rows;          /* the rows of the batch */
+    int64_t *active;           /* (steps,) active rows at each step of a block */
+    const real **x;            /* (steps*n,) the rows of x in a block */
+    real **state[2], **output; /* (n,) rows */
+    real *h, *z;               /* (2*n) rows of state; (steps*n) rows of pre-activations of a block */
+    int64_t counted, running;  /* active rows at the last step: of the input part, of the recurrence */
+    int now;                   /* which state is h_{t-1} */
 };
 
 static uintptr_t FN(carve_forward)(const struct FN(job) *job, uintptr_t at, struct FN(forward_scratch) *s)
 {
-    const int64_t n = job->most_rows, stride = FN(stride)(job->a->H);
+    const int64_t n = job->most_rows, stride = FN(stride)(job->a->H), blocks = job->blocks;
     s->rows = FN(carve)(&at, n, sizeof *s->rows);
-    s->active = FN(carve)(&at, job->steps, sizeof *s->active);
+    s->active = FN(carve)(&at, blocks * job->steps, sizeof *s->active);
     s->x = FN(carve)(&at, job->steps * n, sizeof *s->x);
     s->state[0] = FN(carve)(&at, n, sizeof(real *));
     s->state[1] = FN(carve)(&at, n, sizeof(real *));
     s->output = FN(carve)(&at, n, sizeof(real *));
     s->h = FN(carve)(&at, 2 * n * stride, sizeof(real));
-    s->z = FN(carve)(&at, job->steps * n * stride, sizeof(real));
+    s->z = FN(carve)(&at, blocks * job->steps * n * stride, sizeof(real));
     return at;
+}
+
+static struct FN(forward_scratch) FN(forward_scratch)(const struct FN(job) *job, int id)
+{
+    struct FN(forward_scratch) s = {.n = 0};
+    FN(carve_forward)(job, job->members + (size_t)id * job->member_bytes, &s);
+    return s;
+}
+
+/* Sums of the biases, padded to whole vectors. */
+static void FN(add_biases)(const struct FN(job) *job)
+{
+    const real *b_ih = job->a->b_ih, *b_hh = job->a->b_hh;
+    for (int64_t j = 0, H = job->a->H; j < FN(stride)(H); j++)
+        job->bias[j] = j < H ? (b_ih ? b_ih[j] : 0) + (b_hh ? b_hh[j] : 0) : 0;
+}
+
+/* Time steps of block `block`, and which t is its step `s`. */
+static ALWAYS_INLINE int64_t FN(block_steps)(const struct FN(job) *job, int64_t block)
+{
+    const int64_t left = job->a->T - block * job->steps;
+    return left < job->steps ? left : job->steps;
+}
+
+static ALWAYS_INLINE int64_t FN(time_of)(const struct FN(job) *job, int64_t block, int64_t s)
+{
+    const int64_t done = block * job->steps + s;
+    return job->a->reverse ? job->a->T - 1 - done : done;
+}
+
+/* z = bias + W_ih x for the pairs (t, b) of a block. */
+static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t block)
+{
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t slot = block % job->blocks * job->steps, stride = FN(stride)(a->H);
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < FN(block_steps)(job, block); i++) {
+        const int64_t t = FN(time_of)(job, block, i);
+        s->active[slot + i] = s->counted = FN(active)(a, s->rows, s->n, s->counted, t);
+        for (int64_t row = 0; row < s->counted; row++)
+            s->x[pairs++] = FN(at)(&a->x, t, s->rows[row]);
+    }
+    FN(product)(s->x, pairs, a->D, job->w_ih, a->H, 0, job->bias, 0, s->z + slot * s->n * stride, stride,
+                NULL, NULL);
+}
+
+/* h_t = f(z + W_hh h_{t-1}) for the steps of a block. */
+static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t block)
+{
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t H = a->H, stride = FN(stride)(H), slot = block % job->blocks * job->steps;
+    FN(finish) *finish = a->nonlinearity == FASTRNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu);
+    struct FN(rnn_step) step = {.H = H, .output = s->output};
+    const real *z = s->z + slot * s->n * stride;
+    for (int64_t i = 0; i < FN(block_steps)(job, block); i++) {
+        const int64_t t = FN(time_of)(job, block, i), active = s->active[slot + i];
+        real **state = s->state[s->now];
+        for (int64_t row = s->running; row < active; row++)
+            FN(copy_or_zero)(state[row], a->h_0 ? (const real *)a->h_0 + s->rows[row] * H : NULL, H);
+        s->running = active;
+        for (int64_t row = 0; row < s->n; row++) {
+            s->output[row] = FN(at)(&a->output, t, s->rows[row]);
+            if (row >= active)
+                FN(copy_or_zero)(s->output[row], NULL, H);
+            else if (a->restart && a->restart[t * a->B + s->rows[row]])
+                FN(copy_or_zero)(state[row], NULL, H);
+        }
+        step.state = s->state[!s->now];
+        FN(product)((const real *const *)state, active, H, job->w_hh, H, s->now, z, stride, NULL, 0, finish,
+                    &step);
+        z += active * stride;
+        s->now = !s->now;
+    }
+}
+
+static void FN(begin_rows)(const struct FN(job) *job, struct FN(forward_scratch) *s)
+{
+    const int64_t stride = FN(stride)(job->a->H);
+    for (int64_t row = 0; row < s->n; row++) {
+        s->state[0][row] = s->h + row * stride;
+        s->state[1][row] = s->h + (s->n + row) * stride;
+    }
+}
+
+static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *s)
+{
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t H = a->H;
+    for (int64_t row = 0; row < s->n; row++) {
+        const int64_t b = s->rows[row], length = a->lengths ? a->lengths[b] : a->T;
+        const real *last = a->h_0 ? (const real *)a->h_0 + b * H : NULL;
+        if (length > 0)
+            last = FN(at)(&a->output, a->reverse ? 0 : length - 1, b);
+        FN(copy_or_zero)((real *)a->h_n + b * H, last, H);
+    }
 }
 
 static void FN(forward_member)(const struct team *team, void *shared)
 {
     struct FN(job) *job = shared;
     const struct fastrnn_rnn *a = job->a;
-    const int64_t T = a->T, D = a->D, H = a->H, stride = FN(stride)(H);
-
-    FN(pack_transposed)(a->w_ih, D, H, job->w_ih, team->id, team->n);
-    FN(pack_transposed)(a->w_hh, H, H, job->w_hh, team->id, team->n);
-    if (team->id == 0) {
-        const real *b_ih = a->b_ih, *b_hh = a->b_hh;
-        for (int64_t j = 0; j < stride; j++)
-            job->bias[j] = j < H ? (b_ih ? b_ih[j] : 0) + (b_hh ? b_hh[j] : 0) : 0;
-    }
+    FN(pack_transposed)(a->w_ih, a->D, a->H, job->w_ih, team->id, team->n);
+    FN(pack_transposed)(a->w_hh, a->H, a->H, job->w_hh, team->id, team->n);
+    if (team->id == 0)
+        FN(add_biases)(job);
     team_barrier(team);
 
-    struct FN(forward_scratch) s;
-    FN(carve_forward)(job, job->members + (size_t)team->id * job->member_bytes, &s);
-    const int64_t n = FN(deal)(job, team, s.rows);
-    for (int64_t i = 0; i < n; i++) {
-        s.state[0][i] = s.h + i * stride;
-        s.state[1][i] = s.h + (n + i) * stride;
-    }
-    struct FN(rnn_step) step = {.H = H, .output = s.output};
-    FN(finish) *finish = a->nonlinearity == FASTRNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu);
-    int64_t was_active = 0, counted = 0;
-    int now = 0;
-
-    for (int64_t begin = 0; begin < T; begin += job->steps) {
-        const int64_t steps = T - begin < job->steps ? T - begin : job->steps;
-        int64_t pairs = 0;
-        for (int64_t s_t = 0; s_t < steps; s_t++) {
-            const int64_t t = a->reverse ? T - 1 - begin - s_t : begin + s_t;
-            s.active[s_t] = counted = FN(active)(a, s.rows, n, counted, t);
-            for (int64_t i = 0; i < counted; i++)
-                s.x[pairs++] = FN(at)(&a->x, t, s.rows[i]);
-        }
-        FN(product)(s.x, pairs, D, job->w_ih, H, 0, job->bias, 0, s.z, stride, NULL, NULL);
-
-        const real *z = s.z;
-        for (int64_t s_t = 0; s_t < steps; s_t++) {
-            const int64_t t = a->reverse ? T - 1 - begin - s_t : begin + s_t, active = s.active[s_t];
-            for (int64_t i = was_active; i < active; i++)
-                FN(copy_or_zero)(s.state[now][i],
-                                 a->h_0 ? (const real *)a->h_0 + s.rows[i] * H : NULL, H);
-            was_active = active;
-            for (int64_t i = 0; i < n; i++) {
-                s.output[i] = FN(at)(&a->output, t, s.rows[i]);
-                if (i >= active)
-                    FN(copy_or_zero)(s.output[i], NULL, H);
-                else if (a->restart && a->restart[t * a->B + s.rows[i]])
-                    FN(copy_or_zero)(s.state[now][i], NULL, H);
-            }
-            step.state = s.state[!now];
-            FN(product)((const real *const *)s.state[now], active, H, job->w_hh, H, now, z, stride, NULL, 0,
-                        finish, &step);
-            z += active * stride;
-            now = !now;
-        }
+    struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
+    s.n = FN(deal)(job, team, s.rows);
+    FN(begin_rows)(job, &s);
+    for (int64_t block = 0; block * job->steps < a->T; block++) {
+        FN(input_part)(job, &s, block);
+        FN(recurrence)(job, &s, block);
         stop_poll(&job->stop, team);
         if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
             return;
     }
+    FN(end_rows)(job, &s);
+}
 
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t b = s.rows[i], length = a->lengths ? a->lengths[b] : T;
-        const real *last = a->h_0 ? (const real *)a->h_0 + b * H : NULL;
-        if (length > 0)
-            last = FN(at)(&a->output, a->reverse ? 0 : length - 1, b);
-        FN(copy_or_zero)((real *)a->h_n + b * H, last, H);
+/* One sequence by two members: member 1 makes the input parts, in short blocks because member 0 waits for
+ * the first one, and member 0 follows with the recurrence. */
+enum { FN(fed_steps) = MR, FN(fed_blocks) = 8 };
+
+static int FN(is_fed)(const struct fastrnn_rnn *a, int members) { return a->B == 1 && members > 1; }
+
+static void FN(fed_member)(const struct team *team, void *shared)
+{
+    struct FN(job) *job = shared;
+    const struct fastrnn_rnn *a = job->a;
+    struct FN(forward_scratch) s = FN(forward_scratch)(job, 0);
+    int64_t row = 0;
+    s.rows = &row;
+    s.n = 1;
+    if (team->id == 1) {
+        FN(pack_transposed)(a->w_ih, a->D, a->H, job->w_ih, 0, 1);
+        FN(add_biases)(job);
+        for (int64_t block = 0; block * job->steps < a->T; block++) {
+            if (!count_reaches(&job->used, block + 1 - job->blocks, &job->stop))
+                return;
+            FN(input_part)(job, &s, block);
+            count_set(&job->made, block + 1);
+        }
+        return;
     }
+    FN(pack_transposed)(a->w_hh, a->H, a->H, job->w_hh, 0, 1);
+    FN(begin_rows)(job, &s);
+    for (int64_t block = 0; block * job->steps < a->T; block++) {
+        count_reaches(&job->made, block + 1, &job->stop);
+        FN(recurrence)(job, &s, block);
+        count_set(&job->used, block + 1);
+        if (block % job->blocks == 0)
+            stop_poll(&job->stop, team);
+        if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+            return;
+    }
+    FN(end_rows)(job, &s);
 }
 
 static double FN(flops)(const struct fastrnn_rnn *a)
@@ -203,12 +293,13 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
     return n < least ? least : n > most ? most : n;
 }
 
-/* Runs `member` on a team with the scratch that `lay_out` asks for; `lay_out` is called with 0 to add up
+/* Runs `member` on a team of at most `most` with the scratch that `lay_out` asks for; `lay_out` is called with 0 to add up
  * and with the address of the memory to hand out. */
-static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(const struct team *, void *),
+static int FN(run)(const struct fastrnn_rnn *a, double flops, int64_t most,
+                   void (*member)(const struct team *, void *),
                    uintptr_t (*lay_out)(struct FN(job) *job, int members, uintptr_t at))
 {
-    int members = team_size(a->threads, flops, a->B);
+    int members = team_size(a->threads, flops, most);
     for (;;) {
         struct FN(job) job = {.a = a, .stop = {.interrupted = a->interrupted, .context = a->context}};
         void *const scratch = scratch_take(lay_out(&job, members, 0));
@@ -244,7 +335,9 @@ static uintptr_t FN(lay_out_forward)(struct FN(job) *job, int members, uintptr_t
     struct FN(forward_scratch) s;
     at = FN(lay_out_rows)(job, members, at);
     const int64_t row_bytes = FN(stride)(a->H) * (int64_t)sizeof(real);
-    job->steps = FN(clamp)(FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
+    const int fed = FN(is_fed)(a, members);
+    job->blocks = fed ? FN(fed_blocks) : 1;
+    job->steps = FN(clamp)(fed ? FN(fed_steps) : FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
     job->w_ih = FN(carve)(&at, FN(packed_size)(a->D, a->H), sizeof(real));
     job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
     job->bias = FN(carve)(&at, FN(stride)(a->H), sizeof(real));
@@ -253,9 +346,17 @@ static uintptr_t FN(lay_out_forward)(struct FN(job) *job, int members, uintptr_t
     return at + (size_t)members * job->member_bytes;
 }
 
+static void FN(forward)(const struct team *team, void *job)
+{
+    if (FN(is_fed)(((struct FN(job) *)job)->a, team->n))
+        FN(fed_member)(team, job);
+    else
+        FN(forward_member)(team, job);
+}
+
 static int FN(rnn_forward)(const struct fastrnn_rnn *a)
 {
-    return FN(run)(a, FN(flops)(a), FN(forward_member), FN(lay_out_forward));
+    return FN(run)(a, FN(flops)(a), a->B == 1 ? 2 : a->B, FN(forward), FN(lay_out_forward));
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
@@ -456,5 +557,5 @@ static uintptr_t FN(lay_out_backward)(struct FN(job) *job, int members, uintptr_
 
 static int FN(rnn_backward)(const struct fastrnn_rnn *a)
 {
-    return FN(run)(a, 2 * FN(flops)(a), FN(backward_member), FN(lay_out_backward));
+    return FN(run)(a, 2 * FN(flops)(a), a->B, FN(backward_member), FN(lay_out_backward));
 }

@@ -7,7 +7,7 @@ from threading import main_thread
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 cimport numpy as cnp
 
 cnp.import_array()
@@ -56,6 +56,8 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_has_openmp()
     int fastrnn_get_num_threads()
     void fastrnn_set_num_threads(int)
+    void fastrnn_swap_team_policy(double *, double *)
+    long fastrnn_teams_run()
     double fastrnn_multiply_add_rate(int, double)
 
 
@@ -160,17 +162,37 @@ cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
 
 
+cdef inline cnp.ndarray empty(cnp.npy_intp n, cnp.npy_intp m, cnp.npy_intp k, int rank, int type_number):
+    """An uninitialised array of shape (n, m) or (n, m, k)."""
+    cdef cnp.npy_intp *shape = [n, m, k]
+    return cnp.PyArray_EMPTY(rank, shape, type_number, 0)
+
+
 def rnn_forward(
     cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih, b_hh,
-    lengths, restart, cnp.ndarray output not None, cnp.ndarray h_n not None,
-    int nonlinearity, bint reverse, int threads,
+    lengths, restart, int nonlinearity, bint reverse, bint batch_major, int threads,
 ):
     cdef fastrnn_rnn a
+    cdef int number = cnp.PyArray_TYPE(x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+    cdef cnp.npy_intp H = cnp.PyArray_DIM(w_hh, 0)
+    cdef cnp.ndarray output, h_n = empty(B, H, 0, 2, number)
+    if batch_major:
+        output = cnp.PyArray_SwapAxes(empty(B, T, H, 3, number), 0, 1)
+    else:
+        output = empty(T, B, H, 3, number)
+    if cnp.PyArray_SIZE(output) == 0:  # no step is made
+        if h_0 is None:
+            memset(data(h_n), 0, cnp.PyArray_NBYTES(h_n))
+        else:
+            memcpy(data(h_n), data(h_0), cnp.PyArray_NBYTES(h_n))
+        return output, h_n
     fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse, threads)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
     a.h_n = data(h_n)
     call(fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a)
+    return output, h_n
 
 
 def rnn_backward(
@@ -207,9 +229,9 @@ cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp row
 
 
 def rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh):
-    """Whether rnn_forward can take these as they are: the fast path of _checks.rnn_arguments."""
+    """The rank of x where rnn_forward can take these as they are, (T, D) with an axis added; else 0."""
     if not (cnp.PyArray_CheckExact(x) and cnp.PyArray_CheckExact(w_hh)):
-        return False
+        return 0
     cdef cnp.ndarray a = x
     cdef int number = cnp.PyArray_TYPE(a), rank = cnp.PyArray_NDIM(a)
     if (
@@ -218,7 +240,7 @@ def rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh):
         or not (cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISNOTSWAPPED(a))
         or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2
     ):
-        return False
+        return 0
     cdef cnp.npy_intp D = cnp.PyArray_DIM(a, rank - 1), H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0)
     cdef cnp.npy_intp B = 1 if rank == 2 else cnp.PyArray_DIM(a, 1)
     cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
@@ -230,14 +252,16 @@ def rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh):
         # The careful way finds the sizes whose product is too large to count.
         or <double>cnp.PyArray_DIM(a, 0) * B * H > 1e15
     ):
-        return False
-    return (
+        return 0
+    if (
         plain(w_hh, number, 2, H, H)
         and plain(w_ih, number, 2, H, D)
         and (h_0 is None or (plain(h_0, number, 1, H, 0) if rank == 2 else plain(h_0, number, 2, B, H)))
         and (b_ih is None or plain(b_ih, number, 1, H, 0))
         and (b_hh is None or plain(b_hh, number, 1, H, 0))
-    )
+    ):
+        return rank
+    return 0
 
 
 # ------------------------------------------------------------------------------------------ the process
@@ -286,6 +310,15 @@ def build_info():
 
 def tanh(cnp.ndarray x not None, cnp.ndarray out not None):
     fastrnn_kernels_in_use().tanh[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
+
+
+def swap_team_policy(double per_member, double to_wake):
+    fastrnn_swap_team_policy(&per_member, &to_wake)
+    return per_member, to_wake
+
+
+def teams_run():
+    return fastrnn_teams_run()
 
 
 def fma_peak(double seconds, bint dtype_is_double):

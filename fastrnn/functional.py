@@ -132,26 +132,26 @@ def _rnn_forward(
             x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity=nonlinearity, lengths=lengths,
             restart=restart, reverse=reverse, record=record, check=check,
         )  # fmt: skip
-    x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched = _checks.rnn_arguments(
-        x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart
-    )
+    unbatched = False
+    if (
+        lengths is not None
+        or restart is not None
+        or _core.rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh) != 3
+        or type(nonlinearity) is not str
+        or nonlinearity not in _CODES
+    ):  # anything but the most common form, which needs no work
+        x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched = _checks.rnn_arguments(
+            x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart
+        )
     if not (type(reverse) is type(record) is type(check) is bool):
         reverse = _checks.flag("reverse", reverse)
         record = _checks.flag("record", record)
         check = _checks.flag("check", check)
 
-    steps, batch, _ = x.shape
-    units = len(w_hh)
-    output = _empty_sequence(steps, batch, units, x.dtype, batch_major)
-    h_n = empty((batch, units), x.dtype)
-    if output.size:
-        _core.rnn_forward(
-            x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, output, h_n,
-            _CODES[nonlinearity], reverse, current_threads.get(),
-        )  # fmt: skip
-    else:  # no step is made
-        h_n[...] = 0 if h_0 is None else h_0
-
+    output, h_n = _core.rnn_forward(
+        x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart,
+        _CODES[nonlinearity], reverse, batch_major, current_threads.get(),
+    )  # fmt: skip
     tape = None
     if record:
         # The tape has its own h_0: callers carry the state on, and clear rows of it in place.

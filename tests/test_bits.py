@@ -15,6 +15,7 @@ import pytest
 from bounds import ARGUMENTS, Array, Problem, Spec, draw, processing_order, run, unbatched
 
 import fastrnn
+from fastrnn import _core
 
 # Where a machine runs "generic" alone, it is the one there is to check.
 ISAS = tuple(isa for isa in fastrnn.available_isas() if isa != "generic") or ("generic",)
@@ -85,7 +86,9 @@ def test_threads(spec: Spec, dtype: Any, isa: str) -> None:
     alone = run(fastrnn, p)
     for n in (2, 3, 5):
         fastrnn.set_num_threads(n)
+        before = _core.teams_run()
         assert_same_results(run(fastrnn, p), alone, f"{n} threads")
+        assert _core.teams_run() > before or not _core.build_info()["openmp"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)

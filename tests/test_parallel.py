@@ -22,6 +22,7 @@ import pytest
 from bounds import Problem, Spec, draw, run
 
 import fastrnn
+from fastrnn import _core
 
 ISAS = tuple(fastrnn.available_isas())
 TIMEOUT = 120.0  # seconds
@@ -508,3 +509,26 @@ def test_set_num_threads_refuses_less_than_one() -> None:
         with pytest.raises(ValueError), fastrnn.num_threads(n):
             pass
         assert fastrnn.get_num_threads() == before
+
+
+@pytest.mark.skipif(not _core.build_info()["openmp"], reason="a serial build has no teams")
+def test_a_small_call_has_a_team_where_another_was_just_before(
+    problem: Any, settings_restored: tuple[float, float]
+) -> None:
+    small = problem(T=50, B=8, D=64, H=64, dtype=np.float32)
+    large = problem(T=50, B=40, D=150, H=150, dtype=np.float32)
+    fastrnn.set_num_threads(2)
+    _core.swap_team_policy(*settings_restored)
+
+    def has_team(arguments: dict[str, Any]) -> bool:
+        before = _core.teams_run()
+        fastrnn.rnn_forward(**arguments, record=False)
+        return _core.teams_run() > before
+
+    time.sleep(0.05)
+    assert not has_team(small)
+    # The second one follows at once, unless the machine is so busy that even ten do not.
+    assert any(has_team(small) for _ in range(10))
+    time.sleep(0.05)
+    assert has_team(large)
+    assert not has_team(problem(T=1, B=8, D=4, H=4, dtype=np.float32))
