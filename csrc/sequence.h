@@ -293,13 +293,13 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
     return n < least ? least : n > most ? most : n;
 }
 
-/* Runs `member` on a team of at most `most` with the scratch that `lay_out` asks for; `lay_out` is called with 0 to add up
+/* Runs `member` on a team with the scratch that `lay_out` asks for; `lay_out` is called with 0 to add up
  * and with the address of the memory to hand out. */
-static int FN(run)(const struct fastrnn_rnn *a, double flops, int64_t most,
-                   void (*member)(const struct team *, void *),
+static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(const struct team *, void *),
                    uintptr_t (*lay_out)(struct FN(job) *job, int members, uintptr_t at))
 {
-    int members = team_size(a->threads, flops, most);
+    /* One sequence has work for two: the input part in forward, the weight gradients in backward. */
+    int members = team_size(a->threads, flops, a->B == 1 ? 2 : a->B);
     for (;;) {
         struct FN(job) job = {.a = a, .stop = {.interrupted = a->interrupted, .context = a->context}};
         void *const scratch = scratch_take(lay_out(&job, members, 0));
@@ -356,7 +356,7 @@ static void FN(forward)(const struct team *team, void *job)
 
 static int FN(rnn_forward)(const struct fastrnn_rnn *a)
 {
-    return FN(run)(a, FN(flops)(a), a->B == 1 ? 2 : a->B, FN(forward), FN(lay_out_forward));
+    return FN(run)(a, FN(flops)(a), FN(forward), FN(lay_out_forward));
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
@@ -557,5 +557,5 @@ static uintptr_t FN(lay_out_backward)(struct FN(job) *job, int members, uintptr_
 
 static int FN(rnn_backward)(const struct fastrnn_rnn *a)
 {
-    return FN(run)(a, 2 * FN(flops)(a), a->B, FN(backward_member), FN(lay_out_backward));
+    return FN(run)(a, 2 * FN(flops)(a), FN(backward_member), FN(lay_out_backward));
 }
