@@ -113,7 +113,7 @@ static double now(void)
 /* ------------------------------------------------------------------------------------------- teams */
 
 /* Below this many operations a member, handing work to it costs more than it saves. */
-static _Atomic double flops_per_member = 4e5;
+static _Atomic double flops_per_member = 3e5;
 
 /* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. So many
  * are always fine; above that, four a processor are, but counting processors is a system call. */

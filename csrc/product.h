@@ -18,7 +18,8 @@ static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *
     /* Blocks of rows, balanced: 16 are 6, 5, 5 and not 6, 6, 4. */
     const int64_t blocks = (n + MR - 1) / MR;
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
-    if (n == 1 && N > PANEL && N <= 2 * PANEL && K * 2 * PANEL * (int64_t)sizeof(real) <= FIRST_CACHE) {
+    if (n == 1 && N > PANEL && N <= 2 * PANEL &&
+        FN(packed_size)(K, N) * (int64_t)sizeof(real) <= FIRST_CACHE) {
         FN(tile_pair_of)(FN(panel_vectors)(PANEL, N), K, a[0], packed, init, finish ? tile : out);
         if (finish) {
             finish(context, 0, 1, 0, tile);
