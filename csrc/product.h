@@ -20,7 +20,7 @@ static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
     if (n == 1 && N > PANEL && N <= 2 * PANEL &&
         FN(packed_size)(K, N) * (int64_t)sizeof(real) <= FIRST_CACHE) {
-        FN(tile_pair_of)(FN(panel_vectors)(PANEL, N), K, a[0], packed, init, finish ? tile : out);
+        FN(tile_pair_of)(FN(panel_width)(PANEL, N), K, a[0], packed, init, finish ? tile : out);
         if (finish) {
             finish(context, 0, 1, 0, tile);
             finish(context, 0, 1, PANEL, tile + PANEL);
@@ -30,10 +30,10 @@ static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *
     const int64_t last = N > 0 ? (N - 1) / PANEL * PANEL : -1;
     for (int64_t at = 0; at <= last; at += PANEL) {
         const int64_t col = downwards ? last - at : at;
-        const int nv = FN(panel_vectors)(col, N);
+        const int width = FN(panel_width)(col, N);
         for (int64_t row = 0, i = 0; i < blocks; i++) {
             const int rows = (int)(each + (i < left));
-            FN(tile_of)(rows, nv, K, a + row, packed + col * K,
+            FN(tile_of)(rows, width, K, a + row, packed + col * K,
                         init ? init + row * init_ld + col : NULL, init_ld,
                         finish ? tile : out + row * out_ld + col, finish ? PANEL : out_ld);
             if (finish)

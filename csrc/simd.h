@@ -16,6 +16,12 @@
  *   vpow2(t)                       2^n from t = 1.5*2^MANTISSA + n: n lies in the low bits of t
  *   vzip_lo(a, b) vzip_hi(a, b)    a0 b0 a1 b1 ...: the lower, the upper W lanes of the interleaving
  *
+ * A `vhalf` holds HALF lanes, for the last columns of a matrix: W/2 where processors are in use that work on
+ * half a vector in half the time (AVX-512 on Zen 4), else W.
+ *
+ *   hzero() hload(p) hstore(p, a)
+ *   hfma(a, b, c)                  vfma of the first HALF lanes of a
+ *
  * MR is the number of batch rows in a register tile: MR*4 accumulators, MR broadcasts and one weight
  * vector fit in the register file (32 registers: 6, 16 registers: 3).
  */
@@ -51,6 +57,11 @@
 #define vpow2 FN(vpow2)
 #define vzip_lo FN(vzip_lo)
 #define vzip_hi FN(vzip_hi)
+#define vhalf FN(vhalf)
+#define hzero FN(hzero)
+#define hload FN(hload)
+#define hstore FN(hstore)
+#define hfma FN(hfma)
 #endif
 
 #undef REAL_SUFFIX
@@ -70,6 +81,7 @@ typedef double real;
 
 /* ------------------------------------------------------------------------------------------ x86-64 */
 #undef W
+#undef HALF
 #undef MR
 #if defined(FASTRNN_AVX512) || defined(FASTRNN_AVX2)
 #undef MM
@@ -79,6 +91,7 @@ typedef double real;
 #if defined(FASTRNN_AVX512)
 #define MR 6
 #define W (512 / REAL_BITS)
+#define HALF (W / 2)
 #define SI __m512i
 #define MM(name, type) _mm512_##name##_##type
 #else
@@ -98,6 +111,11 @@ typedef double real;
 #if defined(FASTRNN_AVX512) && REAL_BITS == 32
 typedef __m512 vec;
 typedef __mmask16 vmask;
+typedef __m256 vhalf;
+OP vhalf hzero(void) { return _mm256_setzero_ps(); }
+OP vhalf hload(const real *p) { return _mm256_loadu_ps(p); }
+OP void hstore(real *p, vhalf a) { _mm256_storeu_ps(p, a); }
+OP vhalf hfma(vec a, vhalf b, vhalf c) { return _mm256_fmadd_ps(_mm512_castps512_ps256(a), b, c); }
 OP SI FN(bits)(vec a) { return _mm512_castps_si512(a); }
 OP vec FN(real_of)(SI a) { return _mm512_castsi512_ps(a); }
 OP vmask vlt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
@@ -115,6 +133,11 @@ OP vec vzip_hi(vec a, vec b)
 #elif defined(FASTRNN_AVX512)
 typedef __m512d vec;
 typedef __mmask8 vmask;
+typedef __m256d vhalf;
+OP vhalf hzero(void) { return _mm256_setzero_pd(); }
+OP vhalf hload(const real *p) { return _mm256_loadu_pd(p); }
+OP void hstore(real *p, vhalf a) { _mm256_storeu_pd(p, a); }
+OP vhalf hfma(vec a, vhalf b, vhalf c) { return _mm256_fmadd_pd(_mm512_castpd512_pd256(a), b, c); }
 OP SI FN(bits)(vec a) { return _mm512_castpd_si512(a); }
 OP vec FN(real_of)(SI a) { return _mm512_castsi512_pd(a); }
 OP vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
@@ -301,4 +324,12 @@ OP void vstore_n(real *p, vec a, int n)
 #endif
 
 OP vec vzero(void) { return vset1((real)0); }
+#ifndef HALF
+#define HALF W
+typedef vec vhalf;
+OP vhalf hzero(void) { return vzero(); }
+OP vhalf hload(const real *p) { return vload(p); }
+OP void hstore(real *p, vhalf a) { vstore(p, a); }
+OP vhalf hfma(vec a, vhalf b, vhalf c) { return vfma(a, b, c); }
+#endif
 #undef OP

@@ -1,8 +1,9 @@
 /* Packing into panels, and the register tile that reads them.
  *
- * A matrix P of K rows and N columns is packed into panels of PANEL = 4*W neighbouring columns. Panel p
- * is contiguous: for k = 0 ... K-1 the nv*W columns of row k, with nv = 4, or 1 to 4 in the last panel;
- * columns past N are zero. A tile is mr rows by the nv vectors of one panel, kept in registers over k.
+ * A matrix P of K rows and N columns is packed into panels of PANEL = 4*W neighbouring columns. A panel
+ * is contiguous: for k = 0 ... K-1 its `width` columns of row k. The width is PANEL, in the last panel the
+ * smallest multiple of HALF that will do; columns past N are zero. A tile is mr rows by the columns of one
+ * panel, kept in registers over k.
  */
 #ifndef FASTRNN_TILE_COMMON
 #define FASTRNN_TILE_COMMON
@@ -20,15 +21,24 @@ static ALWAYS_INLINE int64_t FN(round_up)(int64_t n, int64_t unit) { return (n +
  * powers of two that would put every row into one set of the cache. */
 static ALWAYS_INLINE int64_t FN(stride)(int64_t n) { return FN(round_up)(n, LINE) + LINE; }
 
-static ALWAYS_INLINE int64_t FN(packed_size)(int64_t K, int64_t N) { return K * FN(round_up)(N, W); }
+static ALWAYS_INLINE int64_t FN(packed_size)(int64_t K, int64_t N) { return K * FN(round_up)(N, HALF); }
 
-/* Vectors in the panel that begins at column `col` of N. */
-static ALWAYS_INLINE int FN(panel_vectors)(int64_t col, int64_t N)
+/* Columns of the panel that begins at column `col` of N. */
+static ALWAYS_INLINE int FN(panel_width)(int64_t col, int64_t N)
 {
-    return N - col >= PANEL ? NV : (int)((N - col + W - 1) / W);
+    return N - col >= PANEL ? PANEL : (int)FN(round_up)(N - col, HALF);
 }
 
-/* dst[k*ld + i] = src[i][first + k] for k < K and i < n; 0 for n <= i < W. n <= W.
+/* Stores all of a vector, or its first HALF lanes where these hold the n that count. */
+static ALWAYS_INLINE void FN(store_counting)(real *p, vec a, int n)
+{
+    if (n > HALF || HALF == W)
+        vstore(p, a);
+    else
+        vstore_n(p, a, HALF);
+}
+
+/* dst[k*ld + i] = src[i][first + k] for k < K and i < n; 0 from n to W, or to HALF where n <= HALF. n <= W.
  * The interleaving of the first half of W rows with the second rotates the bits of an element's address
  * (row, column) by one place; log2(W) of them exchange row and column. */
 static void FN(transpose)(const real *const *src, int n, int64_t first, int64_t K, real *dst, int64_t ld)
@@ -51,11 +61,11 @@ static void FN(transpose)(const real *const *src, int n, int64_t first, int64_t 
             }
             UNROLL for (int i = 0; i < W; i++) a[i] = b[i];
         }
-        if (width == W) {
+        if (n == W && width == W) {
             UNROLL for (int i = 0; i < W; i++) vstore(dst + (k + i) * ld, a[i]);
         } else {
             for (int i = 0; i < width; i++)
-                vstore(dst + (k + i) * ld, a[i]);
+                FN(store_counting)(dst + (k + i) * ld, a[i], n);
         }
     }
 }
@@ -71,8 +81,7 @@ static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packe
         const real *rows[W];
         for (int i = 0; i < W; i++)
             rows[i] = w + (col + (i < n ? i : 0)) * K;
-        FN(transpose)(rows, n, 0, K, packed + panel_col * K + (v % NV) * W,
-                      FN(panel_vectors)(panel_col, N) * W);
+        FN(transpose)(rows, n, 0, K, packed + panel_col * K + (v % NV) * W, FN(panel_width)(panel_col, N));
     }
 }
 
@@ -81,32 +90,60 @@ static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, i
                           real *packed)
 {
     for (int64_t col = 0; col < N; col += PANEL) {
-        const int nv = FN(panel_vectors)(col, N);
-        const int tail = N - col >= PANEL ? W : (int)(N - col) - (nv - 1) * W;
+        const int width = FN(panel_width)(col, N), last = (width - 1) / W * W;
+        const int tail = N - col >= PANEL ? W : (int)(N - col) - last;
         for (int64_t k = begin; k < end; k++) {
             const real *src = rows[k] + col;
-            real *dst = packed + col * K + k * nv * W;
-            for (int v = 0; v + 1 < nv; v++)
-                vstore(dst + v * W, vload(src + v * W));
-            vstore(dst + (nv - 1) * W, vload_n(src + (nv - 1) * W, tail));
+            real *dst = packed + col * K + k * width;
+            for (int j = 0; j < last; j += W)
+                vstore(dst + j, vload(src + j));
+            FN(store_counting)(dst + last, vload_n(src + last, tail), tail);
         }
     }
 }
 
-/* out[m][j] = init[m][j] + sum over k of a[m][k] * panel[k][j], for mr rows and nv*W columns.
+/* call(width) with the width as a constant. */
+#undef FASTRNN_BY_WIDTH
+#if HALF < W
+#define FASTRNN_BY_WIDTH(width, call)                                                                     \
+    switch (width) {                                                                                       \
+    case 8 * HALF: call(8 * HALF); break;                                                                  \
+    case 7 * HALF: call(7 * HALF); break;                                                                  \
+    case 6 * HALF: call(6 * HALF); break;                                                                  \
+    case 5 * HALF: call(5 * HALF); break;                                                                  \
+    case 4 * HALF: call(4 * HALF); break;                                                                  \
+    case 3 * HALF: call(3 * HALF); break;                                                                  \
+    case 2 * HALF: call(2 * HALF); break;                                                                  \
+    default: call(HALF); break;                                                                            \
+    }
+#else
+#define FASTRNN_BY_WIDTH(width, call)                                                                     \
+    switch (width) {                                                                                       \
+    case 4 * W: call(4 * W); break;                                                                        \
+    case 3 * W: call(3 * W); break;                                                                        \
+    case 2 * W: call(2 * W); break;                                                                        \
+    default: call(W); break;                                                                               \
+    }
+#endif
+
+/* out[m][j] = init[m][j] + sum over k of a[m][k] * panel[k][j], for mr rows and `width` columns.
  * One chain of multiply-adds an element, k ascending: the order is part of the result. init == NULL
  * stands for zeros, init_ld = 0 gives every row the same start. */
-static ALWAYS_INLINE void FN(tile)(const int mr, const int nv, int64_t K, const real *const *a,
+static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, const real *const *a,
                                    const real *panel, const real *init, int64_t init_ld, real *out,
                                    int64_t out_ld)
 {
+    const int nv = width / W, half = width % W != 0;
     vec acc[MR][NV];
+    vhalf tail[MR];
     const real *row[MR];
     UNROLL for (int m = 0; m < mr; m++)
     {
         row[m] = a[m];
         UNROLL for (int v = 0; v < nv; v++)
             acc[m][v] = init ? vload(init + m * init_ld + v * W) : vzero();
+        if (half)
+            tail[m] = init ? hload(init + m * init_ld + nv * W) : hzero();
     }
     for (int64_t k = 0; k < K; k++) {
         vec am[MR];
@@ -116,67 +153,75 @@ static ALWAYS_INLINE void FN(tile)(const int mr, const int nv, int64_t K, const 
             const vec w = vload(panel + v * W);
             UNROLL for (int m = 0; m < mr; m++) acc[m][v] = vfma(am[m], w, acc[m][v]);
         }
-        panel += nv * W;
+        if (half) {
+            const vhalf w = hload(panel + nv * W);
+            UNROLL for (int m = 0; m < mr; m++) tail[m] = hfma(am[m], w, tail[m]);
+        }
+        panel += width;
     }
     UNROLL for (int m = 0; m < mr; m++)
     {
         UNROLL for (int v = 0; v < nv; v++) vstore(out + m * out_ld + v * W, acc[m][v]);
+        if (half)
+            hstore(out + m * out_ld + nv * W, tail[m]);
     }
 }
 
-static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int nv, int64_t K, const real *const *a,
+static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int width, int64_t K, const real *const *a,
                                            const real *panel, const real *init, int64_t init_ld,
                                            real *out, int64_t out_ld)
 {
-    switch (nv) {
-    case 4: FN(tile)(mr, 4, K, a, panel, init, init_ld, out, out_ld); break;
-    case 3: FN(tile)(mr, 3, K, a, panel, init, init_ld, out, out_ld); break;
-    case 2: FN(tile)(mr, 2, K, a, panel, init, init_ld, out, out_ld); break;
-    default: FN(tile)(mr, 1, K, a, panel, init, init_ld, out, out_ld); break;
-    }
+#define FASTRNN_TILE(w) FN(tile)(mr, w, K, a, panel, init, init_ld, out, out_ld)
+    FASTRNN_BY_WIDTH(width, FASTRNN_TILE)
+#undef FASTRNN_TILE
 }
 
-/* The tile for any 1 <= mr <= MR and 1 <= nv <= NV. Not inlined: MR*NV loops are enough once. */
-static NOINLINE void FN(tile_of)(int mr, int nv, int64_t K, const real *const *a, const real *panel,
+/* The tile for any 1 <= mr <= MR and any width of a panel. Not inlined: so many loops are enough once. */
+static NOINLINE void FN(tile_of)(int mr, int width, int64_t K, const real *const *a, const real *panel,
                                  const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
     switch (mr) {
 #if MR == 6
-    case 6: FN(tile_of_rows)(6, nv, K, a, panel, init, init_ld, out, out_ld); break;
-    case 5: FN(tile_of_rows)(5, nv, K, a, panel, init, init_ld, out, out_ld); break;
-    case 4: FN(tile_of_rows)(4, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    case 6: FN(tile_of_rows)(6, width, K, a, panel, init, init_ld, out, out_ld); break;
+    case 5: FN(tile_of_rows)(5, width, K, a, panel, init, init_ld, out, out_ld); break;
+    case 4: FN(tile_of_rows)(4, width, K, a, panel, init, init_ld, out, out_ld); break;
 #endif
-    case 3: FN(tile_of_rows)(3, nv, K, a, panel, init, init_ld, out, out_ld); break;
-    case 2: FN(tile_of_rows)(2, nv, K, a, panel, init, init_ld, out, out_ld); break;
-    default: FN(tile_of_rows)(1, nv, K, a, panel, init, init_ld, out, out_ld); break;
+    case 3: FN(tile_of_rows)(3, width, K, a, panel, init, init_ld, out, out_ld); break;
+    case 2: FN(tile_of_rows)(2, width, K, a, panel, init, init_ld, out, out_ld); break;
+    default: FN(tile_of_rows)(1, width, K, a, panel, init, init_ld, out, out_ld); break;
     }
 }
 
 /* One row alone has too few accumulators to hide the latency of the multiply-add: two panels at once,
- * the first one full and nv vectors of the next. */
-static ALWAYS_INLINE void FN(tile_pair)(const int nv, int64_t K, const real *a, const real *panel,
+ * the first one full and `width` columns of the next. */
+static ALWAYS_INLINE void FN(tile_pair)(const int width, int64_t K, const real *a, const real *panel,
                                         const real *init, real *out)
 {
+    const int nv = width / W, half = width % W != 0;
     vec acc[2 * NV];
+    vhalf tail = hzero();
     const real *next = panel + K * PANEL;
     UNROLL for (int v = 0; v < NV + nv; v++) acc[v] = init ? vload(init + v * W) : vzero();
+    if (half && init)
+        tail = hload(init + (NV + nv) * W);
     for (int64_t k = 0; k < K; k++) {
         const vec ak = vset1(a[k]);
         UNROLL for (int v = 0; v < NV; v++) acc[v] = vfma(ak, vload(panel + v * W), acc[v]);
         UNROLL for (int v = 0; v < nv; v++) acc[NV + v] = vfma(ak, vload(next + v * W), acc[NV + v]);
+        if (half)
+            tail = hfma(ak, hload(next + nv * W), tail);
         panel += PANEL;
-        next += nv * W;
+        next += width;
     }
     UNROLL for (int v = 0; v < NV + nv; v++) vstore(out + v * W, acc[v]);
+    if (half)
+        hstore(out + (NV + nv) * W, tail);
 }
 
-static NOINLINE void FN(tile_pair_of)(int nv, int64_t K, const real *a, const real *panel,
+static NOINLINE void FN(tile_pair_of)(int width, int64_t K, const real *a, const real *panel,
                                       const real *init, real *out)
 {
-    switch (nv) {
-    case 4: FN(tile_pair)(4, K, a, panel, init, out); break;
-    case 3: FN(tile_pair)(3, K, a, panel, init, out); break;
-    case 2: FN(tile_pair)(2, K, a, panel, init, out); break;
-    default: FN(tile_pair)(1, K, a, panel, init, out); break;
-    }
+#define FASTRNN_TILE(w) FN(tile_pair)(w, K, a, panel, init, out)
+    FASTRNN_BY_WIDTH(width, FASTRNN_TILE)
+#undef FASTRNN_TILE
 }
