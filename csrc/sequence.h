@@ -110,6 +110,7 @@ struct FN(forward_scratch) {
     real *h, *z;               /* (2*n) rows of state; (steps*n) rows of pre-activations of a block */
     int64_t counted, running;  /* active rows at the last step: of the input part, of the recurrence */
     int now;                   /* which state is h_{t-1} */
+    int staged;                /* whether the first and the last row go to output by write_block */
 };
 
 static uintptr_t FN(carve_forward)(const struct FN(job) *job, uintptr_t at, struct FN(forward_scratch) *s)
@@ -177,7 +178,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     const int64_t H = a->H, stride = FN(stride)(H), slot = block % job->blocks * job->steps;
     FN(finish) *finish = a->nonlinearity == FASTRNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu);
     struct FN(rnn_step) step = {.H = H, .output = s->output};
-    const real *z = s->z + slot * s->n * stride;
+    real *z = s->z + slot * s->n * stride;
     for (int64_t i = 0; i < FN(block_steps)(job, block); i++) {
         const int64_t t = FN(time_of)(job, block, i), active = s->active[slot + i];
         real **state = s->state[s->now];
@@ -185,7 +186,8 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
             FN(copy_or_zero)(state[row], a->h_0 ? (const real *)a->h_0 + s->rows[row] * H : NULL, H);
         s->running = active;
         for (int64_t row = 0; row < s->n; row++) {
-            s->output[row] = FN(at)(&a->output, t, s->rows[row]);
+            const int staged = s->staged && (row == 0 || row == s->n - 1);
+            s->output[row] = staged ? z + row * stride : FN(at)(&a->output, t, s->rows[row]);
             if (row >= active)
                 FN(copy_or_zero)(s->output[row], NULL, H);
             else if (a->restart && a->restart[t * a->B + s->rows[row]])
@@ -196,6 +198,29 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
                     &step);
         z += active * stride;
         s->now = !s->now;
+    }
+}
+
+/* Copies the states of the first and the last row to output. They share cache lines there with rows of other
+ * members, at every step: were these written as they are made, the lines would go to and fro between the
+ * processors all the time. So h_t of such a row replaces its pre-activations first, and of two neighbours
+ * one begins at the block's end. (With lengths the rows lie anywhere, and there was no gain.) */
+static void FN(write_block)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t block,
+                            int downwards)
+{
+    const struct fastrnn_rnn *a = job->a;
+    const int64_t H = a->H, stride = FN(stride)(H), steps = FN(block_steps)(job, block);
+    for (int64_t count = 0; count < steps; count++) {
+        const int64_t i = downwards ? steps - 1 - count : count, t = FN(time_of)(job, block, i);
+        for (int64_t row = 0; row < s->n; row += s->n > 1 ? s->n - 1 : 1) {
+            const real *from = s->z + (i * s->n + row) * stride;
+            real *to = FN(at)(&a->output, t, s->rows[row]);
+            int64_t j = 0;
+            for (; j + W <= H; j += W)
+                vstore(to + j, vload(from + j));
+            if (j < H)
+                vstore_n(to + j, vload(from + j), (int)(H - j));
+        }
     }
 }
 
@@ -233,10 +258,13 @@ static void FN(forward_member)(const struct team *team, void *shared)
 
     struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
     s.n = FN(deal)(job, team, s.rows);
+    s.staged = team->n > 1 && !job->order;
     FN(begin_rows)(job, &s);
     for (int64_t block = 0; block * job->steps < a->T; block++) {
         FN(input_part)(job, &s, block);
         FN(recurrence)(job, &s, block);
+        if (s.staged)
+            FN(write_block)(job, &s, block, team->id & 1);
         stop_poll(&job->stop, team);
         if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
             return;
