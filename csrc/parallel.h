@@ -15,17 +15,9 @@ struct team {
 /* Waits for all members. */
 void team_barrier(const struct team *team);
 
-/* How far one member has come; another waits until that is at least `least`, and gets 0 where `stop` ended
- * the call before. What was written before a count was set is there for who has seen it. */
-struct stop;
-struct count {
-    _Alignas(64) _Atomic int64_t value;
-};
-void count_set(struct count *count, int64_t value);
-int count_reaches(const struct count *count, int64_t least, const struct stop *stop);
-
-/* How many members work of this size deserves: at most `threads` (0: fastrnn_get_num_threads()) and
- * `most` (the rows that can be dealt out), at least 1. A wish: fewer may come, see team_run. */
+/* How many members work of this size deserves now: at most `threads` (0: fastrnn_get_num_threads()) and
+ * `most` (for how many there is work), at least 1; and 1 where the work is too small to wake threads that
+ * sleep. A wish: fewer may come, see team_run. */
 int team_size(int threads, double flops, int64_t most);
 
 /* Runs work(team, job) on n members, each in round-to-nearest with subnormals flushed to zero; the
@@ -44,6 +36,14 @@ struct stop {
 void stop_poll(struct stop *stop, const struct team *team);
 /* The same where members wait for each other: all get the same answer. */
 int stop_together(struct stop *stop, const struct team *team);
+
+/* How far one member has come; another waits until that is at least `least`, and gets 0 where `stop` ended
+ * the call before. What was written before a count was set is there for who has seen it. */
+struct count {
+    _Alignas(64) _Atomic int64_t value;
+};
+void count_set(struct count *count, int64_t value);
+int count_reaches(const struct count *count, int64_t least, const struct stop *stop);
 
 /* 64-byte aligned memory from a small per-process cache; NULL where there is none. The content is
  * whatever the last user left. */

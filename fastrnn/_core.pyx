@@ -162,10 +162,15 @@ cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
 
 
-cdef inline cnp.ndarray empty(cnp.npy_intp n, cnp.npy_intp m, cnp.npy_intp k, int rank, int type_number):
-    """An uninitialised array of shape (n, m) or (n, m, k)."""
-    cdef cnp.npy_intp *shape = [n, m, k]
-    return cnp.PyArray_EMPTY(rank, shape, type_number, 0)
+cpdef cnp.ndarray empty_sequence(
+    cnp.npy_intp T, cnp.npy_intp B, cnp.npy_intp n, int type_number, bint batch_major
+):
+    """An uninitialised (T, B, n) array, which lies in memory as (B, T, n) if `batch_major`."""
+    cdef cnp.npy_intp *shape = [T, B, n]
+    if not batch_major:
+        return cnp.PyArray_EMPTY(3, shape, type_number, 0)
+    shape[0], shape[1] = B, T
+    return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
 
 
 def rnn_forward(
@@ -174,13 +179,11 @@ def rnn_forward(
 ):
     cdef fastrnn_rnn a
     cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
-    cdef cnp.npy_intp H = cnp.PyArray_DIM(w_hh, 0)
-    cdef cnp.ndarray output, h_n = empty(B, H, 0, 2, number)
-    if batch_major:
-        output = cnp.PyArray_SwapAxes(empty(B, T, H, 3, number), 0, 1)
-    else:
-        output = empty(T, B, H, 3, number)
+    cdef cnp.npy_intp *shape = [cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(w_hh, 0)]
+    cdef cnp.ndarray h_n = cnp.PyArray_EMPTY(2, shape, number, 0)
+    cdef cnp.ndarray output = empty_sequence(
+        cnp.PyArray_DIM(x, 0), shape[0], shape[1], number, batch_major
+    )
     if cnp.PyArray_SIZE(output) == 0:  # no step is made
         if h_0 is None:
             memset(data(h_n), 0, cnp.PyArray_NBYTES(h_n))

@@ -139,7 +139,7 @@ def _rnn_forward(
         or _core.rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh) != 3
         or type(nonlinearity) is not str
         or nonlinearity not in _CODES
-    ):  # anything but the most common form, which needs no work
+    ):  # any but the most common form, which rnn_arguments would take 0.15 us to leave as it is
         x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched = _checks.rnn_arguments(
             x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart
         )
@@ -250,7 +250,7 @@ def _rnn_backward(
 
     d_x = None
     if "x" in wanted:
-        d_x = _empty_sequence(steps, batch, features, dtype, tape.batch_major)
+        d_x = _core.empty_sequence(steps, batch, features, dtype.num, tape.batch_major)
     d_h_0 = result("h_0", batch, units)
     d_w_ih, d_w_hh = result("w_ih", units, features), result("w_hh", units, units)
     d_b_ih, d_b_hh = result("b_ih", units), result("b_hh", units)
@@ -272,10 +272,3 @@ def _rnn_backward(
         d_x = None if d_x is None else d_x[:, 0]
         d_h_0 = None if d_h_0 is None else d_h_0[0]
     return RNNGradients(d_x, d_h_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh)
-
-
-def _empty_sequence(steps: int, batch: int, n: int, dtype: Any, batch_major: bool) -> Array:
-    """An uninitialised (T, B, n) array, which lies in memory as (B, T, n) if `batch_major`."""
-    if batch_major:
-        return empty((batch, steps, n), dtype).swapaxes(0, 1)
-    return empty((steps, batch, n), dtype)
