@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
 from . import _checks, functional
-from .weights import Weighted, aligned_empty, views_of
+from .weights import Weighted, same_weight
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -59,8 +58,9 @@ class _Recurrent(Weighted):
     _gates = 1
     _cells: list[_Cell]
 
-    def __init__(
+    def _configure_sizes(
         self,
+        *,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -68,9 +68,6 @@ class _Recurrent(Weighted):
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
-        dtype: DTypeLike,
-        rng: Any,
-        init: str,
     ) -> None:
         self.input_size = _checks.size("input_size", input_size, 0)
         self.hidden_size = _checks.size("hidden_size", hidden_size)
@@ -83,17 +80,6 @@ class _Recurrent(Weighted):
             raise ValueError(f"num_layers is {num_layers}: this version has one layer")
         if self.bidirectional:
             raise ValueError("bidirectional is True: this version has one direction")
-        init = _checks.choice("init", init, ("uniform", "orthogonal"))
-        wanted = _checks.float_dtype("dtype", dtype)
-
-        count = sum(math.prod(shape) for shape in self._shapes().values())
-        if count > _checks.MOST_ELEMENTS:
-            raise ValueError(
-                f"input_size = {input_size} and hidden_size = {hidden_size} make {count} weights, "
-                "which is larger than the address space"
-            )
-        self._adopt(aligned_empty(count, wanted))
-        self._initialise(np.random.default_rng(rng), init)
 
     @property
     def _suffixes(self) -> list[str]:
@@ -111,8 +97,11 @@ class _Recurrent(Weighted):
                 shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (rows,)
         return shapes
 
-    def _initialise(self, rng: np.random.Generator, init: str) -> None:
+    def _initialise(self, dtype: DTypeLike, rng: Any, init: str) -> None:
+        init = _checks.choice("init", init, ("uniform", "orthogonal"))
+        self._allocate(_checks.float_dtype("dtype", dtype))
         # Drawn in float64 and rounded, so that one seed means one network in both types.
+        rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(self.hidden_size)
         for name, view in self._weights.items():
             if init == "orthogonal" and name.startswith("weight_hh"):
@@ -128,26 +117,6 @@ class _Recurrent(Weighted):
             {arg: self._weights.get(name + suffix) for arg, name in _WEIGHT_NAMES.items()}
             for suffix in self._suffixes
         ]
-
-    def _weight_gradients(self, named: list[str]) -> tuple[Array | None, dict[str, Array]]:
-        """A flat array for the gradients, zero but for the weights named, and their views."""
-        if not named:
-            return None, {}
-        flat = aligned_empty(len(self._flat), self.dtype)
-        if len(named) < len(self._weights):
-            flat[...] = 0
-        views = views_of(flat, self._shapes())
-        return flat, {name: views[name] for name in named}
-
-    def __repr__(self) -> str:
-        parts = []  # as the constructor takes them, without what has its default
-        for name, parameter in signature(type(self)).parameters.items():
-            value = str(self.dtype) if name == "dtype" else getattr(self, name, parameter.default)
-            if parameter.default is parameter.empty:
-                parts.append(repr(value))
-            elif value != parameter.default:
-                parts.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(parts)})"
 
     # -------------------------------------------------------------------- checks and axes
 
@@ -203,12 +172,7 @@ class _Recurrent(Weighted):
             raise TypeError(f"tape is of {tape.layer}, this layer is {name}")
         for suffix, cell, cell_tape in zip(self._suffixes, self._cells, tape.tapes, strict=True):
             for arg, own in cell.items():
-                used = getattr(cell_tape, arg)
-                if used is own:
-                    continue
-                if used is None or own is None or used.tobytes() != own.tobytes():
-                    weight = _WEIGHT_NAMES[arg] + suffix
-                    raise ValueError(f"tape is of another layer: its {weight} is not this layer's")
+                same_weight(_WEIGHT_NAMES[arg] + suffix, getattr(cell_tape, arg), own)
 
 
 class RNN(_Recurrent):
@@ -275,11 +239,16 @@ class RNN(_Recurrent):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self.nonlinearity = _checks.choice("nonlinearity", nonlinearity, _checks.NONLINEARITIES)
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            dtype, rng, init,
+        self._configure(
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
+            nonlinearity=nonlinearity, bias=bias, batch_first=batch_first, dropout=dropout,
+            bidirectional=bidirectional,
         )  # fmt: skip
+        self._initialise(dtype, rng, init)
+
+    def _configure(self, *, nonlinearity: str, **sizes: Any) -> None:
+        self.nonlinearity = _checks.choice("nonlinearity", nonlinearity, _checks.NONLINEARITIES)
+        self._configure_sizes(**sizes)
 
     def __call__(
         self,
@@ -424,8 +393,7 @@ class RNN(_Recurrent):
             d_output = self._time_major(d_output)
         d_state = self._check_state("d_state", d_state, batch, unbatched)
 
-        named = [name for name in self._weights if "weights" in wanted or name in wanted]
-        flat, views = self._weight_gradients(named)
+        flat, views = self._weight_gradients(wanted)
         into = {a: views[n + suffix] for a, n in _WEIGHT_NAMES.items() if n + suffix in views}
         cell_wrt = set(into)
         cell_wrt |= {arg for name, arg in (("x", "x"), ("state", "h_0")) if name in wanted}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy import ndarray
@@ -57,12 +58,87 @@ class Weights(Mapping[str, "Array"]):
 
 
 class Weighted:
-    """An object whose weights are views into one flat array, which copies and pickles with it."""
+    """An object whose weights are views into one flat array, which copies and pickles with it.
+
+    A subclass has an attribute for every parameter of its constructor but dtype, rng and init,
+    which `_configure` checks and sets.
+    """
 
     _flat: Array
     _weights: Weights
 
+    _configure: Callable[..., None]
     _shapes: Callable[[], dict[str, tuple[int, ...]]]  # names and shapes, in flat_weights' order
+
+    def _allocate(self, dtype: Any) -> None:
+        """Make uninitialised weights for the sizes configured."""
+        shapes = self._shapes()
+        count = sum(math.prod(shape) for shape in shapes.values())
+        if count > _checks.MOST_ELEMENTS:
+            sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ValueError(
+                f"the weights {sizes} have {count} elements, which is larger than the address space"
+            )
+        self._adopt(aligned_empty(count, dtype))
+
+    def _weight_gradients(self, wanted: Collection[str]) -> tuple[Array | None, dict[str, Array]]:
+        """A flat array for the gradients, zero but for the weights named, and views of these.
+
+        Every name of a weight may be in `wanted`, or "weights" for all of them.
+        """
+        named = [name for name in self._weights if "weights" in wanted or name in wanted]
+        if not named:
+            return None, {}
+        flat = aligned_empty(len(self._flat), self.dtype)
+        if len(named) < len(self._weights):
+            flat[...] = 0
+        views = views_of(flat, self._shapes())
+        return flat, {name: views[name] for name in named}
+
+    def _arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that say what the layer is, defaults included."""
+        names = signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if name not in ("dtype", "rng", "init")}
+
+    @classmethod
+    def _restored(cls, arguments: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """A layer from what `_arguments` and `weights` gave, whoever says so: all of it is checked.
+
+        Nothing is allocated before the arrays are found to have the shapes that the arguments
+        imply.
+        """
+        layer = cls.__new__(cls)
+        known = [n for n in signature(cls).parameters if n not in ("dtype", "rng", "init")]
+        if set(arguments) != set(known):
+            raise ValueError(f"the arguments are {', '.join(arguments)}, not {', '.join(known)}")
+        most = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
+        for name, value in arguments.items():
+            if isinstance(value, int) and value > most:  # before it becomes a list of that length
+                raise ValueError(f"{name} is {value}, but no weight has so many rows or columns")
+        layer._configure(**arguments)
+        shapes = layer._shapes()
+        if set(arrays) != set(shapes):
+            raise ValueError(f"the weights are {', '.join(arrays)}, not {', '.join(shapes)}")
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+        first, *others = (_checks.array(name, a) for name, a in arrays.items())
+        for name, array in zip(list(arrays)[1:], others, strict=True):
+            _checks.array(name, array, first.dtype, next(iter(arrays)))
+        layer._allocate(first.dtype)
+        for name, view in layer._weights.items():
+            view[...] = arrays[name]
+        return layer
+
+    def __repr__(self) -> str:
+        parts = []  # as the constructor takes them, without what has its default
+        for name, parameter in signature(type(self)).parameters.items():
+            value = str(self.dtype) if name == "dtype" else getattr(self, name, parameter.default)
+            if parameter.default is parameter.empty:
+                parts.append(repr(value))
+            elif value != parameter.default:
+                parts.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def _adopt(self, flat: Array) -> None:
         """Make the weights views into this array."""
@@ -135,6 +211,14 @@ class Weighted:
         # A shallow copy arrives here with the very same flat array and shares its weights; a deep
         # or unpickled one with a fresh array, which may be unaligned, swapped or read-only.
         self._adopt(aligned(self._flat))
+
+
+def same_weight(name: str, used: Array | None, own: Array | None) -> None:
+    """Raise ValueError unless a tape's weight is the layer's own, or (after a copy) equal to it."""
+    if used is own:
+        return
+    if used is None or own is None or used.tobytes() != own.tobytes():
+        raise ValueError(f"tape is of another layer: its {name} is not this layer's")
 
 
 def views_of(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
