@@ -5,20 +5,57 @@ usage: same_bits.py write FILE      on one machine
 Needs the tests' folder on PYTHONPATH. The problems travel in the file, drawn once.
 """
 
+import copy
 import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 from bounds import draw, run
 from test_bits import DTYPES, LARGE, SMALL, assert_same_results
 
 import fastrnn
 
 
+def language_model(dtype):
+    """Layers and a text for `trained`."""
+    rng = np.random.default_rng(0)
+    layers = (
+        fastrnn.Embedding(37, 20, dtype=dtype, rng=rng),
+        fastrnn.RNN(20, 70, dtype=dtype, rng=rng),
+        fastrnn.Linear(70, 37, dtype=dtype, rng=rng),
+    )
+    return layers, rng.integers(0, 37, (31, 21))
+
+
+def trained(layers, text):
+    """What some steps of training and a sample come to, over every compiled function."""
+    layers = copy.deepcopy(layers)
+    embedding, rnn, head = layers
+    adam = fastrnn.optim.Adam([layer.flat_weights for layer in layers])
+    results = {"losses": np.empty(3), "norms": np.empty(3)}
+    for step in range(3):
+        x, embedding_tape = embedding.forward(text[:-1])
+        output, _, rnn_tape = rnn.forward(x)
+        logits, head_tape = head.forward(output)
+        results["losses"][step], d = fastrnn.softmax_cross_entropy(logits, text[1:])
+        of_head = head.backward(head_tape, d)
+        of_rnn = rnn.backward(rnn_tape, of_head.x)
+        of_embedding = embedding.backward(embedding_tape, of_rnn.x)
+        grads = [of.flat_weights for of in (of_embedding, of_rnn, of_head)]
+        results["norms"][step] = fastrnn.clip_grad_norm(grads, 0.1)
+        adam.step(grads)
+    results |= {type(layer).__name__: layer.flat_weights for layer in layers}
+    results["sample"], results["state"] = fastrnn.generate(*layers, text[:5, 0], 200, rng=1)
+    results["sample"] = results["sample"].astype(float)
+    return results
+
+
 def main(mode: str, file: str) -> None:
     if mode == "write":
-        problems = [draw(spec, dtype) for spec in SMALL + LARGE for dtype in DTYPES]
-        results = [run(fastrnn, problem) for problem in problems]
+        problems = [(draw(spec, dtype),) for spec in SMALL + LARGE for dtype in DTYPES]
+        problems += [language_model(dtype) for dtype in DTYPES]
+        results = [computed(problem) for problem in problems]
         Path(file).write_bytes(pickle.dumps((fastrnn.get_isa(), problems, results)))
         return
     isa, problems, expected = pickle.loads(Path(file).read_bytes())
@@ -28,8 +65,12 @@ def main(mode: str, file: str) -> None:
     for threads in (1, 2):
         fastrnn.set_num_threads(threads)
         for problem, results in zip(problems, expected, strict=True):
-            assert_same_results(run(fastrnn, problem), results, f"{here} and {isa}")
+            assert_same_results(computed(problem), results, f"{here} and {isa}")
     print(f"{here} on 1 and 2 threads: the bits of {isa}, {len(problems)} problems")
+
+
+def computed(problem):
+    return run(fastrnn, *problem) if len(problem) == 1 else trained(*problem)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 /* The C contract: what a caller hands over, and what each instruction set provides.
  *
- * Shapes use T (time steps), B (batch), D (input features), H (hidden units). `real` is float or double.
+ * Shapes use T (time steps), B (batch), D (input features), H (hidden units), O (outputs), V (vocabulary).
+ * `real` is float or double.
  * The caller owns every array; nothing is kept after a call returns. No result overlaps an argument or
  * another result. NULL for an argument means absent (zeros); NULL for a result of backward means not
  * wanted, and then it costs nothing. Nobody here checks shapes: fastrnn/_checks.py has.
@@ -10,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum fastrnn_status { FASTRNN_OK = 0, FASTRNN_NO_MEMORY = 1, FASTRNN_INTERRUPTED = 2 };
+enum fastrnn_status { FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_A_NUMBER };
 enum fastrnn_nonlinearity { FASTRNN_TANH = 0, FASTRNN_RELU = 1 };
 
 /* A (T, B, n) array with unit stride along n: element (t, b, i) is data[t*step_t + b*step_b + i]. The
@@ -20,12 +21,21 @@ struct fastrnn_sequence {
     int64_t step_t, step_b;
 };
 
+/* What every call has; the first member of each of the structs below. */
+struct fastrnn_call {
+    int threads; /* at most so many; 0: fastrnn_get_num_threads() */
+    /* Called now and then by the thread that made the call; nonzero ends the call with
+     * FASTRNN_INTERRUPTED, the results then undefined. May be NULL. */
+    int (*interrupted)(void *context);
+    void *context;
+};
+
 /* One call of one layer in one direction. Arrays without strides are C-contiguous. */
 struct fastrnn_rnn {
+    struct fastrnn_call call;
     int64_t T, B, D, H;
     int nonlinearity; /* enum fastrnn_nonlinearity */
     int reverse;      /* process t = T-1 ... 0 */
-    int threads;      /* at most so many; 0: fastrnn_get_num_threads() */
 
     /* forward: arguments */
     struct fastrnn_sequence x; /* (T, B, D) */
@@ -46,20 +56,74 @@ struct fastrnn_rnn {
     void *d_h_0;                 /* (B, H) or NULL */
     void *d_w_ih, *d_w_hh;       /* as the weights, or NULL */
     void *d_b;                   /* (H,): the gradient of either bias, or NULL */
-
-    /* Called now and then by the thread that made the call; nonzero ends the call with
-     * FASTRNN_INTERRUPTED, the results then undefined. May be NULL. */
-    int (*interrupted)(void *context);
-    void *context;
 };
+
+/* The output layer: N rows of D features to rows of O. */
+struct fastrnn_linear {
+    struct fastrnn_call call;
+    int64_t N, D, O;
+    const void *x; /* (N, D); row n begins at element n*step_x, which may be zero or negative */
+    int64_t step_x;
+    const void *weight, *bias; /* (O, D), (O,) or NULL */
+    void *output;              /* forward: (N, O) */
+    const void *d_output;      /* backward: (N, O) in rows of step_d */
+    int64_t step_d;
+    void *d_x, *d_weight, *d_bias; /* as their arguments, or NULL */
+};
+
+/* The gradient of an embedding: row indices[n] of d_weight is the sum of such rows n of d_output. */
+struct fastrnn_embedding {
+    struct fastrnn_call call;
+    int64_t N, D, V;
+    const int64_t *indices; /* (N,) in [0, V) */
+    const void *d_output;   /* (N, D) in rows of step_d */
+    int64_t step_d;
+    void *d_weight; /* (V, D) */
+};
+
+/* Softmax and cross-entropy of N rows of C classes. */
+struct fastrnn_cross_entropy {
+    struct fastrnn_call call;
+    int64_t N, C;
+    const void *logits; /* (N, C) in rows of step */
+    int64_t step;
+    const int64_t *target; /* (N,), in [0, C) where the row counts */
+    const uint8_t *counts; /* (N,): zero where a row does not count; or NULL: all do */
+    double scale;          /* of the gradients */
+    void *d_logits;        /* (N, C) */
+    double *losses;        /* (N,): of each row, unscaled; 0 where it does not count */
+};
+
+/* Writing on: a network of an embedding, an Elman layer and an output layer is fed with its own output. */
+struct fastrnn_generate {
+    struct fastrnn_call call;
+    int64_t V, D, H;
+    int nonlinearity;
+    const void *embedding; /* (V, D) */
+    const void *w_ih, *w_hh, *b_ih, *b_hh; /* as in fastrnn_rnn */
+    const void *w_out, *b_out;             /* (V, H), (V,) or NULL */
+    void *h;                               /* (H,): the state, at the start and at the end */
+    const int64_t *prompt;                 /* (fed,) in [0, V) */
+    int64_t fed, length;                   /* fed >= 1 */
+    const double *uniform;                 /* (length,) in [0, 1); NULL: the most probable index */
+    double temperature;                    /* > 0 where uniform is given */
+    int64_t *indices;                      /* (length,) results; a NaN ends with FASTRNN_NOT_A_NUMBER */
+};
+
+/* A kernel takes the address of the struct above that bears its name, which is that of its first member. */
+typedef int fastrnn_kernel(const struct fastrnn_call *);
 
 /* What one instruction set provides; index 0 is float, 1 is double. */
 struct fastrnn_kernels {
     const char *name;
-    int (*rnn_forward[2])(const struct fastrnn_rnn *);
-    int (*rnn_backward[2])(const struct fastrnn_rnn *);
-    /* out[i] = tanh(x[i]), i < n */
+    fastrnn_kernel *rnn_forward[2], *rnn_backward[2];
+    fastrnn_kernel *linear_forward[2], *linear_backward[2];
+    fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *generate[2];
+    /* The sum of x[i]^2, i < n, in float64. */
+    double (*sum_of_squares[2])(const void *x, int64_t n);
+    /* out[i] = tanh(x[i]) or exp(x[i]), i < n */
     void (*tanh[2])(const void *x, void *out, int64_t n);
+    void (*exp[2])(const void *x, void *out, int64_t n);
     /* Multiply-adds with no memory traffic: returns the floating-point operations done. */
     double (*multiply_adds[2])(int64_t rounds);
 };

@@ -269,6 +269,18 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
 
 /* ---------------------------------------------------------------------------------------- stopping */
 
+struct stop stop_for(const struct fastrnn_call *call)
+{
+    return (struct stop){.interrupted = call->interrupted, .context = call->context};
+}
+
+int stop_status(const struct stop *stop, int status)
+{
+    return status != FASTRNN_OK                 ? status
+           : atomic_load(&stop->asked) ? FASTRNN_INTERRUPTED
+                                       : FASTRNN_OK;
+}
+
 void stop_poll(struct stop *stop, const struct team *team)
 {
     if (team->id != 0 || !stop->interrupted)
@@ -348,6 +360,29 @@ void scratch_give(void *p)
         struct block *next = old->next;
         free(old);
         old = next;
+    }
+}
+
+void *carve(uintptr_t *at, int64_t count, size_t size)
+{
+    const uintptr_t p = *at;
+    *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
+    return (void *)p;
+}
+
+int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
+             void (*work)(const struct team *team, void *job), void *job)
+{
+    for (;;) {
+        void *const scratch = scratch_take(lay_out(job, members, 0));
+        if (!scratch)
+            return FASTRNN_NO_MEMORY;
+        lay_out(job, members, (uintptr_t)scratch);
+        const int missing = team_run(members, work, job);
+        scratch_give(scratch);
+        if (!missing)
+            return FASTRNN_OK;
+        members = 1;
     }
 }
 

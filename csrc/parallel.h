@@ -25,6 +25,14 @@ int team_size(int threads, double flops, int64_t most);
  * where another team is at work or the runtime gave fewer than n threads; n = 1 never fails. */
 int team_run(int n, void (*work)(const struct team *team, void *job), void *job);
 
+/* Runs work(team, job) as team_run does, on `members` or alone, with scratch memory. `lay_out` carves it for
+ * so many members from the address `at` on and returns its end; it is called with 0 to count, and with the
+ * address of the memory. Returns an enum fastrnn_status. */
+int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
+             void (*work)(const struct team *team, void *job), void *job);
+/* Takes `count` things of `size` from the address *at, aligned to a cache line. */
+void *carve(uintptr_t *at, int64_t count, size_t size);
+
 /* Whether a call should end early. Member 0 asks the caller's function, at most every 20 ms; the others
  * read what it found. */
 struct stop {
@@ -33,6 +41,10 @@ struct stop {
     double last;
     _Atomic int asked;
 };
+struct fastrnn_call;
+struct stop stop_for(const struct fastrnn_call *call);
+/* The status of a call: that of team_job, unless somebody asked to stop. */
+int stop_status(const struct stop *stop, int status);
 void stop_poll(struct stop *stop, const struct team *team);
 /* The same where members wait for each other: all get the same answer. */
 int stop_together(struct stop *stop, const struct team *team);

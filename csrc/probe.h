@@ -1,25 +1,32 @@
-/* What tests and benchmarks look at from outside: the activation alone, and the multiply-add rate. */
+/* What tests and benchmarks look at from outside: the activations alone, and the multiply-add rate. */
 
-struct FN(tanh_job) {
+struct FN(activation_job) {
     const real *x;
     real *out;
     int64_t n;
+    int is_exp;
 };
 
-static void FN(tanh_member)(const struct team *team, void *shared)
+static void FN(activation_member)(const struct team *team, void *shared)
 {
-    const struct FN(tanh_job) *job = shared;
+    const struct FN(activation_job) *job = shared;
     (void)team;
     for (int64_t i = 0; i < job->n; i += W) {
         const int n = job->n - i < W ? (int)(job->n - i) : W;
-        vstore_n(job->out + i, FN(tanh)(vload_n(job->x + i, n)), n);
+        const vec x = vload_n(job->x + i, n);
+        vstore_n(job->out + i, job->is_exp ? FN(exp)(x) : FN(tanh)(x), n);
     }
 }
 
+/* On a team, though of one: in the floating-point mode of the kernels. */
 static void FN(tanh_array)(const void *x, void *out, int64_t n)
 {
-    struct FN(tanh_job) job = {x, out, n};
-    team_run(1, FN(tanh_member), &job); /* in the floating-point mode of the kernels */
+    team_run(1, FN(activation_member), &(struct FN(activation_job)){x, out, n, 0});
+}
+
+static void FN(exp_array)(const void *x, void *out, int64_t n)
+{
+    team_run(1, FN(activation_member), &(struct FN(activation_job)){x, out, n, 1});
 }
 
 /* Multiply-adds that wait for nothing but each other: the rate that no product can exceed. */

@@ -80,24 +80,92 @@ static void FN(finish_gradient)(void *context, int64_t row, int rows, int64_t co
 }
 
 /* out[j] (+)= the sum over k of rows[k][j], begin <= j < end: one chain from +0 a column, k ascending.
- * The rows are padded to whole vectors. Four chains run at once to hide the latency of the addition. */
+ * Four chains run at once to hide the latency of the addition. */
 static void FN(column_sums)(const real *const *rows, int64_t K, int64_t begin, int64_t end, real *out,
                             int first_chunk)
 {
     for (int64_t col = begin; col < end; col += PANEL) {
         vec sum[NV];
-        int64_t at[NV]; /* a chain that has no column left repeats the first one's */
+        int n[NV]; /* columns of each vector */
         UNROLL for (int v = 0; v < NV; v++)
         {
+            const int64_t left = end - col - v * W;
+            n[v] = left < 0 ? 0 : left < W ? (int)left : W;
             sum[v] = vzero();
-            at[v] = col + v * W < end ? col + v * W : col;
         }
-        for (int64_t k = 0; k < K; k++)
-            UNROLL for (int v = 0; v < NV; v++) sum[v] = vadd(sum[v], vload(rows[k] + at[v]));
-        for (int v = 0; v < NV && col + v * W < end; v++) {
-            const int64_t left = end - at[v];
-            const int n = left < W ? (int)left : W;
-            vstore_n(out + at[v], first_chunk ? sum[v] : vadd(vload_n(out + at[v], n), sum[v]), n);
+        if (n[NV - 1] == W) {
+            for (int64_t k = 0; k < K; k++)
+                UNROLL for (int v = 0; v < NV; v++) sum[v] = vadd(sum[v], vload(rows[k] + col + v * W));
+        } else {
+            for (int64_t k = 0; k < K; k++)
+                UNROLL for (int v = 0; v < NV; v++)
+                    sum[v] = vadd(sum[v], vload_n(rows[k] + col + v * W, n[v]));
+        }
+        for (int v = 0; v < NV; v++) {
+            real *to = out + col + v * W;
+            vstore_n(to, first_chunk ? sum[v] : vadd(vload_n(to, n[v]), sum[v]), n[v]);
         }
     }
+}
+
+/* ------------------------------------------------------------------------------- weight gradients
+ *
+ * The gradient of a matrix W (units, N) with z = W y is the sum over rows of dz y^T. The rows are taken in
+ * chunks, each one chain of multiply-adds an element; the chunks are added in order. The members of a team
+ * split the gradient by its own rows, never the sum. */
+enum { FN(chunk) = 512 };
+
+struct FN(gradient) {
+    const real *const *rows; /* (K,) of y, N reals each */
+    int64_t N;
+    real *packed; /* shared by the team: packed_size(chunk, N) */
+    real *d_w;    /* (units, N), or NULL: not wanted */
+};
+
+/* One member's. */
+struct FN(gradient_scratch) {
+    const real **columns; /* the rows of dz_t */
+    real *dz_t;           /* its columns of dz, transposed */
+};
+
+static uintptr_t FN(carve_gradient)(struct FN(gradient_scratch) *s, int64_t units, int members, uintptr_t at)
+{
+    const int64_t most = (units + members - 1) / members;
+    s->columns = carve(&at, most, sizeof *s->columns);
+    s->dz_t = carve(&at, most * FN(stride)(FN(chunk)), sizeof(real));
+    return at;
+}
+
+/* Adds a chunk of K rows to `count` gradients and to that of the bias, d_b (units), unless that is NULL. */
+static void FN(gradient_chunk)(const struct team *team, const struct FN(gradient_scratch) *s,
+                               const real *const *dz, int64_t K, int64_t units, int first_chunk, real *d_b,
+                               const struct FN(gradient) *gradients, int count)
+{
+    const int64_t ld = FN(stride)(FN(chunk));
+    const int64_t begin = units * team->id / team->n, end = units * (team->id + 1) / team->n;
+    int wanted = 0;
+
+    team_barrier(team); /* dz of all members is there, and the last chunk's packed rows are done with */
+    const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
+    for (int i = 0; i < count; i++)
+        if (gradients[i].d_w) {
+            FN(pack_rows)(gradients[i].rows, share, share_end, K, gradients[i].N, gradients[i].packed);
+            wanted = 1;
+        }
+    if (wanted)
+        for (int64_t k = 0; k < K; k += W)
+            FN(transpose)(dz + k, K - k < W ? (int)(K - k) : W, begin, end - begin, s->dz_t + k, ld);
+    if (d_b)
+        FN(column_sums)(dz, K, begin, end, d_b, first_chunk);
+    team_barrier(team); /* the rows are packed, and dz is free */
+
+    for (int64_t j = begin; j < end; j++)
+        s->columns[j - begin] = s->dz_t + (j - begin) * ld;
+    for (int i = 0; i < count; i++)
+        if (gradients[i].d_w) {
+            const int64_t N = gradients[i].N;
+            struct FN(gradient_out) out = {gradients[i].d_w + begin * N, N, first_chunk};
+            FN(product)(s->columns, end - begin, K, gradients[i].packed, N, 0, NULL, 0, NULL, 0,
+                        FN(finish_gradient), &out);
+        }
 }

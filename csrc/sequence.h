@@ -6,7 +6,6 @@
  * length, so that at every t the active ones are the first few.
  */
 
-enum { FN(chunk) = 512 };               /* rows (t, b) in one chain of a weight gradient */
 static const int64_t FN(block) = 1 << 17; /* bytes of pre-activations in a block: half a small L2 */
 static const double FN(block_flops) = 1e9; /* most operations in a block of backward */
 
@@ -29,15 +28,6 @@ struct FN(job) {
     real *zeros;             /* (H,): the state before a start */
     const real **weight_rows; /* (H,) rows of a weight matrix, while it is packed */
 };
-
-/* Takes `count` things of `size` from the address *at, aligned to a cache line. Counting from 0, this adds
- * up how much is needed. */
-static void *FN(carve)(uintptr_t *at, int64_t count, size_t size)
-{
-    const uintptr_t p = *at;
-    *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
-    return (void *)p;
-}
 
 struct FN(length) {
     int64_t length, row;
@@ -116,14 +106,14 @@ struct FN(forward_scratch) {
 static uintptr_t FN(carve_forward)(const struct FN(job) *job, uintptr_t at, struct FN(forward_scratch) *s)
 {
     const int64_t n = job->most_rows, stride = FN(stride)(job->a->H), blocks = job->blocks;
-    s->rows = FN(carve)(&at, n, sizeof *s->rows);
-    s->active = FN(carve)(&at, blocks * job->steps, sizeof *s->active);
-    s->x = FN(carve)(&at, job->steps * n, sizeof *s->x);
-    s->state[0] = FN(carve)(&at, n, sizeof(real *));
-    s->state[1] = FN(carve)(&at, n, sizeof(real *));
-    s->output = FN(carve)(&at, n, sizeof(real *));
-    s->h = FN(carve)(&at, 2 * n * stride, sizeof(real));
-    s->z = FN(carve)(&at, blocks * job->steps * n * stride, sizeof(real));
+    s->rows = carve(&at, n, sizeof *s->rows);
+    s->active = carve(&at, blocks * job->steps, sizeof *s->active);
+    s->x = carve(&at, job->steps * n, sizeof *s->x);
+    s->state[0] = carve(&at, n, sizeof(real *));
+    s->state[1] = carve(&at, n, sizeof(real *));
+    s->output = carve(&at, n, sizeof(real *));
+    s->h = carve(&at, 2 * n * stride, sizeof(real));
+    s->z = carve(&at, blocks * job->steps * n * stride, sizeof(real));
     return at;
 }
 
@@ -134,12 +124,11 @@ static struct FN(forward_scratch) FN(forward_scratch)(const struct FN(job) *job,
     return s;
 }
 
-/* Sums of the biases, padded to whole vectors. */
-static void FN(add_biases)(const struct FN(job) *job)
+/* The sums of the biases, each NULL for zeros; `bias` is padded to whole vectors. */
+static void FN(add_biases)(const real *b_ih, const real *b_hh, int64_t H, real *bias)
 {
-    const real *b_ih = job->a->b_ih, *b_hh = job->a->b_hh;
-    for (int64_t j = 0, H = job->a->H; j < FN(stride)(H); j++)
-        job->bias[j] = j < H ? (b_ih ? b_ih[j] : 0) + (b_hh ? b_hh[j] : 0) : 0;
+    for (int64_t j = 0; j < FN(stride)(H); j++)
+        bias[j] = j < H ? (b_ih ? b_ih[j] : 0) + (b_hh ? b_hh[j] : 0) : 0;
 }
 
 /* Time steps of block `block`, and which t is its step `s`. */
@@ -253,7 +242,7 @@ static void FN(forward_member)(const struct team *team, void *shared)
     FN(pack_transposed)(a->w_ih, a->D, a->H, job->w_ih, team->id, team->n);
     FN(pack_transposed)(a->w_hh, a->H, a->H, job->w_hh, team->id, team->n);
     if (team->id == 0)
-        FN(add_biases)(job);
+        FN(add_biases)(a->b_ih, a->b_hh, a->H, job->bias);
     team_barrier(team);
 
     struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
@@ -288,7 +277,7 @@ static void FN(fed_member)(const struct team *team, void *shared)
     s.n = 1;
     if (team->id == 1) {
         FN(pack_transposed)(a->w_ih, a->D, a->H, job->w_ih, 0, 1);
-        FN(add_biases)(job);
+        FN(add_biases)(a->b_ih, a->b_hh, a->H, job->bias);
         for (int64_t block = 0; block * job->steps < a->T; block++) {
             if (!count_reaches(&job->used, block + 1 - job->blocks, &job->stop))
                 return;
@@ -321,25 +310,13 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
     return n < least ? least : n > most ? most : n;
 }
 
-/* Runs `member` on a team with the scratch that `lay_out` asks for; `lay_out` is called with 0 to add up
- * and with the address of the memory to hand out. */
 static int FN(run)(const struct fastrnn_rnn *a, double flops, void (*member)(const struct team *, void *),
-                   uintptr_t (*lay_out)(struct FN(job) *job, int members, uintptr_t at))
+                   uintptr_t (*lay_out)(void *job, int members, uintptr_t at))
 {
     /* One sequence has work for two: the input part in forward, the weight gradients in backward. */
-    int members = team_size(a->threads, flops, a->B == 1 ? 2 : a->B);
-    for (;;) {
-        struct FN(job) job = {.a = a, .stop = {.interrupted = a->interrupted, .context = a->context}};
-        void *const scratch = scratch_take(lay_out(&job, members, 0));
-        if (!scratch)
-            return FASTRNN_NO_MEMORY;
-        lay_out(&job, members, (uintptr_t)scratch);
-        const int missing = team_run(members, member, &job);
-        scratch_give(scratch);
-        if (!missing)
-            return atomic_load(&job.stop.asked) ? FASTRNN_INTERRUPTED : FASTRNN_OK;
-        members = 1;
-    }
+    const int members = team_size(a->call.threads, flops, a->B == 1 ? 2 : a->B);
+    struct FN(job) job = {.a = a, .stop = stop_for(&a->call)};
+    return stop_status(&job.stop, team_job(members, lay_out, member, &job));
 }
 
 static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at)
@@ -348,8 +325,8 @@ static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at
     const int counting = at == 0;
     job->most_rows = (a->B + members - 1) / members;
     if (a->lengths) {
-        struct FN(length) *pairs = FN(carve)(&at, a->B, sizeof *pairs);
-        int64_t *order = FN(carve)(&at, a->B, sizeof *order);
+        struct FN(length) *pairs = carve(&at, a->B, sizeof *pairs);
+        int64_t *order = carve(&at, a->B, sizeof *order);
         if (!counting)
             FN(sort_by_length)(a->lengths, a->B, pairs, order);
         job->order = order;
@@ -357,8 +334,9 @@ static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at
     return at;
 }
 
-static uintptr_t FN(lay_out_forward)(struct FN(job) *job, int members, uintptr_t at)
+static uintptr_t FN(lay_out_forward)(void *shared, int members, uintptr_t at)
 {
+    struct FN(job) *job = shared;
     const struct fastrnn_rnn *a = job->a;
     struct FN(forward_scratch) s;
     at = FN(lay_out_rows)(job, members, at);
@@ -366,9 +344,9 @@ static uintptr_t FN(lay_out_forward)(struct FN(job) *job, int members, uintptr_t
     const int fed = FN(is_fed)(a, members);
     job->blocks = fed ? FN(fed_blocks) : 1;
     job->steps = FN(clamp)(fed ? FN(fed_steps) : FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
-    job->w_ih = FN(carve)(&at, FN(packed_size)(a->D, a->H), sizeof(real));
-    job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
-    job->bias = FN(carve)(&at, FN(stride)(a->H), sizeof(real));
+    job->w_ih = carve(&at, FN(packed_size)(a->D, a->H), sizeof(real));
+    job->w_hh = carve(&at, FN(packed_size)(a->H, a->H), sizeof(real));
+    job->bias = carve(&at, FN(stride)(a->H), sizeof(real));
     job->members = at;
     job->member_bytes = FN(carve_forward)(job, at, &s) - at;
     return at + (size_t)members * job->member_bytes;
@@ -382,8 +360,9 @@ static void FN(forward)(const struct team *team, void *job)
         FN(forward_member)(team, job);
 }
 
-static int FN(rnn_forward)(const struct fastrnn_rnn *a)
+static int FN(rnn_forward)(const struct fastrnn_call *call)
 {
+    const struct fastrnn_rnn *a = (const void *)call;
     /* Of one sequence a second member takes the input part, which therefore has to be worth it. */
     const double flops = a->B == 1 ? 4.0 * (double)a->T * (double)a->D * (double)a->H : FN(flops)(a);
     return FN(run)(a, flops, FN(forward), FN(lay_out_forward));
@@ -398,39 +377,29 @@ struct FN(backward_scratch) {
     real *carry;     /* (n) rows: the gradient of the state, from the later steps */
     /* one chunk of the weight gradients */
     const real **chunk_x, **chunk_h, **chunk_dz; /* (chunk,) rows */
-    const real **dz_columns;                     /* the member's rows of dz_t */
-    real *dz_t;                                  /* its columns of dz, transposed: rows of chunk_stride */
+    struct FN(gradient_scratch) gradient;
 };
-
-static ALWAYS_INLINE int64_t FN(most_columns)(const struct FN(job) *job, int members)
-{
-    return (job->a->H + members - 1) / members;
-}
 
 static uintptr_t FN(carve_backward)(const struct FN(job) *job, int members, uintptr_t at,
                                 struct FN(backward_scratch) *s)
 {
     const int64_t n = job->most_rows, stride = FN(stride)(job->a->H);
-    const int64_t columns = FN(most_columns)(job, members);
-    s->rows = FN(carve)(&at, n, sizeof *s->rows);
-    s->dz = FN(carve)(&at, job->steps * n, sizeof *s->dz);
-    s->d_x = FN(carve)(&at, job->steps * n, sizeof *s->d_x);
-    s->carry = FN(carve)(&at, n * stride, sizeof(real));
-    s->chunk_x = FN(carve)(&at, FN(chunk), sizeof *s->chunk_x);
-    s->chunk_h = FN(carve)(&at, FN(chunk), sizeof *s->chunk_h);
-    s->chunk_dz = FN(carve)(&at, FN(chunk), sizeof *s->chunk_dz);
-    s->dz_columns = FN(carve)(&at, columns, sizeof *s->dz_columns);
-    s->dz_t = FN(carve)(&at, columns * FN(stride)(FN(chunk)), sizeof(real));
-    return at;
+    s->rows = carve(&at, n, sizeof *s->rows);
+    s->dz = carve(&at, job->steps * n, sizeof *s->dz);
+    s->d_x = carve(&at, job->steps * n, sizeof *s->d_x);
+    s->carry = carve(&at, n * stride, sizeof(real));
+    s->chunk_x = carve(&at, FN(chunk), sizeof *s->chunk_x);
+    s->chunk_h = carve(&at, FN(chunk), sizeof *s->chunk_h);
+    s->chunk_dz = carve(&at, FN(chunk), sizeof *s->chunk_dz);
+    return FN(carve_gradient)(&s->gradient, job->a->H, members, at);
 }
 
-/* Adds rows [first, last) of the index s*B + b, a chunk or the end of one, to the weight gradients. The
- * members pack shares of the chunk's rows; each then makes its own rows of the gradients. */
+/* Adds rows [first, last) of the index s*B + b, a chunk or the end of one, to the weight gradients. */
 static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
                                  struct FN(backward_scratch) *s, int64_t first, int64_t last)
 {
     const struct fastrnn_rnn *a = job->a;
-    const int64_t T = a->T, B = a->B, D = a->D, H = a->H, ld = FN(stride)(FN(chunk));
+    const int64_t T = a->T, B = a->B, D = a->D, H = a->H;
     int64_t K = 0;
     for (int64_t r = first, step = B ? first / B : 0, b = first - step * B; r < last; r++) {
         const int64_t t = a->reverse ? step : T - 1 - step, before = a->reverse ? t + 1 : t - 1;
@@ -453,34 +422,9 @@ static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
             step++;
         }
     }
-    const int64_t begin = H * team->id / team->n, end = H * (team->id + 1) / team->n;
-
-    team_barrier(team); /* dz of all members is there, and the last chunk's packed rows are done with */
-    const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
-    if (a->d_w_ih)
-        FN(pack_rows)(s->chunk_x, share, share_end, K, D, job->chunk_x);
-    if (a->d_w_hh)
-        FN(pack_rows)(s->chunk_h, share, share_end, K, H, job->chunk_h);
-    if (a->d_w_ih || a->d_w_hh)
-        for (int64_t k = 0; k < K; k += W)
-            FN(transpose)(s->chunk_dz + k, K - k < W ? (int)(K - k) : W, begin, end - begin,
-                          s->dz_t + k, ld);
-    if (a->d_b)
-        FN(column_sums)(s->chunk_dz, K, begin, end, a->d_b, first == 0);
-    team_barrier(team); /* the rows are packed, and dz is free for the next block */
-
-    for (int64_t j = begin; j < end; j++)
-        s->dz_columns[j - begin] = s->dz_t + (j - begin) * ld;
-    if (a->d_w_ih) {
-        struct FN(gradient_out) out = {(real *)a->d_w_ih + begin * D, D, first == 0};
-        FN(product)(s->dz_columns, end - begin, K, job->chunk_x, D, 0, NULL, 0, NULL, 0,
-                    FN(finish_gradient), &out);
-    }
-    if (a->d_w_hh) {
-        struct FN(gradient_out) out = {(real *)a->d_w_hh + begin * H, H, first == 0};
-        FN(product)(s->dz_columns, end - begin, K, job->chunk_h, H, 0, NULL, 0, NULL, 0,
-                    FN(finish_gradient), &out);
-    }
+    const struct FN(gradient) gradients[] = {{s->chunk_x, D, job->chunk_x, a->d_w_ih},
+                                             {s->chunk_h, H, job->chunk_h, a->d_w_hh}};
+    FN(gradient_chunk)(team, &s->gradient, s->chunk_dz, K, H, first == 0, a->d_b, gradients, 2);
 }
 
 static void FN(backward_member)(const struct team *team, void *shared)
@@ -558,8 +502,9 @@ static void FN(backward_member)(const struct team *team, void *shared)
             FN(copy_or_zero)((real *)a->d_h_0 + s.rows[i] * H, s.carry + i * stride, H);
 }
 
-static uintptr_t FN(lay_out_backward)(struct FN(job) *job, int members, uintptr_t at)
+static uintptr_t FN(lay_out_backward)(void *shared, int members, uintptr_t at)
 {
+    struct FN(job) *job = shared;
     const struct fastrnn_rnn *a = job->a;
     struct FN(backward_scratch) s;
     at = FN(lay_out_rows)(job, members, at);
@@ -570,22 +515,23 @@ static uintptr_t FN(lay_out_backward)(struct FN(job) *job, int members, uintptr_
     if ((double)job->steps > most)
         job->steps = most < 1 ? 1 : (int64_t)most;
     job->dz_rows = FN(chunk) + job->steps * a->B;
-    job->w_hh = FN(carve)(&at, FN(packed_size)(a->H, a->H), sizeof(real));
+    job->w_hh = carve(&at, FN(packed_size)(a->H, a->H), sizeof(real));
     if (a->d_x.data)
-        job->w_ih = FN(carve)(&at, FN(packed_size)(a->H, a->D), sizeof(real));
-    job->weight_rows = FN(carve)(&at, a->H, sizeof *job->weight_rows);
-    job->zeros = FN(carve)(&at, stride, sizeof(real));
-    job->dz = FN(carve)(&at, job->dz_rows * stride, sizeof(real));
+        job->w_ih = carve(&at, FN(packed_size)(a->H, a->D), sizeof(real));
+    job->weight_rows = carve(&at, a->H, sizeof *job->weight_rows);
+    job->zeros = carve(&at, stride, sizeof(real));
+    job->dz = carve(&at, job->dz_rows * stride, sizeof(real));
     if (a->d_w_ih)
-        job->chunk_x = FN(carve)(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
+        job->chunk_x = carve(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
     if (a->d_w_hh)
-        job->chunk_h = FN(carve)(&at, FN(packed_size)(FN(chunk), a->H), sizeof(real));
+        job->chunk_h = carve(&at, FN(packed_size)(FN(chunk), a->H), sizeof(real));
     job->members = at;
     job->member_bytes = FN(carve_backward)(job, members, at, &s) - at;
     return at + (size_t)members * job->member_bytes;
 }
 
-static int FN(rnn_backward)(const struct fastrnn_rnn *a)
+static int FN(rnn_backward)(const struct fastrnn_call *call)
 {
+    const struct fastrnn_rnn *a = (const void *)call;
     return FN(run)(a, 2 * FN(flops)(a), FN(backward_member), FN(lay_out_backward));
 }

@@ -6,7 +6,7 @@ in plain NumPy in `fastrnn.reference`. Layers own their weights and carry PyTorc
 
 __version__ = "0.1.0"
 
-from . import reference
+from . import optim, reference
 from .config import (
     available_isas,
     backend,
@@ -17,23 +17,42 @@ from .config import (
     set_num_threads,
     show_config,
 )
+from .embedding import Embedding, embedding_backward, embedding_forward
 from .functional import rnn_backward, rnn_forward
+from .generation import generate
+from .io import load, save
 from .layers import RNN
+from .linear import Linear, linear_backward, linear_forward
+from .losses import clip_grad_norm, clip_grad_value, mean_squared_error, softmax_cross_entropy
 from .padding import pad_sequence, unpad_sequence
 
 __all__ = [
     "RNN",
+    "Embedding",
+    "Linear",
     "available_isas",
     "backend",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "embedding_backward",
+    "embedding_forward",
+    "generate",
     "get_isa",
     "get_num_threads",
+    "linear_backward",
+    "linear_forward",
+    "load",
+    "mean_squared_error",
     "num_threads",
+    "optim",
     "pad_sequence",
     "reference",
     "rnn_backward",
     "rnn_forward",
+    "save",
     "set_isa",
     "set_num_threads",
     "show_config",
+    "softmax_cross_entropy",
     "unpad_sequence",
 ]

@@ -12,6 +12,7 @@ that are known for some of the symbols; a symbol without a size matches any size
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 import sys
 from collections.abc import Collection, Mapping
@@ -39,6 +40,12 @@ NONLINEARITIES = ("tanh", "relu")
 # No product of sizes may pass this many elements of eight bytes: the largest that NumPy's and the
 # kernel's signed sizes can count. A bound for float32 half as large as it could be costs nobody.
 MOST_ELEMENTS = sys.maxsize // 8
+
+
+RESHAPED = (
+    "an array that the tape refers to was given another shape or dtype in place between forward "
+    "and backward: the tape needs it as it was"
+)
 
 
 # ------------------------------------------------------------------------------ one array
@@ -129,6 +136,15 @@ def _tuple_text(items: Any) -> str:
     return "(" + ", ".join(items) + (",)" if len(items) == 1 else ")")
 
 
+def writable(name: str, value: Any) -> Array:
+    """The value itself, if it is an array of float32 or float64 that can be changed in place."""
+    array(name, value)
+    if not (value.dtype.isnative and value.flags.writeable):
+        why = "is read-only" if value.dtype.isnative else "is not in native byte order"
+        raise ValueError(f"{name} {why}: it is changed in place")
+    return value  # type: ignore[no-any-return]
+
+
 def contiguous(a: Array) -> Array:
     """The array itself where it is C-contiguous and aligned, else a copy that is."""
     return np.require(a, requirements=("C", "A"))
@@ -150,6 +166,95 @@ def strided(a: Array) -> Array:
     ):
         return a
     return contiguous(a)
+
+
+def as_rows(a: Array) -> Array:
+    """(..., n) as (N, n) with contiguous rows at any whole-element stride; a copy where need be."""
+    rows = a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
+    step, size = rows.strides[0], rows.itemsize
+    if (rows.strides[1] == size or rows.shape[1] <= 1) and step % size == 0 and rows.flags.aligned:
+        return rows
+    return contiguous(rows)
+
+
+def integers(name: str, value: Any, expected: str, copy: bool = False) -> Array:
+    """An array of any integer type, or a sequence of integers, as C-contiguous int64."""
+    plain = type(value) is ndarray
+    if not plain:
+        if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
+            plain_array(name, value)
+        try:
+            value = np.asarray(value)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{name} is ragged or too large, expected {expected}") from None
+        if value.size == 0:
+            value = value.astype(np.int64)  # an empty list has no type of its own
+    if value.dtype.kind not in "iu":
+        cure = f": pass {name}.astype(np.int64)" if plain and value.dtype.kind == "f" else ""
+        raise TypeError(f"{name} holds {value.dtype}, expected {expected}{cure}")
+    if value.dtype == np.uint64 and value.size and value.max() > np.iinfo(np.int64).max:
+        value = np.minimum(value, np.uint64(np.iinfo(np.int64).max))  # as much out of range
+    return (
+        np.array(value, np.int64, order="C", copy=True)
+        if copy
+        else np.ascontiguousarray(value, np.int64).reshape(value.shape)
+    )
+
+
+def in_range(name: str, values: Array, count: int, of: str) -> None:
+    """Raise ValueError unless 0 <= value < count for all of an integer array."""
+    if values.size and (values.min() < 0 or values.max() >= count):
+        at = np.unravel_index(int(((values < 0) | (values >= count)).argmax()), values.shape)
+        where = f"[{', '.join(map(str, at))}]" if at else ""
+        raise ValueError(f"{name}{where} is {values[at]}, expected 0 <= index < {of} = {count}")
+
+
+def counted(
+    shape_: tuple[int, ...], lengths: Any, mask: Any, axes: int
+) -> tuple[Array | None, int]:
+    """Which positions a loss counts, as booleans of `shape_` or None for all; and how many.
+
+    Parameters
+    ----------
+    shape_ : tuple of int
+        Of the positions, time first.
+    lengths, mask
+        As the caller gave them.
+    axes : int
+        A mask may have this many leading axes of `shape_`, or more.
+    """
+    counts = None
+    if lengths is not None:
+        if not shape_:
+            raise ValueError("lengths is given, but there is no time axis")
+        unbatched = axes == 1
+        batch = 1 if unbatched else shape_[1]
+        rows = lengths_array(lengths, shape_[0], batch, unbatched)
+        counts = np.arange(shape_[0])[:, None] < rows
+        counts = counts[:, 0] if unbatched else counts
+    if mask is not None:
+        if isinstance(mask, np.ma.MaskedArray):
+            plain_array("mask", mask)
+        try:
+            given = np.asarray(mask)
+        except ValueError:
+            raise ValueError(f"mask is ragged, expected shape {shape_[:axes]}") from None
+        if given.size == 0 and not isinstance(mask, ndarray):
+            given = given.astype(bool)
+        if given.dtype.kind != "b":
+            cure = ": pass mask.astype(bool)" if isinstance(mask, ndarray) else ""
+            raise TypeError(f"mask holds {given.dtype}, expected bool{cure}")
+        if given.ndim < axes or given.shape != shape_[: given.ndim]:
+            raise ValueError(f"mask has shape {given.shape}, expected {shape_[:axes]}")
+        counts = given if counts is None else given & _widened(counts, given.ndim)
+    if counts is None:
+        return None, math.prod(shape_)
+    counts = np.array(np.broadcast_to(_widened(counts, len(shape_)), shape_), bool, order="C")
+    return counts, int(np.count_nonzero(counts))
+
+
+def _widened(a: Array, ndim: int) -> Array:
+    return a.reshape(a.shape + (1,) * (ndim - a.ndim))
 
 
 # ------------------------------------------------------------------------------ small arguments
@@ -175,15 +280,31 @@ def size(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def number(name: str, value: Any) -> float:
+    """The value as a float; TypeError unless it is one number."""
+    try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} is {value!r}, expected a number") from None
+
+
+def bounded(name: str, value: Any, least: float = 0.0, above: bool = False) -> float:
+    """The value as a finite float, at least `least`, or greater if `above`."""
+    given = number(name, value)
+    if not (least < given if above else least <= given) or given == math.inf:
+        sign = ">" if above else ">="
+        raise ValueError(f"{name} is {value!r}, expected a finite number {sign} {least:g}")
+    return given
+
+
 def fraction(name: str, value: Any) -> float:
     """The value as a float in [0, 1)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}, expected a number") from None
-    if not 0 <= number < 1:
+    number_ = number(name, value)
+    if not 0 <= number_ < 1:
         raise ValueError(f"{name} is {value!r}, expected 0 <= {name} < 1")
-    return number
+    return number_
 
 
 def float_dtype(name: str, value: Any) -> np.dtype[Any]:
@@ -428,10 +549,7 @@ def rnn_tape(tape: Any) -> None:
         and tape.output.dtype == tape.x.dtype
         and tape.output.shape == (*tape.x.shape[:2], len(tape.w_hh))
     ):
-        raise ValueError(
-            "an array that the tape refers to was given another shape or dtype in place between "
-            "forward and backward: the tape needs it as it was"
-        )
+        raise ValueError(RESHAPED)
 
 
 def sequence_gradient(name: str, value: Any, like: Array, unbatched: bool) -> Array:
@@ -452,6 +570,15 @@ def state_gradient(name: str, value: Any, batch: int, like: Array, unbatched: bo
     sizes = {"B": batch, "H": like.shape[-1]}
     shape(name, value.shape, ("H",) if unbatched else ("B", "H"), sizes)
     return contiguous(value[None] if unbatched else value)
+
+
+def rows_gradient(name: str, value: Any, shape_: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """d_output of this shape, as rows (N, n)."""
+    if not _plain(value, dtype, shape_):
+        value = array(name, value, dtype, "the tape")
+        if value.shape != shape_:
+            raise ValueError(f"{name} has shape {value.shape}, expected {shape_}")
+    return as_rows(value)
 
 
 def some_gradient(**given: Any) -> None:

@@ -14,15 +14,21 @@ cnp.import_array()
 
 
 cdef extern from "fastrnn.h" nogil:
-    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED
+    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_A_NUMBER
 
     struct fastrnn_sequence:
         void *data
         int64_t step_t, step_b
 
+    struct fastrnn_call:
+        int threads
+        int (*interrupted)(void *) noexcept
+        void *context
+
     struct fastrnn_rnn:
+        fastrnn_call call
         int64_t T, B, D, H
-        int nonlinearity, reverse, threads
+        int nonlinearity, reverse
         fastrnn_sequence x
         const void *h_0
         const void *w_ih
@@ -40,14 +46,72 @@ cdef extern from "fastrnn.h" nogil:
         void *d_w_ih
         void *d_w_hh
         void *d_b
-        int (*interrupted)(void *) noexcept
-        void *context
+
+    struct fastrnn_linear:
+        fastrnn_call call
+        int64_t N, D, O
+        const void *x
+        int64_t step_x
+        const void *weight
+        const void *bias
+        void *output
+        const void *d_output
+        int64_t step_d
+        void *d_x
+        void *d_weight
+        void *d_bias
+
+    struct fastrnn_embedding:
+        fastrnn_call call
+        int64_t N, D, V
+        const int64_t *indices
+        const void *d_output
+        int64_t step_d
+        void *d_weight
+
+    struct fastrnn_cross_entropy:
+        fastrnn_call call
+        int64_t N, C
+        const void *logits
+        int64_t step
+        const int64_t *target
+        const uint8_t *counts
+        double scale
+        void *d_logits
+        double *losses
+
+    struct fastrnn_generate:
+        fastrnn_call call
+        int64_t V, D, H
+        int nonlinearity
+        const void *embedding
+        const void *w_ih
+        const void *w_hh
+        const void *b_ih
+        const void *b_hh
+        const void *w_out
+        const void *b_out
+        void *h
+        const int64_t *prompt
+        int64_t fed, length
+        const double *uniform
+        double temperature
+        int64_t *indices
+
+    ctypedef int fastrnn_kernel(const fastrnn_call *) noexcept nogil
 
     struct fastrnn_kernels:
         const char *name
-        int (*rnn_forward[2])(const fastrnn_rnn *) noexcept nogil
-        int (*rnn_backward[2])(const fastrnn_rnn *) noexcept nogil
+        fastrnn_kernel *rnn_forward[2]
+        fastrnn_kernel *rnn_backward[2]
+        fastrnn_kernel *linear_forward[2]
+        fastrnn_kernel *linear_backward[2]
+        fastrnn_kernel *embedding_backward[2]
+        fastrnn_kernel *cross_entropy[2]
+        fastrnn_kernel *generate[2]
+        double (*sum_of_squares[2])(const void *, int64_t) noexcept nogil
         void (*tanh[2])(const void *, void *, int64_t) noexcept nogil
+        void (*exp[2])(const void *, void *, int64_t) noexcept nogil
 
     const fastrnn_kernels *fastrnn_built[]
     int fastrnn_runs_here(const fastrnn_kernels *)
@@ -77,8 +141,6 @@ cdef extern from *:
     """
     const char *FASTRNN_COMPILER
 
-
-ctypedef int (*rnn_call)(const fastrnn_rnn *) noexcept nogil
 
 # ------------------------------------------------------------------------------------------- the calls
 
@@ -116,10 +178,12 @@ cdef int interrupted(void *caught) noexcept with gil:
 cdef double keep_gil_below = 2e5
 
 
-cdef int call(rnn_call kernel, fastrnn_rnn *a) except -1:
+cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads) except -1:
+    """Run a kernel on its struct, which begins with a fastrnn_call."""
     cdef int status
     cdef list caught
-    if 2.0 * a.T * a.B * a.H * (a.D + a.H) < keep_gil_below:
+    a.threads = threads
+    if flops < keep_gil_below:
         status = kernel(a)
     else:
         caught = []
@@ -133,12 +197,18 @@ cdef int call(rnn_call kernel, fastrnn_rnn *a) except -1:
             raise caught[0]
     if status == FASTRNN_NO_MEMORY:
         raise MemoryError("no memory for the scratch of this call")
+    if status == FASTRNN_NOT_A_NUMBER:
+        raise ValueError("the network's output is not finite: there is nothing to choose from")
     return 0
+
+
+cdef inline double rnn_flops(const fastrnn_rnn *a) noexcept:
+    return 2.0 * a.T * a.B * a.H * (a.D + a.H)
 
 
 cdef inline void fill(
     fastrnn_rnn *a, cnp.ndarray x, object h_0, cnp.ndarray w_ih, cnp.ndarray w_hh,
-    object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse, int threads,
+    object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse,
 ) noexcept:
     """What forward and backward have in common; everything else is absent."""
     memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
@@ -148,7 +218,6 @@ cdef inline void fill(
     a.H = cnp.PyArray_DIM(w_hh, 0)
     a.nonlinearity = nonlinearity
     a.reverse = reverse
-    a.threads = threads
     a.x = sequence(x)
     a.h_0 = data(h_0)
     a.w_ih = data(w_ih)
@@ -160,6 +229,11 @@ cdef inline void fill(
 
 cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+
+
+cdef inline int64_t row_step(cnp.ndarray rows) noexcept:
+    """The stride of the first of two axes, in elements."""
+    return cnp.PyArray_STRIDE(rows, 0) // cnp.PyArray_ITEMSIZE(rows)
 
 
 cpdef cnp.ndarray empty_sequence(
@@ -190,11 +264,11 @@ def rnn_forward(
         else:
             memcpy(data(h_n), data(h_0), cnp.PyArray_NBYTES(h_n))
         return output, h_n
-    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse, threads)
+    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
     a.h_n = data(h_n)
-    call(fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a)
+    call(fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a.call, rnn_flops(&a), threads)
     return output, h_n
 
 
@@ -204,7 +278,7 @@ def rnn_backward(
     d_x, d_h_0, d_w_ih, d_w_hh, d_b, int nonlinearity, bint reverse, int threads,
 ):
     cdef fastrnn_rnn a
-    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse, threads)
+    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
     a.d_x = sequence(d_x)
@@ -212,7 +286,111 @@ def rnn_backward(
     a.d_w_ih = data(d_w_ih)
     a.d_w_hh = data(d_w_hh)
     a.d_b = data(d_b)
-    call(fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a)
+    call(fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a.call, rnn_flops(&a), threads)
+
+
+def linear_forward(
+    cnp.ndarray x not None, cnp.ndarray weight not None, bias, cnp.ndarray output not None, int threads,
+):
+    cdef fastrnn_linear a
+    memset(&a, 0, sizeof(a))
+    a.N, a.D, a.O = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(weight, 0)
+    a.x = data(x)
+    a.step_x = row_step(x)
+    a.weight = data(weight)
+    a.bias = data(bias)
+    a.output = data(output)
+    cdef double flops = 2.0 * a.N * a.D * a.O
+    call(fastrnn_kernels_in_use().linear_forward[is_double(x)], &a.call, flops, threads)
+
+
+def linear_backward(
+    cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray d_output not None,
+    d_x, d_weight, d_bias, int threads,
+):
+    cdef fastrnn_linear a
+    memset(&a, 0, sizeof(a))
+    a.N, a.D, a.O = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(weight, 0)
+    a.x = data(x)
+    a.step_x = row_step(x)
+    a.weight = data(weight)
+    a.d_output = data(d_output)
+    a.step_d = row_step(d_output)
+    a.d_x = data(d_x)
+    a.d_weight = data(d_weight)
+    a.d_bias = data(d_bias)
+    cdef double flops = 4.0 * a.N * a.D * a.O
+    call(fastrnn_kernels_in_use().linear_backward[is_double(x)], &a.call, flops, threads)
+
+
+def embedding_backward(
+    cnp.ndarray indices not None, cnp.ndarray d_output not None, cnp.ndarray d_weight not None,
+    int threads,
+):
+    cdef fastrnn_embedding a
+    memset(&a, 0, sizeof(a))
+    a.N, a.D, a.V = cnp.PyArray_SIZE(indices), cnp.PyArray_DIM(d_weight, 1), cnp.PyArray_DIM(d_weight, 0)
+    a.indices = <const int64_t *>data(indices)
+    a.d_output = data(d_output)
+    a.step_d = row_step(d_output)
+    a.d_weight = data(d_weight)
+    cdef double flops = 20.0 * (a.N + a.V) * a.D
+    call(fastrnn_kernels_in_use().embedding_backward[is_double(d_weight)], &a.call, flops, threads)
+
+
+def cross_entropy(
+    cnp.ndarray logits not None, cnp.ndarray target not None, counts, double scale,
+    cnp.ndarray d_logits not None, cnp.ndarray losses not None, int threads,
+):
+    cdef fastrnn_cross_entropy a
+    memset(&a, 0, sizeof(a))
+    a.N, a.C = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    a.logits = data(logits)
+    a.step = row_step(logits)
+    a.target = <const int64_t *>data(target)
+    a.counts = <const uint8_t *>data(counts)
+    a.scale = scale
+    a.d_logits = data(d_logits)
+    a.losses = <double *>data(losses)
+    cdef double flops = 40.0 * a.N * a.C
+    call(fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, flops, threads)
+    cdef double total = 0
+    cdef int64_t n
+    for n in range(a.N):
+        total += a.losses[n]
+    return total
+
+
+def generate(
+    cnp.ndarray embedding not None, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih, b_hh,
+    cnp.ndarray w_out not None, b_out, cnp.ndarray h not None, cnp.ndarray prompt not None, uniform,
+    double temperature, cnp.ndarray indices not None, int nonlinearity,
+):
+    cdef fastrnn_generate a
+    memset(&a, 0, sizeof(a))
+    a.V, a.D = cnp.PyArray_DIM(embedding, 0), cnp.PyArray_DIM(embedding, 1)
+    a.H = cnp.PyArray_DIM(w_hh, 0)
+    a.nonlinearity = nonlinearity
+    a.embedding = data(embedding)
+    a.w_ih = data(w_ih)
+    a.w_hh = data(w_hh)
+    a.b_ih = data(b_ih)
+    a.b_hh = data(b_hh)
+    a.w_out = data(w_out)
+    a.b_out = data(b_out)
+    a.h = data(h)
+    a.prompt = <const int64_t *>data(prompt)
+    a.fed, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
+    a.uniform = <const double *>data(uniform)
+    a.temperature = temperature
+    a.indices = <int64_t *>data(indices)
+    cdef double flops = 2.0 * (a.fed + a.length) * a.H * (a.D + a.H + a.V)
+    call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, flops, 1)
+
+
+def sum_of_squares(cnp.ndarray x not None):
+    cdef int64_t size = cnp.PyArray_SIZE(x)
+    return fastrnn_kernels_in_use().sum_of_squares[is_double(x)](data(x), size)
 
 
 # ------------------------------------------------------------------------------------------- the checks
@@ -313,6 +491,10 @@ def build_info():
 
 def tanh(cnp.ndarray x not None, cnp.ndarray out not None):
     fastrnn_kernels_in_use().tanh[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
+
+
+def exp(cnp.ndarray x not None, cnp.ndarray out not None):
+    fastrnn_kernels_in_use().exp[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
 
 
 def swap_team_policy(double per_member, double to_wake):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_CODES = {"tanh": 0, "relu": 1}  # enum fastrnn_nonlinearity
+NONLINEARITY_CODES = {"tanh": 0, "relu": 1}  # enum fastrnn_nonlinearity
 
 
 def rnn_forward(
@@ -138,7 +138,7 @@ def _rnn_forward(
         or restart is not None
         or _core.rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh) != 3
         or type(nonlinearity) is not str
-        or nonlinearity not in _CODES
+        or nonlinearity not in NONLINEARITY_CODES
     ):  # any but the most common form, which rnn_arguments would take 0.15 us to leave as it is
         x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched = _checks.rnn_arguments(
             x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart
@@ -150,7 +150,7 @@ def _rnn_forward(
 
     output, h_n = _core.rnn_forward(
         x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart,
-        _CODES[nonlinearity], reverse, batch_major, current_threads.get(),
+        NONLINEARITY_CODES[nonlinearity], reverse, batch_major, current_threads.get(),
     )  # fmt: skip
     tape = None
     if record:
@@ -258,7 +258,7 @@ def _rnn_backward(
         _core.rnn_backward(
             x, tape.h_0, w_ih, w_hh, output, tape.lengths, tape.restart, d_output, d_h_n,
             d_x, d_h_0, d_w_ih, d_w_hh, d_b_hh if d_b_ih is None else d_b_ih,
-            _CODES[tape.nonlinearity], tape.reverse, current_threads.get(),
+            NONLINEARITY_CODES[tape.nonlinearity], tape.reverse, current_threads.get(),
         )  # fmt: skip
     else:  # no step was made: sums of nothing, and the state went through
         for gradient in (d_x, d_w_ih, d_w_hh, d_b_ih, d_b_hh):

@@ -1,7 +1,8 @@
-"""tanh of every instruction set: at most 2 ULP from the truth, exact where it can be, odd.
+"""tanh and exp of every instruction set: at most 2 ULP from the truth, exact where they can be.
 
 An ULP is the distance of floating-point numbers just below the true |value|, so it is never more
-than the distance just above it. The claim is for normal inputs; subnormal ones count as zero.
+than the distance just above it. The claim is for normal inputs; subnormal ones count as zero. exp
+is 0 where the result would be subnormal.
 """
 
 import functools
@@ -27,12 +28,21 @@ def name_of(value: Any) -> str:
 
 
 each = pytest.mark.parametrize(("dtype", "isa"), list(itertools.product(DTYPES, ISAS)), ids=name_of)
+each_function = pytest.mark.parametrize("function", ["tanh", "exp"])
+
+
+def apply(function: str, x: Array) -> Array:
+    out = np.full_like(x, 7.0)
+    getattr(_core, function)(np.ascontiguousarray(x), out)
+    return out
 
 
 def tanh(x: Array) -> Array:
-    out = np.full_like(x, 7.0)
-    _core.tanh(np.ascontiguousarray(x), out)
-    return out
+    return apply("tanh", x)
+
+
+def exp(x: Array) -> Array:
+    return apply("exp", x)
 
 
 def as_integers(x: Array) -> Array:
@@ -47,8 +57,8 @@ def neighbours(points: list[float], count: int, dtype: Any) -> Array:
     return x[np.isfinite(x) & (x >= np.finfo(dtype).smallest_normal)]
 
 
-# Where approximations change: the range where tanh x = x, the usual limits of a polynomial, powers
-# of two (binades of the result), the argument from which the result is 1, the largest number.
+# Where approximations of tanh change: the range where tanh x = x, the usual limits of a polynomial,
+# powers of two (binades of the result), the argument from which it is 1, the largest number.
 NOTABLE = [
     *(2.0**k for k in range(-30, 5)),
     *(np.arctanh(1 - 2.0**k) for k in (-2, -3, -4, -6, -8, -12, -16, -20, -24, -25)),
@@ -58,83 +68,184 @@ NOTABLE = [
 ]
 
 
+# Those of exp: powers of two, and multiples of ln(2)/2, which are binades of the result and where
+# the reduced argument is largest; all far apart enough to be told from each other in float32.
+NOTABLE_EXP = [*(2.0**k for k in range(-30, 9)), *(np.log(2) * k / 2 for k in range(1, 256, 2))]
+
+
+def exp_range(dtype: Any) -> tuple[Any, Any]:
+    """The least and the largest x whose exp is a normal number."""
+    info = np.finfo(dtype)
+    with mpmath.workdps(40):
+        least, most = mpmath.log(float(info.smallest_normal)), mpmath.log(float(info.max))
+        low, high = dtype(float(least)), dtype(float(most))
+        # Beyond the largest number by less than half an ULP is still that number; no x is there.
+        low = low if mpmath.mpf(float(low)) >= least else np.nextafter(low, dtype(0))
+        high = high if mpmath.mpf(float(high)) <= most else np.nextafter(high, dtype(0))
+    return low, high
+
+
+def within_exp_range(x: Array) -> Array:
+    """The numbers with both signs, those whose exp is a normal number."""
+    low, high = exp_range(x.dtype.type)
+    x = np.concatenate([x, -x])
+    return x[(x >= low) & (x <= high)]
+
+
 @functools.cache
-def sample32() -> tuple[Array, Array, Array]:
-    """float32: inputs, tanh in float64 (its own error is below 1e-8 of an ULP here), the ULP."""
-    low, high = as_integers(np.array([2.0**-126, np.inf], np.float32))
-    everywhere = np.arange(low, high, 1009, np.int32).view(np.float32)
-    low, high = as_integers(np.array([2.0**-13, 16.0], np.float32))
-    where_it_bends = np.arange(low, high, 97, np.int32).view(np.float32)
-    largest = np.finfo(np.float32).max
-    ends = [float(np.finfo(np.float32).smallest_normal), float(largest)]
-    x = np.concatenate([everywhere, where_it_bends, neighbours(NOTABLE + ends, 60, np.float32)])
-    # |tanh x| < |x|: the result of the smallest normal number is no longer normal, and whether it
-    # is flushed depends on whether the processor looks before or after rounding.
-    x = x[x > np.finfo(np.float32).smallest_normal]
-    exact = np.tanh(x.astype(np.float64))
+def sample32(function: str) -> tuple[Array, Array, Array]:
+    """float32: inputs, results in float64 (their own error is below 1e-8 of an ULP), the ULP."""
+
+    def stepped(first: float, last: float, step: int) -> Array:
+        low, high = as_integers(np.array([first, last], np.float32))
+        return np.arange(low, high, step, np.int32).view(np.float32)
+
+    if function == "tanh":
+        everywhere, where_it_bends = stepped(2.0**-126, np.inf, 1009), stepped(2.0**-13, 16.0, 97)
+        largest = np.finfo(np.float32).max
+        ends = [float(np.finfo(np.float32).smallest_normal), float(largest)]
+        x = np.concatenate([everywhere, where_it_bends, neighbours(NOTABLE + ends, 60, np.float32)])
+        # |tanh x| < |x|: the result of the smallest normal number is no longer normal, and whether
+        # it is flushed depends on whether the processor looks before or after rounding.
+        x = x[x > np.finfo(np.float32).smallest_normal]
+        exact = np.tanh(x.astype(np.float64))
+    else:
+        # Below 2^-26 the result is 1, and nothing is to be seen but that it is.
+        everywhere, where_it_bends = stepped(2.0**-126, 89.0, 20011), stepped(2.0**-26, 89.0, 503)
+        ends = [abs(float(end)) for end in exp_range(np.float32)]
+        near = neighbours(NOTABLE_EXP + ends, 20, np.float32)
+        x = within_exp_range(np.concatenate([everywhere, where_it_bends, near]))
+        exact = np.exp(x.astype(np.float64))
     nearest = exact.astype(np.float32)
-    # |tanh| < 1 though float64 rounds it to 1, so the ULP is that of the numbers below.
-    over = (nearest > exact) | (nearest == 1.0)
+    # What is less than 1 though float64 rounds it to 1 has the ULP of the numbers below.
+    less = (nearest == 1.0) & ((function == "tanh") | (x < 0))
+    over = (nearest > exact) | less
     below = np.where(over, np.nextafter(nearest, np.float32(0)), nearest)
     return x, exact, np.spacing(below).astype(np.float64)
 
 
 @functools.cache
-def sample64() -> tuple[Array, list[Any], Array]:
-    """float64: inputs, tanh to 40 digits, the ULP."""
+def sample64(function: str) -> tuple[Array, list[Any], Array]:
+    """float64: inputs, results to 40 digits, the ULP."""
     rng = np.random.default_rng(5)
-    x = np.concatenate(
-        [
-            np.exp(rng.uniform(np.log(1e-307), np.log(1e300), 500)),
-            np.exp(rng.uniform(np.log(1e-9), np.log(1e-2), 1000)),
-            np.exp(rng.uniform(np.log(1e-2), np.log(20.0), 6000)),
-            rng.uniform(0.0, 20.0, 3000),
-            neighbours(NOTABLE, 3, np.float64),
-        ]
-    )
+    if function == "tanh":
+        x = np.concatenate(
+            [
+                np.exp(rng.uniform(np.log(1e-307), np.log(1e300), 500)),
+                np.exp(rng.uniform(np.log(1e-9), np.log(1e-2), 1000)),
+                np.exp(rng.uniform(np.log(1e-2), np.log(20.0), 6000)),
+                rng.uniform(0.0, 20.0, 3000),
+                neighbours(NOTABLE, 3, np.float64),
+            ]
+        )
+    else:
+        low, high = exp_range(np.float64)
+        ends = [-float(low), float(high)]
+        halves = np.log(2) / 2 * rng.integers(1, 2045, 2000)
+        x = within_exp_range(
+            np.concatenate(
+                [
+                    np.exp(rng.uniform(np.log(1e-18), np.log(0.4), 1500)),
+                    rng.uniform(0.0, high, 1500),
+                    halves * (1.0 + np.exp(rng.uniform(np.log(1e-16), np.log(1e-2), 2000))),
+                    neighbours(NOTABLE_EXP + ends, 2, np.float64),
+                ]
+            )
+        )
     with mpmath.workdps(40):
-        exact = [mpmath.tanh(mpmath.mpf(float(v))) for v in x]
+        exact = [getattr(mpmath, function)(mpmath.mpf(float(v))) for v in x]
         # mpmath's value is mantissa * 2^exponent with a mantissa of `bits` bits.
         binade = np.array([int(v.exp) + int(v.bc) - 1 for v in exact])
-    return x, exact, np.ldexp(1.0, np.minimum(binade, -1) - 52)
+    if function == "tanh":  # |tanh| < 1 though 40 digits round it to 1
+        binade = np.minimum(binade, -1)
+    return x, exact, np.ldexp(1.0, binade - 52)
 
 
+def sample(function: str, dtype: Any) -> Array:
+    return (sample32 if dtype is np.float32 else sample64)(function)[0]
+
+
+@each_function
 @pytest.mark.parametrize("isa", ISAS)
-def test_float32_within_two_ulp(isa: str) -> None:
+def test_float32_within_two_ulp(function: str, isa: str) -> None:
     fastrnn.set_isa(isa)
-    x, exact, ulp = sample32()
-    error = np.abs(tanh(x).astype(np.float64) - exact) / ulp
+    x, exact, ulp = sample32(function)
+    error = np.abs(apply(function, x).astype(np.float64) - exact) / ulp
     worst = int(error.argmax())
-    record_ulp("tanh", np.float32, float(error[worst]), float(x[worst]))
+    record_ulp(function, np.float32, float(error[worst]), float(x[worst]))
     assert error[worst] <= LIMIT, f"{error[worst]:.3f} ULP at {x[worst]!r}"
 
 
+@each_function
 @pytest.mark.parametrize("isa", ISAS)
-def test_float64_within_two_ulp(isa: str) -> None:
+def test_float64_within_two_ulp(function: str, isa: str) -> None:
     fastrnn.set_isa(isa)
-    x, exact, ulp = sample64()
+    x, exact, ulp = sample64(function)
     with mpmath.workdps(40):
         error = np.array(
             [
                 float(abs(mpmath.mpf(float(got)) - true) / mpmath.mpf(float(unit)))
-                for got, true, unit in zip(tanh(x), exact, ulp, strict=True)
+                for got, true, unit in zip(apply(function, x), exact, ulp, strict=True)
             ]
         )
     worst = int(error.argmax())
-    record_ulp("tanh", np.float64, float(error[worst]), float(x[worst]))
+    record_ulp(function, np.float64, float(error[worst]), float(x[worst]))
     assert error[worst] <= LIMIT, f"{error[worst]:.3f} ULP at {x[worst]!r}"
 
 
+def exact_values(function: str, dtype: Any) -> dict[float, float]:
+    """Inputs and their results, without the zeros: 0.0 and -0.0 are one key."""
+    info = np.finfo(dtype)
+    largest, subnormal = float(info.max), 0.3 * float(info.smallest_normal)
+    if function == "tanh":
+        return {np.inf: 1.0, -np.inf: -1.0, 100.0: 1.0, -100.0: -1.0, largest: 1.0}
+    low, high = exp_range(dtype)
+    below, above = (
+        float(np.nextafter(end, dtype(far))) for end, far in ((low, -np.inf), (high, np.inf))
+    )
+    near = float(info.eps) / 8
+    return {
+        **{np.inf: np.inf, above: np.inf, largest: np.inf},
+        **{-np.inf: 0.0, below: 0.0, 1.01 * below: 0.0, -largest: 0.0},
+        **{near: 1.0, -near: 1.0, subnormal: 1.0, -subnormal: 1.0},
+    }
+
+
+@each_function
 @each
-def test_exact_values(dtype: Any, isa: str) -> None:
+def test_exact_values(function: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
-    x = np.array([0.0, -0.0, np.inf, -np.inf, 100.0, -100.0, np.finfo(dtype).max], dtype)
-    want = np.array([0.0, -0.0, 1.0, -1.0, 1.0, -1.0, 1.0], dtype)
-    assert tanh(x).tobytes() == want.tobytes()
+    values = exact_values(function, dtype)
+    x = np.array([0.0, -0.0, *values], dtype)
+    zeros = [1.0, 1.0] if function == "exp" else [0.0, -0.0]
+    want = np.array([*zeros, *values.values()], dtype)
+    got = apply(function, x)
+    assert got.tobytes() == want.tobytes(), x[as_integers(got) != as_integers(want)]
     # A NaN of either sign and any payload is a NaN still.
     nan = np.array([np.nan, -np.nan], dtype)
     payload = as_integers(nan) | 12345
-    assert np.isnan(tanh(np.concatenate([nan, payload.view(dtype)]))).all()
+    assert np.isnan(apply(function, np.concatenate([nan, payload.view(dtype)]))).all()
+
+
+@each
+def test_the_ends_of_the_range_of_exp(dtype: Any, isa: str) -> None:
+    # Up to each end normal numbers, from there on 0 and infinity: nothing subnormal, no NaN.
+    fastrnn.set_isa(isa)
+    low, high = exp_range(dtype)
+    info = np.finfo(dtype)
+    around = np.arange(-300, 301)
+    integer = as_integers(np.zeros(1, dtype)).dtype
+    for end, beyond in ((low, 0.0), (high, np.inf)):
+        x = (as_integers(np.array([end])) + around).astype(integer).view(dtype)
+        y = exp(x)
+        inside = (x >= low) & (x <= high)
+        assert 300 <= inside.sum() <= 301
+        assert (y[~inside] == beyond).all()
+        assert (y[inside] >= info.smallest_normal).all()
+        assert (y[inside] <= info.max).all()
+    far = np.geomspace(1000.0, float(info.max) / 2, 500).astype(dtype)
+    assert (exp(far) == np.inf).all()
+    assert not exp(-far).any()
 
 
 @each
@@ -155,7 +266,7 @@ def test_small_values(dtype: Any, isa: str) -> None:
 @each
 def test_odd_and_never_beyond_one(dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
-    x = sample32()[0] if dtype is np.float32 else sample64()[0]
+    x = sample("tanh", dtype)
     y = tanh(x)
     sign = np.iinfo(as_integers(y).dtype).min
     assert np.array_equal(as_integers(tanh(-x)), as_integers(y) ^ sign)
@@ -163,28 +274,30 @@ def test_odd_and_never_beyond_one(dtype: Any, isa: str) -> None:
     assert (y >= 0.0).all()
 
 
+@each_function
 @each
-def test_position_does_not_matter(dtype: Any, isa: str) -> None:
+def test_position_does_not_matter(function: str, dtype: Any, isa: str) -> None:
     # Tails run under a mask, at any address, and nothing is written behind the end.
     fastrnn.set_isa(isa)
     rng = np.random.default_rng(6)
     x = rng.normal(0.0, 2.0, 80).astype(dtype)
-    alone = np.concatenate([tanh(x[i : i + 1]) for i in range(len(x))])
+    alone = np.concatenate([apply(function, x[i : i + 1]) for i in range(len(x))])
     for start, n in itertools.product((0, 1, 3), range(70)):
         out = np.full(80, 7.0, dtype)
-        _core.tanh(x[start : start + n], out[5 : 5 + n])
+        getattr(_core, function)(x[start : start + n], out[5 : 5 + n])
         assert out[5 : 5 + n].tobytes() == alone[start : start + n].tobytes(), (start, n)
         assert (out[:5] == 7.0).all()
         assert (out[5 + n :] == 7.0).all()
 
 
+@each_function
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
-def test_instruction_sets_give_the_same_bits(dtype: Any) -> None:
-    x = sample32()[0] if dtype is np.float32 else sample64()[0]
+def test_instruction_sets_give_the_same_bits(function: str, dtype: Any) -> None:
+    x = sample(function, dtype)
     results = {}
     for isa in PROMISED:
         fastrnn.set_isa(isa)
-        results[isa] = tanh(x)
+        results[isa] = apply(function, x)
     for isa, result in results.items():
         differ = np.flatnonzero(as_integers(result) != as_integers(results[PROMISED[0]]))
         assert not len(differ), f"{isa} and {PROMISED[0]} differ at {x[differ[0]]!r}"

@@ -4,6 +4,21 @@ Same names, signatures, results and errors as the functions of `fastrnn`; slow, 
 be read beside the equations. ``with fastrnn.backend("reference"):`` runs the whole package on it.
 """
 
+from .embedding import embedding_backward, embedding_forward
+from .generation import generate
+from .linear import linear_backward, linear_forward
+from .losses import clip_grad_norm, mean_squared_error, softmax_cross_entropy
 from .rnn import rnn_backward, rnn_forward
 
-__all__ = ["rnn_backward", "rnn_forward"]
+__all__ = [
+    "clip_grad_norm",
+    "embedding_backward",
+    "embedding_forward",
+    "generate",
+    "linear_backward",
+    "linear_forward",
+    "mean_squared_error",
+    "rnn_backward",
+    "rnn_forward",
+    "softmax_cross_entropy",
+]

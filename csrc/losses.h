@@ -1,0 +1,137 @@
+/* Softmax with cross-entropy, and the sum of squares that clipping and the squared error need.
+ *
+ *   e_j = exp(x_j - max x),   S = sum of e_j
+ *   loss = log S + max x - x_t          t the target
+ *   d_j = scale e_j / S,   d_t = -scale (S - e_t) / S
+ *
+ * Sums are float64, in an order that no vector width enters: plain C, which the compiler vectorises. */
+
+enum { FN(chains) = 16 }; /* at least W: a padded row is whole vectors everywhere */
+
+/* e[j] = exp((x[j] - max) / temperature) for j < n, and 0 up to a multiple of `chains`; returns the sum: 16
+ * chains of every 16th element, then added one after the other. A NaN in x makes the sum NaN. */
+static double FN(exponentials)(const real *x, int64_t n, real temperature, real *e, real *max)
+{
+    const int64_t padded = FN(round_up)(n, FN(chains));
+    memcpy(e, x, (size_t)n * sizeof(real));
+    for (int64_t j = n; j < padded; j++)
+        e[j] = -INFINITY;
+    real most[FN(chains)];
+    for (int c = 0; c < FN(chains); c++)
+        most[c] = e[c];
+    for (int64_t j = FN(chains); j < padded; j += FN(chains))
+        for (int c = 0; c < FN(chains); c++)
+            most[c] = e[j + c] > most[c] ? e[j + c] : most[c];
+    *max = most[0];
+    for (int c = 1; c < FN(chains); c++)
+        *max = most[c] > *max ? most[c] : *max;
+    const vec top = vset1(*max), divisor = vset1(temperature);
+    for (int64_t j = 0; j < padded; j += W) {
+        const vec d = vsub(vload(e + j), top);
+        vstore(e + j, FN(exp)(temperature == 1 ? d : vdiv(d, divisor)));
+    }
+    double sum[FN(chains)] = {0};
+    for (int64_t j = 0; j < padded; j += FN(chains))
+        for (int c = 0; c < FN(chains); c++)
+            sum[c] += (double)e[j + c];
+    for (int c = 1; c < FN(chains); c++)
+        sum[0] += sum[c];
+    return sum[0];
+}
+
+/* log x for x >= 1, infinity or NaN. x = 2^k m, sqrt(1/2) < m <= sqrt(2), and with s = (m-1)/(m+1)
+ * log m = 2 atanh s = 2 (s + s^3/3 + s^5/5 + ...): s^2 <= 0.0295, so the term left out is below 2^-64. Our own,
+ * because the C library's has other bits on other processors. */
+static double FN(natural_log)(double x)
+{
+    if (!(x < INFINITY))
+        return x;
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    double k = (double)(int64_t)(bits >> 52) - 1023, m;
+    bits = (bits & (((uint64_t)1 << 52) - 1)) | (uint64_t)1023 << 52;
+    memcpy(&m, &bits, sizeof m);
+    if (m > 0x1.6a09e667f3bcdp0) {
+        m *= 0.5;
+        k += 1;
+    }
+    const double s = (m - 1) / (m + 1), z = s * s;
+    double p = 0;
+    for (int i = 23; i >= 3; i -= 2)
+        p = p * z + 1.0 / i;
+    /* k times the first 37 bits of ln 2 is exact. */
+    return k * 0x1.62e42fefap-1 + (2 * s + (2 * s * z * p + k * 0x1.cf79abc9e3b3ap-40));
+}
+
+struct FN(cross_entropy_job) {
+    const struct fastrnn_cross_entropy *a;
+    struct stop stop;
+    uintptr_t members; /* a row of scratch each */
+};
+
+static int64_t FN(class_stride)(int64_t C) { return FN(stride)(FN(round_up)(C, FN(chains))); }
+
+static void FN(cross_entropy_member)(const struct team *team, void *shared)
+{
+    struct FN(cross_entropy_job) *job = shared;
+    const struct fastrnn_cross_entropy *a = job->a;
+    real *const e = (real *)job->members + team->id * FN(class_stride)(a->C);
+    const int64_t end = a->N * (team->id + 1) / team->n;
+    for (int64_t n = a->N * team->id / team->n; n < end; n++) {
+        const real *x = (const real *)a->logits + n * a->step;
+        real *d = (real *)a->d_logits + n * a->C;
+        if (a->counts && !a->counts[n]) {
+            memset(d, 0, (size_t)a->C * sizeof(real));
+            a->losses[n] = 0;
+            continue;
+        }
+        const int64_t t = a->target[n];
+        real max;
+        const double sum = FN(exponentials)(x, a->C, 1, e, &max);
+        const vec factor = vset1((real)(a->scale / sum));
+        for (int64_t j = 0; j < a->C; j += W) {
+            const int left = a->C - j < W ? (int)(a->C - j) : W;
+            vstore_n(d + j, vmul(vload(e + j), factor), left);
+        }
+        d[t] = (real)(-(sum - (double)e[t]) / sum * a->scale);
+        a->losses[n] = FN(natural_log)(sum) + ((double)max - (double)x[t]);
+        if (n % 256 == 0) {
+            stop_poll(&job->stop, team);
+            if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+                return;
+        }
+    }
+}
+
+static uintptr_t FN(lay_out_cross_entropy)(void *shared, int members, uintptr_t at)
+{
+    struct FN(cross_entropy_job) *job = shared;
+    job->members = at;
+    return at + (size_t)members * (size_t)FN(class_stride)(job->a->C) * sizeof(real);
+}
+
+static int FN(cross_entropy)(const struct fastrnn_call *call)
+{
+    const struct fastrnn_cross_entropy *a = (const void *)call;
+    struct FN(cross_entropy_job) job = {.a = a, .stop = stop_for(&a->call)};
+    /* An exponential and its row's share of the rest cost about twenty multiply-adds of a product. */
+    const int members = team_size(a->call.threads, 40.0 * (double)a->N * (double)a->C, a->N);
+    return stop_status(&job.stop,
+                       team_job(members, FN(lay_out_cross_entropy), FN(cross_entropy_member), &job));
+}
+
+/* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */
+static double FN(sum_of_squares)(const void *array, int64_t n)
+{
+    const real *x = array;
+    double sum[FN(chains)] = {0};
+    int64_t i = 0;
+    for (; i + FN(chains) <= n; i += FN(chains))
+        for (int c = 0; c < FN(chains); c++)
+            sum[c] += (double)x[i + c] * (double)x[i + c];
+    for (int c = 0; i < n; c++, i++)
+        sum[c] += (double)x[i] * (double)x[i];
+    for (int c = 1; c < FN(chains); c++)
+        sum[0] += sum[c];
+    return sum[0];
+}

@@ -1,0 +1,240 @@
+"""The embedding: `embedding_forward`, `embedding_backward` and the layer `Embedding`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _checks, _core, reference
+from .config import current_backend, current_threads
+from .reference.embedding import (
+    EmbeddingGradients,
+    EmbeddingTape,
+    embedding_arguments,
+    embedding_backward_arguments,
+)
+from .weights import Weighted
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    Array = NDArray[Any]
+
+
+def embedding_forward(
+    indices: ArrayLike, weight: Array, *, record: bool = True
+) -> tuple[Array, EmbeddingTape | None]:
+    """Pick rows of a matrix.
+
+    Parameters
+    ----------
+    indices : integer array or sequence
+        Any shape, of any integer type; ``0 <= index < V``. Negative ones do not count from the
+        end.
+    weight : ndarray
+        (V, D); float32 or float64.
+    record : bool
+        Whether to return a tape for `embedding_backward`.
+
+    Returns
+    -------
+    output : ndarray
+        The indices' shape with D appended: a copy of the row of each.
+    tape : EmbeddingTape or None
+        For `embedding_backward`. It holds a copy of the indices.
+
+    Raises
+    ------
+    TypeError
+        If the indices are not integers, or weight is not an ndarray of float32 or float64.
+    ValueError
+        If an index is out of range, or a shape does not fit.
+
+    See Also
+    --------
+    fastrnn.reference.embedding_forward : the same function.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> output, tape = fastrnn.embedding_forward([2, 0], np.array([[0.0], [1.0], [2.0]]))
+    >>> output
+    array([[2.],
+           [0.]])
+    """
+    if current_backend.get() == "reference":
+        return reference.embedding_forward(indices, weight, record=record)
+    picked, weight = embedding_arguments(indices, weight)
+    record = _checks.flag("record", record)
+    tape = EmbeddingTape(picked, weight.shape, weight.dtype) if record else None
+    return weight.take(picked, axis=0), tape
+
+
+def embedding_backward(
+    tape: EmbeddingTape, d_output: Array, *, wrt: Collection[str] | None = None
+) -> EmbeddingGradients:
+    """Gradient of an embedding: the sum, for every row of weight, over where it was picked.
+
+    Parameters
+    ----------
+    tape : EmbeddingTape
+        From `embedding_forward`, of either backend. It is not changed.
+    d_output : ndarray
+        The loss's gradient with respect to output, of output's shape and dtype.
+    wrt : collection of str, optional
+        ("weight",) or (). None: all.
+
+    Returns
+    -------
+    EmbeddingGradients
+        A named tuple (weight,): (V, D), zero where no index picked a row. Each element is summed
+        in the order of the indices, whatever the number of threads.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the tape is not one of `embedding_forward`, or an argument does not fit.
+    MemoryError
+        If there is no memory for the result.
+
+    See Also
+    --------
+    fastrnn.reference.embedding_backward : the same in plain NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> output, tape = fastrnn.embedding_forward([1, 1], np.array([[0.0], [1.0]]))
+    >>> fastrnn.embedding_backward(tape, np.array([[3.0], [4.0]])).weight
+    array([[0.],
+           [7.]])
+    """
+    return _embedding_backward(tape, d_output, wrt, None)
+
+
+def _embedding_backward(
+    tape: Any, d_output: Any, wrt: Any, into: Array | None
+) -> EmbeddingGradients:
+    """embedding_backward; the gradient is written to `into` where that is given."""
+    if current_backend.get() == "reference":
+        grads = reference.embedding_backward(tape, d_output, wrt=wrt)
+        if into is not None:
+            into[...] = grads.weight
+            grads = EmbeddingGradients(into)
+        return grads
+    d, wanted = embedding_backward_arguments(tape, d_output, wrt)
+    if not wanted:
+        return EmbeddingGradients(None)
+    d_weight = np.empty(tape.shape, tape.dtype) if into is None else into
+    if d_weight.size:
+        _core.embedding_backward(tape.indices, d, d_weight, current_threads.get())
+    return EmbeddingGradients(d_weight)
+
+
+class EmbeddingLayerGradients(NamedTuple):
+    """What Embedding.backward returns: `weights` maps the name to a view into `flat_weights`."""
+
+    weights: dict[str, Array]
+    flat_weights: Array | None
+
+
+class Embedding(Weighted):
+    """A table of vectors, one for each index.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim : int
+        V, how many vectors, and D, their length.
+    dtype : {"float32", "float64"}
+        Of the vectors.
+    rng : optional
+        Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+
+    Notes
+    -----
+    The weight, "weight" (V, D), is drawn from the standard normal distribution, as in PyTorch.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> embedding = fastrnn.Embedding(10, 3, rng=0)
+    >>> output, tape = embedding.forward(np.array([[1, 2], [3, 1]]))
+    >>> output.shape
+    (2, 2, 3)
+    >>> grads = embedding.backward(tape, np.ones_like(output))
+    >>> embedding.flat_weights[...] -= 0.1 * grads.flat_weights
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Any = None,
+    ) -> None:
+        self._configure(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self._allocate(_checks.float_dtype("dtype", dtype))
+        # Drawn in float64 and rounded, so that one seed means one network in both types.
+        view = self._weights["weight"]
+        view[...] = np.random.default_rng(rng).standard_normal(view.shape)
+
+    def _configure(self, *, num_embeddings: int, embedding_dim: int) -> None:
+        self.num_embeddings = _checks.size("num_embeddings", num_embeddings)
+        self.embedding_dim = _checks.size("embedding_dim", embedding_dim)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.num_embeddings, self.embedding_dim)}
+
+    def __call__(self, indices: ArrayLike) -> Array:
+        """Return the vectors of the indices, with a new last axis."""
+        return embedding_forward(indices, self._weights["weight"], record=False)[0]
+
+    def forward(self, indices: ArrayLike) -> tuple[Array, EmbeddingTape]:
+        """Return the vectors of the indices, and a tape for `backward`."""
+        output, tape = embedding_forward(indices, self._weights["weight"])
+        assert tape is not None
+        return output, tape
+
+    def backward(
+        self, tape: EmbeddingTape, d_output: Array, *, wrt: Collection[str] | None = None
+    ) -> EmbeddingLayerGradients:
+        """Gradient of the weight.
+
+        Parameters
+        ----------
+        tape : EmbeddingTape
+            From this layer's `forward`. It is not changed.
+        d_output : ndarray
+            The loss's gradient with respect to output, of its shape and dtype.
+        wrt : collection of str, optional
+            ("weights",), ("weight",) or (). None: all.
+
+        Returns
+        -------
+        EmbeddingLayerGradients
+            ``.weights`` (a dict) and ``.flat_weights``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tape is another layer's, or an argument does not fit.
+        """
+        _checks.tape(tape, EmbeddingTape, "Embedding.forward")
+        shape = (self.num_embeddings, self.embedding_dim)
+        if tape.shape != shape or tape.dtype != self.dtype:
+            raise ValueError(
+                f"tape is of another layer: its weight is {tape.dtype} {tape.shape}, "
+                f"this layer's is {self.dtype} {shape}"
+            )
+        wanted = _checks.names("wrt", wrt, ("weights", "weight"))
+        flat, views = self._weight_gradients(wanted)
+        _embedding_backward(tape, d_output, tuple(views), views.get("weight"))
+        return EmbeddingLayerGradients(views, flat)

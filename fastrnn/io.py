@@ -1,0 +1,483 @@
+"""Files of layers, arrays and optimisers' states, in the safetensors format.
+
+A file is the length of the header (8 bytes, little-endian), the header in JSON, and the tensors'
+bytes. What the format has no place for (which tensors make an object, and all that is no tensor)
+is one more string in its metadata. Nothing in a file is ever executed, and `load` believes none of
+it: every size is checked against the file's own before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import reprlib
+import secrets
+import stat
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import BufferedReader
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
+
+from . import _checks
+from .embedding import Embedding
+from .layers import RNN
+from .linear import Linear
+from .weights import Weighted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_LAYERS: dict[str, type[Weighted]] = {cls.__name__: cls for cls in (RNN, Linear, Embedding)}
+
+_OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("f8"), "F32": np.dtype("f4"), "F16": np.dtype("f2"), "BOOL": np.dtype("?"),
+    "I64": np.dtype("i8"), "I32": np.dtype("i4"), "I16": np.dtype("i2"), "I8": np.dtype("i1"),
+    "U64": np.dtype("u8"), "U32": np.dtype("u4"), "U16": np.dtype("u2"), "U8": np.dtype("u1"),
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MOST_HEADER = 100_000_000  # bytes: the format's own limit
+_MOST_AXES = 64  # NumPy's
+_DEEPEST = 100  # lists and dicts inside each other: far from the limits of parsers
+
+_shortened = reprlib.Repr()  # for errors: a name in a bad file may be as long as the file
+_shortened.maxstring = 80
+_repr = _shortened.repr
+
+
+class Loaded(dict[str, Any]):
+    """What `load` returns: a dict of the objects, with the file's ``metadata`` as an attribute."""
+
+    def __init__(self, objects: Mapping[str, Any], metadata: dict[str, str]) -> None:
+        super().__init__(objects)
+        self.metadata = metadata
+
+
+# ------------------------------------------------------------------------------ save
+
+
+def save(
+    path: str | os.PathLike[str],
+    objects: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write layers, arrays and optimisers' states to one safetensors file, all of it or nothing.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. An existing one is replaced in a single step once the new one is complete: until
+        then, and after any failure, it is as it was. Permissions are kept and a symbolic link is
+        written through; another hard link keeps the old content.
+    objects : mapping
+        Names, without dots, to objects: layers; arrays; mappings of strings to arrays and JSON
+        values (None, bool, int, finite float, str, lists and dicts of these); and whatever has a
+        `state_dict` method that returns such a mapping, as optimisers have.
+    metadata : mapping, optional
+        Strings to strings, which every reader of the format sees. The key "fastrnn" is taken.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something cannot be saved: the error names it, and nothing has been written.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    The same objects give the same bytes. In the file, a layer's weights are ``<object>.<weight>``,
+    a mapping's arrays ``<object>.<key>``, and an array is ``<object>``.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, fastrnn
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> run = {"step": 12, "losses": np.array([0.5, 0.25])}
+    >>> fastrnn.save(path, {"rnn": fastrnn.RNN(3, 4, rng=0), "run": run}, {"author": "me"})
+    >>> loaded = fastrnn.load(path)
+    >>> loaded["rnn"], loaded["run"]["step"], loaded.metadata
+    (RNN(3, 4), 12, {'author': 'me'})
+    """
+    path = _path_text(path)
+    metadata = {} if metadata is None else metadata
+    for what, value in (("objects", objects), ("metadata", metadata)):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{what} is a {type(value).__name__}, expected a mapping of names")
+    tensors: dict[str, Array] = {}
+    described = {name: _describe(name, value, tensors) for name, value in objects.items()}
+    texts = {_OWN: json.dumps({"version": _VERSION, "objects": described}, separators=(",", ":"))}
+    for key, text in metadata.items():
+        if _text("a key of metadata", key) == _OWN:
+            raise ValueError(f"metadata[{_OWN!r}] is reserved: take another key")
+        texts[key] = _text(f"metadata[{_repr(key)}]", text)
+
+    # The largest elements first, so that every tensor starts at a multiple of its element's size.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
+    header: dict[str, Any] = {"__metadata__": texts}
+    end = 0
+    for name, a in tensors.items():
+        begin, end = end, end + a.nbytes
+        dtype = _NAMES[a.dtype.newbyteorder("=")]
+        header[name] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [begin, end]}
+    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    if len(encoded) > _MOST_HEADER:
+        raise ValueError(f"names and values take {len(encoded)} bytes, more than {_MOST_HEADER}")
+    start = len(encoded).to_bytes(8, "little") + encoded
+    replace_file(path, chain((start,), map(_bytes_of, tensors.values())))
+
+
+def _path_text(path: Any) -> str:
+    if isinstance(text := os.fspath(path), str):
+        return text
+    raise TypeError(f"path is {path!r}, expected a str or an os.PathLike of one")
+
+
+def _text(what: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is {_repr(text)}, expected a str")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is {_repr(text)}, which UTF-8 has no bytes for") from None
+    return text
+
+
+def _object_name(name: Any) -> str:
+    # No dot: the object's name ends at the first one of a tensor's, so tensors cannot collide.
+    if _text("a name in objects", name) in ("", "__metadata__") or "." in name:
+        raise ValueError(f"a name in objects is {_repr(name)}: empty, reserved, or with a dot")
+    return f"objects[{_repr(name)}]"
+
+
+def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any]:
+    """What the metadata says of an object, whose arrays are added to `tensors`."""
+    what, kind = _object_name(name), type(value).__name__
+    if isinstance(value, ndarray):
+        tensors[name] = _array(name, value)
+        return {"kind": "array"}
+    if isinstance(value, Weighted):
+        if _LAYERS.get(kind) is not type(value):
+            raise TypeError(f"{what} is a {kind}, which load does not know: pass its state_dict()")
+        arguments = value._arguments()
+        _layer(what, kind, arguments, value.weights)  # attributes may have been overwritten
+        tensors.update((f"{name}.{weight}", a) for weight, a in value.weights.items())
+        return {"kind": kind, "arguments": arguments}
+    if not isinstance(value, Mapping) and hasattr(value, "state_dict"):
+        value = value.state_dict()
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} is a {kind}: no layer, ndarray, mapping, nor state_dict() of one")
+    items: dict[str, Any] = {}
+    for key, item in value.items():
+        if not _text(f"a key of {what}", key):
+            raise ValueError(f"a key of {what} is empty")
+        if isinstance(item, ndarray):
+            tensors[f"{name}.{key}"] = _array(f"{name}.{key}", item)
+            items[key] = "tensor"
+        else:
+            _check_json(f"{what}[{_repr(key)}]", item)
+            items[key] = {"json": item}
+    return {"kind": "dict", "items": items}
+
+
+def _array(name: str, value: Any) -> Array:
+    _checks.plain_array(_repr(name), value)
+    if value.dtype.newbyteorder("=") not in _NAMES:
+        known = ", ".join(map(str, _NAMES))
+        raise ValueError(f"tensor {_repr(name)} is {value.dtype}, expected one of {known}")
+    return np.asarray(value)
+
+
+def _check_json(what: str, value: Any, depth: int = 0) -> None:
+    """Raise unless json.loads gives back what json.dumps makes of the value."""
+    if depth > _DEEPEST:
+        raise ValueError(f"{what} is nested more than {_DEEPEST} deep, or holds itself")
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):  # json.dumps would make one of it
+                raise TypeError(f"{what} has the key {_repr(key)} inside, expected a str")
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_json(what, item, depth + 1)
+        return
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what}: {error}") from None
+
+
+def _bytes_of(a: Array) -> memoryview:
+    """The array's elements as the file has them."""
+    if a.dtype == bool:
+        a = a.view(np.uint8) != 0  # a view of integers as bool may hold any byte
+    a = a.astype(a.dtype.newbyteorder("<"), order="C", copy=False)
+    return a.reshape(-1).view(np.uint8).data
+
+
+def replace_file(path: str, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write a file of these bytes as `save` does: beside its place, moved there when complete."""
+    mode, old = 0o666, None
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        if os.path.basename(path) in ("", ".", ".."):
+            raise  # of no file, whatever realpath would make of it
+    if old is not None:
+        if stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(old.st_mode):
+            raise ValueError(f"{path}: not a regular file, which another could replace")
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))  # a read-only file is to stay
+        mode = stat.S_IMODE(old.st_mode)
+    target = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(target), f".fastrnn-{secrets.token_hex(16)}.tmp")
+    try:
+        with open(temporary, "xb", 0, opener=lambda p, flags: os.open(p, flags, mode)) as file:
+            if old is not None:
+                with suppress(OSError):  # only root may give files away
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
+                    os.fchmod(file.fileno(), mode)
+            for chunk in chunks:
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except FileExistsError:
+        raise  # somebody else's file: not ours to remove
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno and error.filename2 is None:
+            error.filename = path  # not the temporary file's name
+        raise
+    with suppress(OSError):  # so that a crash of the machine cannot take the new name back
+        folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+# ------------------------------------------------------------------------------ load
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
+    """Read a file that `save`, or another writer of the safetensors format, has written.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. It need not be trusted: its own size bounds the memory that loading takes.
+
+    Returns
+    -------
+    Loaded
+        A dict of the objects in the order in which they were saved, with the attribute
+        ``metadata``. Mappings and states are dicts, in which tuples have become lists. From
+        another writer's file, a dict of arrays. Arrays are writable and in native byte order.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, is none of this format, or has a type that NumPy lacks; the text
+        begins with the path.
+    OSError
+        If the file cannot be read.
+    """
+    path = _path_text(path)
+    try:
+        # Non-blocking, or opening a pipe would wait for its writer.
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+            tensors, metadata = _read(file)
+        return Loaded(_assembled(tensors, metadata), metadata)
+    except ValueError as error:
+        # One line, of moderate length, whatever the file made part of the text.
+        text = "".join(c if c.isprintable() else "?" for c in str(error)[:500])
+        raise ValueError(f"{path}: {text}") from None
+
+
+def _parse(what: str, text: bytes) -> dict[str, Any]:
+    """The JSON object that the text is."""
+
+    def finite(number: str) -> float:
+        if math.isfinite(value := float(number)):
+            return value
+        raise ValueError(f"{_repr(number)} is no finite number")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise ValueError(f"the key {_repr(key)} comes twice")
+            result[key] = value
+        return result
+
+    try:
+        value = json.loads(
+            text.decode(), object_pairs_hook=unique, parse_float=finite, parse_constant=finite
+        )
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{what} is not valid JSON: {error}") from None
+    if type(value) is not dict:
+        raise ValueError(f"{what} is {_repr(value)}, expected an object")
+    return value
+
+
+def _check_keys(what: str, given: Iterable[str], expected: Iterable[str]) -> None:
+    expected = set(expected)
+    for key in sorted(expected.symmetric_difference(given)):
+        fault = "lacks" if key in expected else "has an unexpected"
+        raise ValueError(f"{what} {fault} {_repr(key)}")
+
+
+def _fields(what: str, value: Any, /, **types: type) -> list[Any]:
+    """The values of an object with exactly these keys, each of its type."""
+    if type(value) is not dict:
+        raise ValueError(f"{what} is {_repr(value)}, expected an object")
+    _check_keys(what, value, types)
+    for name, kind in types.items():
+        if type(value[name]) is not kind:
+            raise ValueError(f"{what}: {_repr(name)} is {_repr(value[name])}, no {kind.__name__}")
+    return [value[name] for name in types]
+
+
+def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors, in the header's order, and the metadata."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    start = file.read(8)
+    if len(start) < 8:
+        raise ValueError(f"the file has {len(start)} bytes, expected at least 8")
+    length = int.from_bytes(start, "little")
+    size = status.st_size - 8 - length  # of the data
+    if length > _MOST_HEADER:
+        raise ValueError(f"the header has {length} bytes, expected at most {_MOST_HEADER}")
+    if size < 0 or len(encoded := file.read(length)) < length:
+        raise ValueError(f"the header has {length} bytes, but the file ends before")
+    if not encoded.startswith(b"{"):
+        raise ValueError(f"the header starts with {encoded[:1]!r}, expected '{{'")
+    header = _parse("the header", encoded)
+    metadata = header.pop("__metadata__", {})
+    keys = metadata if type(metadata) is dict else ()
+    _fields("__metadata__", metadata, **dict.fromkeys(keys, str))
+    for text in (*header, *metadata, *metadata.values()):
+        _text("a string in the header", text)
+
+    entries = sorted(_entry(name, entry, size) for name, entry in header.items())
+    position = 0
+    for begin, end, name, _, _ in entries:
+        if begin != position:
+            fault = "leaves a gap behind" if begin > position else "overlaps"
+            raise ValueError(f"tensor {_repr(name)} {fault} the one before: it begins at {begin}")
+        position = end
+    if position < size:
+        raise ValueError(f"the last {size - position} bytes of the file belong to no tensor")
+
+    tensors = {}
+    for _, _, name, dtype, shape in entries:
+        a = np.empty(shape, _DTYPES[dtype].newbyteorder("<"))
+        data = a.reshape(-1).view(np.uint8)
+        if file.readinto(data.data) < data.size:
+            raise ValueError(f"the file ends inside tensor {_repr(name)}")
+        if dtype == "BOOL" and (data > 1).any():
+            raise ValueError(f"tensor {_repr(name)} is BOOL, but has other bytes than 0 and 1")
+        tensors[name] = a.astype(_DTYPES[dtype], copy=False)
+    return {name: tensors[name] for name in header}, metadata
+
+
+def _entry(name: str, entry: Any, size: int) -> tuple[int, int, str, str, tuple[int, ...]]:
+    """Begin and end of a tensor in data of this size, name, type, and shape."""
+    what = f"tensor {_repr(name)}"
+    dtype, shape, offsets = _fields(what, entry, dtype=str, shape=list, data_offsets=list)
+    if dtype not in _DTYPES:
+        raise ValueError(f"{what} is {_repr(dtype)}, expected one of {', '.join(_DTYPES)}")
+    if len(shape) > _MOST_AXES or len(offsets) != 2:
+        raise ValueError(f"{what} has {len(shape)} axes, {len(offsets)} offsets")
+    for n in (*shape, *offsets):
+        if type(n) is not int or not 0 <= n <= sys.maxsize:
+            raise ValueError(f"{what} has {_repr(n)} in shape or data_offsets, expected a size")
+    begin, end = offsets
+    if not begin <= end <= size:
+        raise ValueError(f"{what}: data_offsets is {offsets}, out of {size} bytes of data")
+    itemsize = _DTYPES[dtype].itemsize
+    if math.prod(shape) * itemsize != end - begin:
+        raise ValueError(f"{what} has {end - begin} bytes, too many or few for {dtype} {shape}")
+    if math.prod(n or 1 for n in shape) * itemsize > sys.maxsize:  # even if another size is zero
+        raise ValueError(f"{what} has the shape {shape}, which NumPy cannot have")
+    return begin, end, name, dtype, tuple(shape)
+
+
+def _assembled(tensors: dict[str, Array], metadata: dict[str, str]) -> dict[str, Any]:
+    """The objects that our entry in the metadata, which is removed, makes of the tensors."""
+    if _OWN not in metadata:  # another writer's file
+        return tensors
+    what = f"__metadata__[{_OWN!r}]"
+    record = _parse(what, metadata.pop(_OWN).encode())
+    version = record.get("version")
+    if type(version) is not int or version != _VERSION:
+        newer = type(version) is int and version > _VERSION
+        cause = "a newer fastrnn wrote this file" if newer else f"expected {_VERSION}"
+        raise ValueError(f"the version of {what} is {_repr(version)}: {cause}")
+    _, described = _fields(what, record, version=int, objects=dict)
+
+    groups: dict[str, dict[str, Array]] = {name: {} for name in described}
+    for tensor, a in tensors.items():
+        name = tensor.partition(".")[0]
+        if name not in groups:
+            raise ValueError(f"tensor {_repr(tensor)} is of no object in {what}")
+        groups[name][tensor] = a
+    return {name: _restored(name, described[name], arrays) for name, arrays in groups.items()}
+
+
+def _restored(name: str, described: Any, arrays: dict[str, Array]) -> Any:
+    """An object from its description and all the tensors under its name."""
+    what = _object_name(name)
+    kind = described.get("kind") if type(described) is dict else None
+    if kind == "array":
+        _fields(what, described, kind=str)
+        _check_keys(f"{what} (array)", arrays, [name])
+        return arrays[name]
+    if kind == "dict":
+        _, items = _fields(what, described, kind=str, items=dict)
+        expected = [f"{name}.{key}" for key, item in items.items() if item == "tensor"]
+        _check_keys(f"{what} (dict)", arrays, expected)
+        values = {}
+        for key, item in items.items():
+            if item != "tensor" and not (type(item) is dict and set(item) == {"json"}):
+                raise ValueError(f"{what}: {_repr(key)} is {_repr(item)}, not what save writes")
+            values[key] = arrays[f"{name}.{key}"] if item == "tensor" else item["json"]
+        return values
+    if type(kind) is not str or kind not in _LAYERS:
+        known = ", ".join(("array", "dict", *_LAYERS))
+        raise ValueError(f"{what} is of the kind {_repr(kind)}, expected one of {known}")
+    _, arguments = _fields(what, described, kind=str, arguments=dict)
+    weights = {tensor[len(name) + 1 :]: a for tensor, a in arrays.items()}
+    return _layer(what, kind, arguments, weights)
+
+
+def _layer(
+    what: str, kind: str, arguments: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> Weighted:
+    """A layer with these arguments, exactly, and these weights."""
+    try:
+        layer = _LAYERS[kind]._restored(arguments, arrays)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{what} ({kind}): {error}") from None
+    for name, value in layer._arguments().items():
+        given = arguments[name]
+        if type(given) is not type(value) or given != value:  # "0.5" and 0 make floats
+            raise ValueError(f"{what} ({kind}): {name} is {_repr(given)}, expected {value!r}")
+    return layer

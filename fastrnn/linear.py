@@ -1,0 +1,281 @@
+"""The output layer: `linear_forward`, `linear_backward` and the layer `Linear`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _checks, _core, reference
+from .config import current_backend, current_threads
+from .reference.linear import (
+    LinearGradients,
+    LinearTape,
+    linear_arguments,
+    linear_backward_arguments,
+    linear_tape,
+)
+from .weights import Weighted, same_weight
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    Array = NDArray[Any]
+
+
+def linear_forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    record: bool = True,
+    check: bool = False,
+) -> tuple[Array, LinearTape | None]:
+    """Apply an output layer to every position: y = W x + b.
+
+    Parameters
+    ----------
+    x : ndarray
+        (..., D), any leading axes; float32 or float64. Not copied where its rows can be walked.
+    weight : ndarray
+        (O, D).
+    bias : ndarray or None, optional
+        (O,). None: zeros.
+    record : bool
+        Whether to return a tape for `linear_backward`.
+    check : bool
+        Whether the tape should notice, when it is used, that x or weight was changed.
+
+    Returns
+    -------
+    output : ndarray
+        (..., O).
+    tape : LinearTape or None
+        For `linear_backward`. It refers to x and weight, which must not be changed before.
+
+    Raises
+    ------
+    TypeError
+        If an array is not an ndarray, or not of x's dtype, or that is not float32 or float64.
+    ValueError
+        If a shape does not fit.
+    MemoryError
+        If there is no memory for the result.
+
+    See Also
+    --------
+    fastrnn.reference.linear_forward : the same in plain NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> x = np.array([[1.0, 2.0]])
+    >>> output, tape = fastrnn.linear_forward(x, np.array([[3.0, 4.0]]), np.array([0.5]))
+    >>> output
+    array([[11.5]])
+    """
+    if current_backend.get() == "reference":
+        return reference.linear_forward(x, weight, bias, record=record, check=check)
+    rows, weight, bias = linear_arguments(x, weight, bias)
+    record, check = _checks.flag("record", record), _checks.flag("check", check)
+    output = np.empty((*x.shape[:-1], len(weight)), rows.dtype)
+    if output.size:
+        _core.linear_forward(rows, weight, bias, output, current_threads.get())
+    return output, linear_tape(rows, weight, bias, x.shape, check) if record else None
+
+
+def linear_backward(
+    tape: LinearTape, d_output: Array, *, wrt: Collection[str] | None = None
+) -> LinearGradients:
+    """Gradients of an output layer.
+
+    Parameters
+    ----------
+    tape : LinearTape
+        From `linear_forward`, of either backend. It is not changed.
+    d_output : ndarray
+        The loss's gradient with respect to output, of output's shape and dtype.
+    wrt : collection of str, optional
+        Which gradients to compute: names out of "x", "weight", "bias". None: all.
+
+    Returns
+    -------
+    LinearGradients
+        A named tuple (x, weight, bias), None where the argument was None or was left out. Those
+        of weight and bias are sums over all positions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the tape is not one of `linear_forward`, or an argument does not fit.
+    RuntimeError
+        If the tape was made with ``check=True`` and an array that it refers to has changed.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    fastrnn.reference.linear_backward : the same in plain NumPy, with the equations.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> x = np.array([[1.0, 2.0]])
+    >>> output, tape = fastrnn.linear_forward(x, np.array([[3.0, 4.0]]))
+    >>> fastrnn.linear_backward(tape, np.array([[10.0]])).weight
+    array([[10., 20.]])
+    """
+    return _linear_backward(tape, d_output, wrt, {})
+
+
+def _linear_backward(tape: Any, d_output: Any, wrt: Any, into: dict[str, Array]) -> LinearGradients:
+    """linear_backward; a gradient whose name is in `into` is written there."""
+    if current_backend.get() == "reference":
+        grads = reference.linear_backward(tape, d_output, wrt=wrt)
+        for name, place in into.items():
+            place[...] = getattr(grads, name)
+        return grads._replace(**into)
+    d, wanted = linear_backward_arguments(tape, d_output, wrt)
+    shapes = {"x": tape.shape, "weight": tape.weight.shape, "bias": d.shape[1:]}
+    results: dict[str, Any] = {
+        name: (into[name] if name in into else np.empty(shape, d.dtype)) if name in wanted else None
+        for name, shape in shapes.items()
+    }
+    grads = LinearGradients(**results)
+    # Positions without outputs have gradients, zeros; only where there is nothing is nothing done.
+    if any(g is not None and g.size for g in grads):
+        _core.linear_backward(
+            tape.x, tape.weight, d, grads.x, grads.weight, grads.bias, current_threads.get()
+        )
+    return grads
+
+
+class LinearLayerGradients(NamedTuple):
+    """What Linear.backward returns; None where `wrt` leaves it out.
+
+    `weights` maps the names asked for to views into `flat_weights`, which is laid out like the
+    layer's own and holds zeros for the weights that were not asked for.
+    """
+
+    x: Array | None
+    weights: dict[str, Array]
+    flat_weights: Array | None
+
+
+class Linear(Weighted):
+    """An output layer, y = W x + b, applied to every position.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        D and O.
+    bias : bool
+        Whether there is b.
+    dtype : {"float32", "float64"}
+        Of the weights, and of all arrays.
+    rng : optional
+        Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+
+    Notes
+    -----
+    Weights are "weight" (O, D) and "bias" (O,), drawn uniformly from ±1/sqrt(D), as in PyTorch.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> head = fastrnn.Linear(4, 2, rng=0)
+    >>> output, tape = head.forward(np.ones((5, 3, 4), np.float32))
+    >>> output.shape
+    (5, 3, 2)
+    >>> grads = head.backward(tape, np.ones_like(output))
+    >>> head.flat_weights[...] -= 0.1 * grads.flat_weights
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Any = None,
+    ) -> None:
+        self._configure(in_features=in_features, out_features=out_features, bias=bias)
+        self._allocate(_checks.float_dtype("dtype", dtype))
+        # Drawn in float64 and rounded, so that one seed means one network in both types.
+        generator = np.random.default_rng(rng)
+        bound = 1 / math.sqrt(self.in_features)
+        for view in self._weights.values():
+            view[...] = generator.uniform(-bound, bound, view.shape)
+
+    def _configure(self, *, in_features: int, out_features: int, bias: bool) -> None:
+        self.in_features = _checks.size("in_features", in_features)
+        self.out_features = _checks.size("out_features", out_features)
+        self.bias = _checks.flag("bias", bias)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        return shapes
+
+    def __call__(self, x: Array) -> Array:
+        """Return y for x (..., D), as (..., O)."""
+        return self._run(x, False)[0]
+
+    def forward(self, x: Array) -> tuple[Array, LinearTape]:
+        """Return y for x (..., D), as (..., O), and a tape for `backward`.
+
+        The tape refers to x and the weights, which must not be changed before backward.
+        """
+        output, tape = self._run(x, True)
+        assert tape is not None
+        return output, tape
+
+    def _run(self, x: Any, record: bool) -> tuple[Array, LinearTape | None]:
+        x = _checks.array("x", x, self.dtype, "the layer")
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            expected = f"(..., in_features) = (..., {self.in_features})"
+            raise ValueError(f"x has shape {x.shape}, expected {expected}")
+        weight, bias = self._weights["weight"], self._weights.get("bias")
+        return linear_forward(x, weight, bias, record=record)
+
+    def backward(
+        self, tape: LinearTape, d_output: Array, *, wrt: Collection[str] | None = None
+    ) -> LinearLayerGradients:
+        """Gradients of x and the weights.
+
+        Parameters
+        ----------
+        tape : LinearTape
+            From this layer's `forward`. It is not changed.
+        d_output : ndarray
+            The loss's gradient with respect to output, of its shape and dtype.
+        wrt : collection of str, optional
+            Which gradients to compute: "x", names of weights, or "weights" for all of them. What
+            is left out costs nothing. None: all.
+
+        Returns
+        -------
+        LinearLayerGradients
+            ``.x``, ``.weights`` (a dict) and ``.flat_weights``, laid out as the layer's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tape is another layer's, or an argument does not fit.
+        """
+        _checks.tape(tape, LinearTape, "Linear.forward")
+        for name, own in (("weight", self._weights["weight"]), ("bias", self._weights.get("bias"))):
+            same_weight(name, getattr(tape, name), own)
+        wanted = _checks.names("wrt", wrt, ("x", "weights", *self._weights))
+        flat, views = self._weight_gradients(wanted)
+        grads = _linear_backward(tape, d_output, {*views, *(wanted & {"x"})}, views)
+        return LinearLayerGradients(grads.x, views, flat)

@@ -1,0 +1,226 @@
+"""Losses with their gradients, and clipping. Every sum is in float64 and in a fixed order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _checks, _core, reference
+from .config import current_backend, current_threads
+from .reference.losses import clip_arguments, cross_entropy_arguments, squared_error_arguments
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+
+def softmax_cross_entropy(
+    logits: Array,
+    target: ArrayLike,
+    *,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> tuple[float, Array]:
+    """Cross-entropy of a softmax against class indices, in nats, and its gradient.
+
+    Parameters
+    ----------
+    logits : ndarray
+        (..., C): unnormalised log-probabilities of C classes; float32 or float64.
+    target : integer array or sequence
+        (...): the index of the right class, ``0 <= index < C``. Where a position does not count,
+        anything.
+    lengths : integer sequence, optional
+        (B,), for logits (T, B, C): of row b, positions t < lengths[b] count. One integer will do
+        for logits (T, C).
+    mask : boolean array, optional
+        (...): true where a position counts. With `lengths`, both must say so.
+    reduction : {"mean", "sum"}
+        Over the positions that count.
+
+    Returns
+    -------
+    loss : float
+        0 where no position counts.
+    d_logits : ndarray
+        The gradient of loss, as logits; zero where a position does not count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the error names it.
+
+    See Also
+    --------
+    fastrnn.reference.softmax_cross_entropy : the same in plain NumPy, with the equations.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> loss, d_logits = fastrnn.softmax_cross_entropy(np.zeros((1, 2)), [1])
+    >>> abs(loss - float(np.log(2))) < 1e-15
+    True
+    >>> d_logits
+    array([[ 0.5, -0.5]])
+    """
+    if current_backend.get() == "reference":
+        return reference.softmax_cross_entropy(
+            logits, target, lengths=lengths, mask=mask, reduction=reduction
+        )
+    rows, target, counts, number = cross_entropy_arguments(logits, target, lengths, mask, reduction)
+    scale = 1 / max(number, 1) if reduction == "mean" else 1.0
+    d_logits = np.empty(logits.shape, rows.dtype)
+    losses = np.empty(len(rows))
+    total = _core.cross_entropy(
+        rows, target, counts, scale, d_logits, losses, current_threads.get()
+    )
+    return total * scale, d_logits
+
+
+def mean_squared_error(
+    input: Array,
+    target: Array,
+    *,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> tuple[float, Array]:
+    """Mean squared error and its gradient.
+
+    Parameters
+    ----------
+    input : ndarray
+        (..., O), the last axis being features, or (T,); float32 or float64.
+    target : ndarray
+        Of input's shape and dtype. Where a position does not count, anything.
+    lengths : integer sequence, optional
+        (B,), for input (T, B, ...): of row b, positions t < lengths[b] count. One integer will do
+        for one sequence, (T, O) or (T,).
+    mask : boolean array, optional
+        (...), as input without its last axis, or as input: true where an element counts.
+    reduction : {"mean", "sum"}
+        Over the elements that count.
+
+    Returns
+    -------
+    loss : float
+        0 where nothing counts.
+    d_input : ndarray
+        The gradient of loss, as input; zero where an element does not count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the error names it.
+
+    See Also
+    --------
+    fastrnn.reference.mean_squared_error : the same in plain NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> fastrnn.mean_squared_error(np.array([1.0, 5.0]), np.array([0.0, 2.0]))
+    (5.0, array([1., 3.]))
+    """
+    if current_backend.get() == "reference":
+        return reference.mean_squared_error(
+            input, target, lengths=lengths, mask=mask, reduction=reduction
+        )
+    target, counts, number = squared_error_arguments(input, target, lengths, mask, reduction)
+    scale = 1 / max(number, 1) if reduction == "mean" else 1.0
+    with np.errstate(all="ignore"):
+        d = np.subtract(input, target, out=np.empty(input.shape, target.dtype))
+        if counts is not None:
+            d[~counts] = 0
+        loss = _core.sum_of_squares(d) * scale
+        d *= d.dtype.type(2 * scale)
+    return loss, d
+
+
+def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_norm: float) -> float:
+    """Scale gradients, in place, so that their norm is at most `max_norm`.
+
+    The norm is that of all gradients as one vector; their direction stays [1]_.
+
+    Parameters
+    ----------
+    grads : ndarray, mapping or iterable of ndarray
+        Writable arrays of float32 or float64: the ``flat_weights`` of layers' gradients, say.
+    max_norm : float
+        At least 0.
+
+    Returns
+    -------
+    float
+        The norm before. Where it is infinite or NaN nothing is scaled: look at it, and leave out
+        the step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a gradient is not an array that can be written to, or `max_norm` is negative or not
+        finite.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural
+       networks", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> g = np.array([3.0, 4.0])
+    >>> fastrnn.clip_grad_norm([g], 1.0)
+    5.0
+    >>> g
+    array([0.6, 0.8])
+    """
+    if current_backend.get() == "reference":
+        return reference.clip_grad_norm(grads, max_norm)
+    arrays, limit = clip_arguments(grads, "max_norm", max_norm)
+    norm = math.sqrt(sum(_core.sum_of_squares(_checks.contiguous(g)) for g in arrays))
+    if not 1e-140 < norm < math.inf:  # squares may have left the range of float64
+        largest = float(np.max([np.abs(g).max(initial=0) for g in arrays], initial=0))
+        if not 0 < largest < math.inf:
+            return largest
+        scaled = (np.ascontiguousarray(g, np.float64) / largest for g in arrays)
+        norm = largest * math.sqrt(sum(map(_core.sum_of_squares, scaled)))
+    if limit < norm < math.inf:
+        for g in arrays:
+            g *= g.dtype.type(limit / norm)
+    return norm
+
+
+def clip_grad_value(grads: Array | Mapping[str, Array] | Iterable[Array], limit: float) -> None:
+    """Set every element of the gradients, in place, to the nearest number in [-limit, limit].
+
+    Parameters
+    ----------
+    grads : ndarray, mapping or iterable of ndarray
+        Writable arrays of float32 or float64.
+    limit : float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `clip_grad_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> g = np.array([-7.0, 0.5])
+    >>> fastrnn.clip_grad_value([g], 5.0)
+    >>> g
+    array([-5. ,  0.5])
+    """
+    arrays, limit = clip_arguments(grads, "limit", limit)
+    with np.errstate(over="ignore"):  # beyond float32 a limit is infinite
+        for g in arrays:
+            np.clip(g, -limit, limit, out=g)

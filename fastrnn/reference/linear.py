@@ -1,0 +1,149 @@
+"""The output layer in plain NumPy: the specification of `fastrnn.linear_forward` and backward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _checks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+class LinearGradients(NamedTuple):
+    """What linear_backward returns: a gradient for each argument of linear_forward, or None.
+
+    A field has the shape and dtype of its argument. It is None where the argument was None or
+    where `wrt` leaves it out.
+    """
+
+    x: Array | None
+    weight: Array | None
+    bias: Array | None
+
+
+class _LinearTapeFields(NamedTuple):
+    x: Array  # (N, D): every leading axis as one
+    weight: Array
+    bias: Array | None
+    shape: tuple[int, ...]  # of x as it came
+    digests: _checks.Digests | None
+
+
+class LinearTape(_checks.Tape, _LinearTapeFields):
+    """What linear_forward keeps for linear_backward. Immutable; either backend takes it.
+
+    It refers to x and the weight, which must not be changed before backward.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        outputs, features = self.weight.shape
+        return f"LinearTape(x {self.shape}, {features} to {outputs}, {self.x.dtype})"
+
+
+def linear_forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    record: bool = True,
+    check: bool = False,
+) -> tuple[Array, LinearTape | None]:
+    """Apply an output layer, y = W x + b, in plain NumPy: see `fastrnn.linear_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> x = np.array([[1.0, 2.0]])
+    >>> output, tape = reference.linear_forward(x, np.array([[3.0, 4.0]]), np.array([0.5]))
+    >>> output
+    array([[11.5]])
+    """
+    rows, weight, bias = linear_arguments(x, weight, bias)
+    record, check = _checks.flag("record", record), _checks.flag("check", check)
+    with np.errstate(all="ignore"):  # infinities and NaN are ordinary values here
+        output = rows @ weight.T
+        if bias is not None:
+            output += bias
+    tape = linear_tape(rows, weight, bias, x.shape, check) if record else None
+    return output.reshape(*x.shape[:-1], len(weight)), tape
+
+
+def linear_backward(
+    tape: LinearTape, d_output: Array, *, wrt: Collection[str] | None = None
+) -> LinearGradients:
+    """Gradients of an output layer, in plain NumPy: see `fastrnn.linear_backward`.
+
+    With the sums over all rows::
+
+        d_x = Wᵀ d_output        d_weight = Σ d_output xᵀ        d_bias = Σ d_output
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> x = np.array([[1.0, 2.0]])
+    >>> output, tape = reference.linear_forward(x, np.array([[3.0, 4.0]]))
+    >>> reference.linear_backward(tape, np.array([[10.0]])).weight
+    array([[10., 20.]])
+    """
+    d, wanted = linear_backward_arguments(tape, d_output, wrt)
+    with np.errstate(all="ignore"):
+        return LinearGradients(
+            (d @ tape.weight).reshape(tape.shape) if "x" in wanted else None,
+            d.T @ tape.x if "weight" in wanted else None,
+            d.sum(axis=0) if "bias" in wanted else None,
+        )
+
+
+def linear_arguments(x: Any, weight: Any, bias: Any) -> tuple[Array, Array, Array | None]:
+    """Check the arguments of linear_forward; x as rows (N, D), the others C-contiguous."""
+    x = _checks.array("x", x)
+    weight = _checks.array("weight", weight, x.dtype)
+    bias = None if bias is None else _checks.array("bias", bias, x.dtype)
+    if x.ndim == 0:
+        raise ValueError("x has shape (), expected (..., D)")
+    sizes = {"D": x.shape[-1]}
+    _checks.shape("weight", weight.shape, ("O", "D"), sizes)
+    if bias is not None:
+        _checks.shape("bias", bias.shape, ("O",), {"O": len(weight)})
+    _checks.elements(N=math.prod(x.shape[:-1]), O=len(weight))
+    bias = None if bias is None else _checks.contiguous(bias)
+    return _checks.as_rows(x), _checks.contiguous(weight), bias
+
+
+def linear_tape(
+    rows: Array, weight: Array, bias: Array | None, shape: tuple[int, ...], check: bool
+) -> LinearTape:
+    """The tape of linear_forward."""
+    digests = _checks.digests(x=rows, weight=weight) if check else None
+    return LinearTape(rows, weight, bias, shape, digests)
+
+
+def linear_backward_arguments(tape: Any, d_output: Any, wrt: Any) -> tuple[Array, frozenset[str]]:
+    """Check the arguments of linear_backward; d_output as rows (N, O), the fields to fill."""
+    _checks.tape(tape, LinearTape, "linear_forward")
+    rows, features = math.prod(tape.shape[:-1]), tape.shape[-1]
+    if not (
+        tape.x.dtype == tape.weight.dtype
+        and tape.x.shape == (rows, features)
+        and tape.weight.ndim == 2
+        and tape.weight.shape[1] == features
+        and (tape.bias is None or tape.bias.shape == tape.weight.shape[:1])
+    ):
+        raise ValueError(_checks.RESHAPED)
+    outputs = len(tape.weight)
+    wanted = _checks.names("wrt", wrt, LinearGradients._fields)
+    d = _checks.rows_gradient("d_output", d_output, (*tape.shape[:-1], outputs), tape.x.dtype)
+    if tape.digests is not None:
+        _checks.unchanged(tape)
+    return d, wanted - {"bias"} if tape.bias is None else wanted
