@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +23,8 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser("info", help="print the version, the instruction set and the threads")
+    _add_train(commands)
+    _add_sample(commands)
 
     bench = commands.add_parser(
         "bench",
@@ -70,6 +73,49 @@ def make_parser() -> Parser:
     return parser
 
 
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a character-level language model",
+        description="Train a character-level language model on a text: embedding, recurrent layer, "
+        "output layer, truncated backpropagation through time, Adam. The last tenth of the text "
+        "is held out.",
+    )
+    add = train.add_argument
+    add("text", nargs="?", metavar="TEXT", help="a UTF-8 file; default: Python's help topics")
+    add("--output", metavar="FILE", help="default: char_lm.safetensors, or the next free name")
+    add("--resume", action="store_true", help="go on from the output file")
+    add("--force", action="store_true", help="replace the output file if there is one")
+    add("--plot", metavar="FILE", help="draw the losses (needs matplotlib)")
+    for name, kind, what in (
+        ("embedding-dim", int, "numbers that stand for a character"),
+        ("hidden-size", int, "units of the recurrent layer"),
+        ("batch-size", int, "streams of the text that are read side by side"),
+        ("steps", int, "characters of a stream in a step of training"),
+        ("epochs", int, "times that the text is read"),
+        ("lr", float, "learning rate of Adam, at its height"),
+        ("max-norm", float, "of the gradient, above which it is scaled"),
+        ("dtype", str, "float32 or float64"),
+        ("seed", int, "of the first weights and of the sample"),
+    ):
+        add(f"--{name}", type=kind, metavar="X", help=what)
+
+
+def _add_sample(commands: Any) -> None:
+    sample = commands.add_parser(
+        "sample",
+        help="write text with a trained model",
+        description="Let a model that `fastrnn train` made write on.",
+    )
+    add = sample.add_argument
+    add("model", metavar="MODEL", help="the file that was saved")
+    add("--prompt", metavar="TEXT", help="what to go on from, and the beginning of the output")
+    add("--length", type=int, default=500, metavar="N", help="characters (default: %(default)s)")
+    add("--temperature", type=float, default=0.7, metavar="X",
+        help="lower is surer, 0 the most probable (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, metavar="N", help="the same seed, the same text")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -95,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         fastrnn.show_config()
         return 0
 
+    if command in ("train", "sample"):
+        return _char_lm(command, options)
+
     from fastrnn import bench
 
     try:
@@ -104,3 +153,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _char_lm(command: str, options: dict[str, Any]) -> int:
+    from fastrnn import char_lm
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # not every terminal has all characters
+    try:
+        if command == "sample":
+            print(char_lm.sample(options.pop("model"), **options))
+            return 0
+        own = {name: options.pop(name) for name in ("text", "output", "resume", "force", "plot")}
+        return char_lm.train(char_lm.TrainOptions(**own, settings=options))
+    except char_lm.CharLMError as error:
+        print(f"fastrnn {command}: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(f"fastrnn {command}: error: not enough memory", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has seen enough, as in `fastrnn sample MODEL | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

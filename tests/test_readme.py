@@ -35,6 +35,17 @@ def test_first_block_prints_two_times(capsys: pytest.CaptureFixture[str]) -> Non
         assert float(line.split()[1]) > 0
 
 
+def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = executed(1)
+    losses = block["losses"]
+    assert losses[-1] < 0.01 * losses[0]
+    x = np.zeros((5, 2, 1), np.float32)
+    trained, read = block["rnn_tape"], block["rnn"]
+    assert np.array_equal(trained.tapes[0].w_hh, read.weights["weight_hh_l0"])
+    assert read(x)[0].shape == (5, 2, 32)
+
+
 def assert_close(actual: Any, expected: Any, terms: int) -> None:
     """Equal but for rounding: `terms` is the most products that one element adds up.
 
@@ -47,7 +58,7 @@ def assert_close(actual: Any, expected: Any, terms: int) -> None:
 
 
 def test_column_vector_loop() -> None:
-    block = executed(1)
+    block = executed(2)
     T, D, H = block["T"], block["D"], block["H"]
     Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
     assert np.linalg.norm(Whh, 2) < 1
@@ -73,7 +84,7 @@ def test_column_vector_loop() -> None:
 
 
 def test_batch_first_loop() -> None:
-    block = executed(2)
+    block = executed(3)
     N, T, D, H = (block[name] for name in "NTDH")
     Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
     assert np.linalg.norm(Wh, 2) < 1
@@ -102,7 +113,7 @@ def test_batch_first_loop() -> None:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))
@@ -122,7 +133,7 @@ def test_setup_commands_are_single_lines() -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("python3 -m venv .venv && ")]
     ends = [command.rpartition(" && ")[2] for command in commands]
-    assert ends == [".venv/bin/python examples/min_char_rnn.py", ".venv/bin/pytest"]
+    assert ends == [".venv/bin/fastrnn train", ".venv/bin/pytest"]
 
 
 def test_bench_table_is_whole() -> None:

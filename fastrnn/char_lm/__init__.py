@@ -1,0 +1,10 @@
+"""A character-level language model: what ``fastrnn train`` makes and ``fastrnn sample`` uses.
+
+Embedding, recurrent layer, output layer. The text's first nine tenths, cut into contiguous streams
+that are read side by side, are for training; the last tenth is held out.
+"""
+
+from .command import TrainOptions, sample, train
+from .corpus import CharLMError
+
+__all__ = ["CharLMError", "TrainOptions", "sample", "train"]

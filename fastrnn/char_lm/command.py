@@ -1,0 +1,317 @@
+"""The commands ``fastrnn train`` and ``fastrnn sample``."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import re
+import shlex
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import config
+from ..io import replace_file
+from .corpus import CharLMError, Corpus, Settings, read_text, unigram_bits, witten_bell_bits
+from .training import Model, Training, load_model_file, settings_of
+
+DEFAULT_OUTPUT = "char_lm.safetensors"
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The command line of ``fastrnn train``. What is None there has its default in Settings."""
+
+    text: str | None
+    output: str | None  # to be resumed, or the first name that is free
+    resume: bool
+    force: bool
+    plot: str | None
+    settings: dict[str, Any]
+
+
+def train(options: TrainOptions) -> int:
+    """Run ``fastrnn train``.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    CharLMError
+        With one line on what the user can mend.
+    """
+    if options.plot:
+        _check_plot(options.plot)
+    run, path = _resumed(options) if options.resume else _begun(options)
+    corpus = run.corpus
+    print(f"{corpus.name}: {len(corpus.text):,} characters, {len(corpus.characters)} different")
+    weights = sum(len(layer.flat_weights) for layer in run.model.layers())
+    layers = ", ".join(map(repr, run.model.layers()))
+    print(f"{layers}: {weights:,} weights; {config.get_num_threads()} threads, {config.get_isa()}")
+    if not options.resume:
+        run.save(path)  # to fail now, and not after the training
+    print(f"saved to {path} after every epoch; Ctrl-C saves and stops", flush=True)
+    with _interrupts() as interrupted:
+        seconds = _run(run, path, interrupted)
+        if interrupted():
+            run.save(path)
+            go_on = ["fastrnn", "train", *filter(None, [options.text]), "--resume"]
+            go_on += [] if path == DEFAULT_OUTPUT else ["--output", path]
+            print(f"stopped after step {run.step_count} of {run.total}, saved; to go on:")
+            print(f"  {shlex.join(go_on)}")
+            return 130
+    _report(run, seconds)
+    if options.plot:
+        _plot(run, options.plot)
+    return 0
+
+
+def _begun(options: TrainOptions) -> tuple[Training, str]:
+    """A new run, and where it is saved."""
+    path = options.output
+    if path is None:
+        stem, end = os.path.splitext(DEFAULT_OUTPUT)
+        names = chain([DEFAULT_OUTPUT], (f"{stem}-{n}{end}" for n in count(2)))
+        path = next(name for name in names if options.force or not os.path.lexists(name))
+    if os.path.lexists(path):
+        if not options.force:
+            raise CharLMError(
+                f"{path} exists: go on with --resume, replace it with --force, or choose another "
+                "name with --output"
+            )
+        if options.text and os.path.exists(options.text) and os.path.samefile(path, options.text):
+            raise CharLMError(f"{path} is the text: it is not to be replaced by the model")
+    settings = Settings(**{name: v for name, v in options.settings.items() if v is not None})
+    settings.check()
+    corpus = Corpus.of(*read_text(options.text), settings)
+    try:
+        return Training(corpus, settings), path
+    except ValueError as error:  # weights beyond the address space
+        raise CharLMError(str(error)) from None
+
+
+def _resumed(options: TrainOptions) -> tuple[Training, str]:
+    """The run that was saved in a file, and the file."""
+    path = options.output or DEFAULT_OUTPUT
+    file = load_model_file(path)
+    settings = settings_of(path, file)
+    for name, value in options.settings.items():
+        begun = getattr(settings, name)
+        if value not in (None, begun):
+            raise CharLMError(
+                f"{path} was begun with {name} = {begun}: it cannot go on with {value}"
+            )
+    corpus = Corpus.of(*read_text(options.text), settings)
+    return Training.resumed(path, file, corpus, settings), path
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into an answer to be asked for between steps; the second one acts.
+
+    A step that is cut off in the middle would leave weights that no uninterrupted run has.
+    """
+    caught = False
+
+    def handler(number: int, frame: Any) -> None:
+        nonlocal caught
+        if caught:
+            raise KeyboardInterrupt
+        caught = True
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield lambda: False  # it may not set handlers; or it was started to ignore Ctrl-C
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: caught
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(run: Training, path: str, interrupted: Callable[[], bool]) -> float:
+    """Train to the end or until interrupted; returns the seconds spent."""
+    begin, epoch_begin, read = time.perf_counter(), time.perf_counter(), 0
+    size = len(run.corpus.train)
+    with _bar(run) as bar:
+        while run.step_count < run.total and not interrupted():
+            characters = run.step()
+            read += characters
+            if bar is not None:
+                bar.update(characters)
+                bar.set_postfix_str(f"{run.losses[-1]:.3f} bits", refresh=False)
+            epoch, rest = divmod(run.step_count, run.steps_per_epoch)
+            if rest:
+                continue
+            run.held_out.append(run.model.bits(run.corpus.held_out))
+            run.save(path)
+            now = time.perf_counter()
+            of_epoch = statistics.fmean(run.losses[-run.steps_per_epoch :])
+            left = (now - begin) / read * size * (run.settings.epochs - epoch)
+            line = (
+                f"epoch {epoch:3}/{run.settings.epochs}  {of_epoch:.3f} bits per character, "
+                f"held out {run.held_out[-1]:.3f}; {size / (now - epoch_begin):,.0f} "
+                f"characters/s, {left:.0f} s left"
+            )
+            epoch_begin = now
+            if bar is None:
+                print(line, flush=True)
+            else:
+                bar.write(line, file=sys.stdout)
+    return time.perf_counter() - begin
+
+
+@contextmanager
+def _bar(run: Training) -> Iterator[Any]:
+    """A progress bar on a terminal, where tqdm is installed; else None."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield None
+        return
+    total = run.inputs.size * run.settings.epochs
+    done = run.step_count * run.settings.steps * run.settings.batch_size
+    with tqdm(
+        total=total, initial=min(done, total), unit=" characters", unit_scale=True, leave=False
+    ) as bar:
+        yield bar
+
+
+def _report(run: Training, seconds: float) -> None:
+    corpus, settings = run.corpus, run.settings
+    rows = [
+        (run.held_out[-1], f"this network, {settings.epochs} epochs; {seconds:.1f} s in this run"),
+        (witten_bell_bits(corpus), "Witten-Bell model, 3 characters of context"),
+        (unigram_bits(corpus), "knowing only how often each character occurs"),
+    ]
+    print("\nheld out, bits per character")
+    for bits, what in rows:
+        print(f"  {bits:.3f}  {what}")
+
+    temperature = 0.7
+    text = run.model.write(run.model.start(), 2000, temperature, settings.seed)
+    print(f"\nsample at temperature {temperature}\n\n{text[:500]}\n")
+    known = set(_words(corpus.text[: len(corpus.train)]))
+    words = _words(text)
+    share = sum(word in known for word in words) / max(len(words), 1)
+    print(f"of its {len(words)} words of four or more letters in 2,000 characters, {share:.0%}")
+    print("occur in the training text")
+
+    batches, compiled, reference, difference = compare(corpus, settings)
+    print(f"\nagainst the NumPy reference, the first {batches} batches from the same weights:")
+    print(f"  {reference / compiled:.1f} times as fast ({compiled * 1e3:.1f} and", end=" ")
+    print(f"{reference * 1e3:.1f} ms a batch),")
+    print(f"  largest difference of a loss {difference:.1e} bits per character")
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]{4,}", text)
+
+
+def compare(
+    corpus: Corpus, settings: Settings, batches: int = 8
+) -> tuple[int, float, float, float]:
+    """Train on the first batches with both backends, one after the other.
+
+    Not in turns: the threads of NumPy's matrix library go on spinning for some time after a call,
+    on the processors that the compiled call behind it needs.
+
+    Returns
+    -------
+    tuple
+        The number of batches; the median seconds of one, compiled and by the reference; and the
+        largest difference of their losses, in bits per character.
+    """
+    runs = {name: Training(corpus, settings) for name in config.BACKENDS}
+    batches = min(batches, runs["compiled"].total)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():
+        with config.backend(name):
+            for _ in range(batches):
+                begin = time.perf_counter()
+                run.step()
+                seconds[name].append(time.perf_counter() - begin)
+    losses = [np.array(run.losses) for run in runs.values()]
+    compiled, reference = (statistics.median(seconds[name]) for name in ("compiled", "reference"))
+    return batches, compiled, reference, float(np.abs(losses[0] - losses[1]).max())
+
+
+def _check_plot(path: str) -> None:
+    """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CharLMError("--plot needs matplotlib: pip install matplotlib")
+    if Path(path).suffix.lower() not in PICTURES:
+        raise CharLMError(f"--plot {path}: the name must end in {', '.join(PICTURES)}")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise CharLMError(f"cannot write {path}: no such folder, or it cannot be written to")
+
+
+def _plot(run: Training, path: str) -> None:
+    """Draw bits per character over the epochs."""
+    from matplotlib.figure import Figure  # without pyplot: no display and no global state
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    epochs = (np.arange(run.total) + 1) / run.steps_per_epoch
+    axes.plot(epochs, run.losses, color="0.75", linewidth=0.6, label="training, each step")
+    axes.plot(np.arange(run.settings.epochs) + 1, run.held_out, "o-", color="C0", label="held out")
+    for bits, label, style in (
+        (witten_bell_bits(run.corpus), "Witten-Bell, 3 characters", "--"),
+        (unigram_bits(run.corpus), "unigram", ":"),
+    ):
+        axes.axhline(bits, color="C3", linestyle=style, label=f"{label}: {bits:.2f}")
+    axes.set(xlabel="epochs", ylabel="bits per character", title=run.corpus.name)
+    axes.set_ylim(min(1.0, *run.losses), min(6.0, max(run.losses) * 1.05))
+    axes.legend()
+    picture = BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=150)
+    try:
+        replace_file(path, [picture.getbuffer()])
+    except (OSError, ValueError) as error:
+        raise CharLMError(f"cannot write {path}: {error}") from None
+    print(f"\ndrawn to {path}")
+
+
+# ------------------------------------------------------------------------------ fastrnn sample
+
+
+def sample(path: str, prompt: str | None, length: int, temperature: float, seed: int | None) -> str:
+    """What ``fastrnn sample`` prints: the prompt and what the model goes on to write.
+
+    Raises
+    ------
+    CharLMError
+        With one line on what the user can mend.
+    """
+    if length < 0:
+        raise CharLMError(f"length is {length}, expected at least 0")
+    if not 0 <= temperature < math.inf:
+        raise CharLMError(f"temperature is {temperature}, expected a finite number, at least 0")
+    if seed is not None and seed < 0:
+        raise CharLMError(f"seed is {seed}, expected at least 0")
+    model = Model.loaded(path, load_model_file(path))
+    try:
+        return (prompt or "") + model.write(prompt or model.start(), length, temperature, seed)
+    except ValueError as error:  # weights that have become NaN
+        raise CharLMError(f"{path}: {error}") from None

@@ -1,0 +1,230 @@
+"""The model, and a run of training that can be saved at any step and go on from there."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import optim
+from ..embedding import Embedding
+from ..generation import generate
+from ..io import Loaded, load, save
+from ..layers import RNN
+from ..linear import Linear
+from ..losses import clip_grad_norm, softmax_cross_entropy
+from .corpus import CharLMError, Corpus, Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+KIND = "character-level language model"
+WARM_UP = 0.02  # of all steps, until the learning rate is at its height
+BLOCK = 4096  # characters, when the held-out text is read
+
+
+@dataclass(frozen=True)
+class Model:
+    """The three layers and the characters that their numbers stand for."""
+
+    characters: str
+    embedding: Embedding
+    rnn: RNN
+    head: Linear
+
+    @classmethod
+    def fresh(cls, characters: str, s: Settings) -> Model:
+        """A model with random weights."""
+        rng = np.random.default_rng(s.seed)
+        return cls(
+            characters,
+            Embedding(len(characters), s.embedding_dim, dtype=s.dtype, rng=rng),
+            RNN(s.embedding_dim, s.hidden_size, dtype=s.dtype, rng=rng),
+            Linear(s.hidden_size, len(characters), dtype=s.dtype, rng=rng),
+        )
+
+    @classmethod
+    def loaded(cls, path: str, file: Loaded) -> Model:
+        """The model in a file; CharLMError where it holds none."""
+        kinds = {"embedding": Embedding, "rnn": RNN, "head": Linear}
+        if file.metadata.get("kind") != KIND or not all(
+            isinstance(file.get(name), kind) for name, kind in kinds.items()
+        ):
+            raise CharLMError(f"{path}: not a {KIND}")
+        model = cls(file.metadata.get("characters", ""), *(file[name] for name in kinds))
+        sizes = (
+            model.embedding.num_embeddings, model.head.out_features, model.rnn.input_size,
+            model.head.in_features,
+        )  # fmt: skip
+        count = len(model.characters)
+        wanted = (count, count, model.embedding.embedding_dim, model.rnn.hidden_size)
+        if sizes != wanted or len({layer.dtype for layer in model.layers()}) > 1:
+            raise CharLMError(f"{path}: its layers do not fit each other")
+        return model
+
+    def layers(self) -> tuple[Embedding, RNN, Linear]:
+        """In the order in which a character passes them."""
+        return self.embedding, self.rnn, self.head
+
+    def bits(self, ids: Array) -> float:
+        """Bits per character of a text read as one sequence."""
+        state, nats = None, 0.0
+        for start in range(0, len(ids) - 1, BLOCK):
+            target = ids[start + 1 : start + 1 + BLOCK]
+            output, state = self.rnn(self.embedding(ids[start : start + len(target)]), state)
+            nats += softmax_cross_entropy(self.head(output), target, reduction="sum")[0]
+        return nats / (len(ids) - 1) / math.log(2)
+
+    def write(self, prompt: str, length: int, temperature: float, seed: int | None) -> str:
+        """Go on from a prompt."""
+        places = {c: i for i, c in enumerate(self.characters)}
+        unknown = sorted(set(prompt) - set(places))
+        if unknown:
+            listed = ", ".join(map(repr, unknown[:5]))
+            raise CharLMError(f"the prompt has characters that the model has not seen: {listed}")
+        ids, _ = generate(
+            *self.layers(), [places[c] for c in prompt], length, temperature=temperature, rng=seed
+        )
+        return "".join(self.characters[i] for i in ids)
+
+    def start(self) -> str:
+        """What to go on from where nobody says."""
+        return "\n" if "\n" in self.characters else self.characters[0]
+
+
+class Training:
+    """A run: the model, the optimiser, and how far it is. All that the next step depends on."""
+
+    def __init__(self, corpus: Corpus, settings: Settings, model: Model | None = None) -> None:
+        self.corpus, self.settings = corpus, settings
+        self.model = model or Model.fresh(corpus.characters, settings)
+        self.adam = optim.Adam([layer.flat_weights for layer in self.model.layers()])
+        per_stream = (len(corpus.train) - 1) // settings.batch_size
+        shape = (settings.batch_size, per_stream)
+        used = settings.batch_size * per_stream
+        self.inputs, self.targets = (
+            np.ascontiguousarray(corpus.train[i : i + used].reshape(shape).T) for i in (0, 1)
+        )  # (per_stream, B)
+        self.steps_per_epoch = -(-per_stream // settings.steps)
+        self.total = self.steps_per_epoch * settings.epochs
+        self.step_count = 0
+        self.state: Array | None = None  # of the streams
+        self.losses: list[float] = []  # of each step, in bits per character
+        self.held_out: list[float] = []  # after each epoch
+
+    def learning_rate(self) -> float:
+        """Of the next step: a linear rise, then half a cosine down to 0."""
+        warm_up = max(1.0, WARM_UP * self.total)
+        rise = min(1.0, (self.step_count + 1) / warm_up)
+        return (
+            self.settings.lr * rise * 0.5 * (1 + math.cos(math.pi * self.step_count / self.total))
+        )
+
+    def step(self) -> int:
+        """One step of truncated backpropagation through time; returns the characters read."""
+        place = self.step_count % self.steps_per_epoch * self.settings.steps
+        inputs = self.inputs[place : place + self.settings.steps]
+        targets = self.targets[place : place + self.settings.steps]
+        embedding, rnn, head = self.model.layers()
+
+        x, embedding_tape = embedding.forward(inputs)
+        output, state, rnn_tape = rnn.forward(x, self.state if place else None)
+        logits, head_tape = head.forward(output)
+        loss, d_logits = softmax_cross_entropy(logits, targets)
+
+        of_head = head.backward(head_tape, d_logits)
+        of_rnn = rnn.backward(rnn_tape, of_head.x, wrt=("x", "weights"))
+        assert of_head.x is not None
+        assert of_rnn.x is not None
+        of_embedding = embedding.backward(embedding_tape, of_rnn.x)
+        grads: list[Any] = [of_embedding.flat_weights, of_rnn.flat_weights, of_head.flat_weights]
+        norm = clip_grad_norm(grads, self.settings.max_norm)
+        if not math.isfinite(norm):
+            raise CharLMError(
+                f"the gradient is {norm} at step {self.step_count + 1}: try a lower learning rate"
+            )
+        self.adam.lr = self.learning_rate()
+        self.adam.step(grads)
+
+        self.state = state
+        self.losses.append(loss / math.log(2))
+        self.step_count += 1
+        return inputs.size
+
+    # -------------------------------------------------------------------- files
+
+    def save(self, path: str) -> None:
+        """Write everything to a file, or leave the file as it was."""
+        training: dict[str, Any] = {
+            "step_count": self.step_count,
+            "losses": np.array(self.losses),
+            "held_out": np.array(self.held_out),
+        }
+        if self.state is not None:
+            training["state"] = self.state
+        objects: dict[str, Any] = dict(
+            zip(("embedding", "rnn", "head"), self.model.layers(), strict=True)
+        )
+        objects |= {"adam": self.adam, "training": training}
+        metadata = {
+            "kind": KIND, "characters": self.model.characters, "text": self.corpus.digest(),
+            "settings": json.dumps(asdict(self.settings)),
+        }  # fmt: skip
+        try:
+            save(path, objects, metadata)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise CharLMError(f"cannot write {path}: {why}") from None
+
+    @classmethod
+    def resumed(cls, path: str, file: Loaded, corpus: Corpus, settings: Settings) -> Training:
+        """The run that a file was saved from."""
+        model = Model.loaded(path, file)
+        if file.metadata.get("text") != corpus.digest():
+            raise CharLMError(f"{path}: it was trained on another text than {corpus.name}")
+        try:
+            run = cls(corpus, settings, model)
+            sizes = model.embedding.embedding_dim, model.rnn.hidden_size, str(model.rnn.dtype)
+            if sizes != (settings.embedding_dim, settings.hidden_size, settings.dtype):
+                raise ValueError("its layers are not those of its settings")
+            run.adam.load_state_dict(file["adam"])
+            at = file["training"]
+            run.step_count, run.state = at["step_count"], at.get("state")
+            run.losses, run.held_out = at["losses"].tolist(), at["held_out"].tolist()
+            epochs = run.step_count // run.steps_per_epoch
+            if not (0 <= run.step_count <= run.total and len(run.held_out) == epochs):
+                raise ValueError("its step count is out of range")
+            if len(run.losses) != run.step_count:
+                raise ValueError("it has not a loss for each step")
+            if run.step_count:
+                shape = (1, settings.batch_size, settings.hidden_size)
+                if run.state.shape != shape or run.state.dtype != model.rnn.dtype:
+                    raise ValueError(f"its state is not {settings.dtype} {shape}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CharLMError(f"{path}: cannot go on from it: {error}") from None
+        return run
+
+
+def load_model_file(path: str) -> Loaded:
+    """The file's content; CharLMError where it cannot be read."""
+    try:
+        return load(path)
+    except OSError as error:
+        raise CharLMError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError) as error:
+        raise CharLMError(str(error)) from None
+
+
+def settings_of(path: str, file: Loaded) -> Settings:
+    """The settings of the run that a file was saved from."""
+    try:
+        settings = Settings(**json.loads(file.metadata["settings"]))
+        settings.check()
+    except (KeyError, TypeError, ValueError, RecursionError, CharLMError):
+        raise CharLMError(f"{path}: not a {KIND} in training") from None
+    return settings
