@@ -1,6 +1,6 @@
 """Writing on under pytest-benchmark: the compiled function, the reference, and a lean NumPy loop.
 
-    pytest benchmarks/test_generation.py --benchmark-only --benchmark-group-by=group
+    pytest benchmarks/test_generate.py --benchmark-only --benchmark-group-by=group
 
 The lean loop is what somebody writes who wants it fast without leaving NumPy: no checks, and every
 array that can be made before is. Its products are BLAS's: OPENBLAS_NUM_THREADS=1 for a comparison

@@ -193,7 +193,7 @@ def integers(name: str, value: Any, expected: str, copy: bool = False) -> Array:
         cure = f": pass {name}.astype(np.int64)" if plain and value.dtype.kind == "f" else ""
         raise TypeError(f"{name} holds {value.dtype}, expected {expected}{cure}")
     if value.dtype == np.uint64 and value.size and value.max() > np.iinfo(np.int64).max:
-        value = np.minimum(value, np.uint64(np.iinfo(np.int64).max))  # as much out of range
+        raise ValueError(f"{name} holds {value.max()}, expected {expected}")
     return (
         np.array(value, np.int64, order="C", copy=True)
         if copy

@@ -468,8 +468,8 @@ def test_any_integers_are_targets(backend: str) -> None:
         want = fastrnn.softmax_cross_entropy(logits, target)
         for code in ("b", "B", "h", "I", "q", "Q", ">i4", "<u8"):
             assert_same_loss(fastrnn.softmax_cross_entropy(logits, target.astype(code)), want, code)
-        # Where nothing counts, the largest numbers that there are will do too.
-        huge, off = np.full(12, 2**64 - 1, np.uint64), np.zeros(12, bool)
+        # Where nothing counts, the largest numbers of 64 bits will do too.
+        huge, off = np.full(12, 2**63 - 1), np.zeros(12, bool)
         assert fastrnn.softmax_cross_entropy(logits, huge, mask=off)[0] == 0.0
 
 
