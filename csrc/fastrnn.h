@@ -4,14 +4,14 @@
  * `real` is float or double.
  * The caller owns every array; nothing is kept after a call returns. No result overlaps an argument or
  * another result. NULL for an argument means absent (zeros); NULL for a result of backward means not
- * wanted, and then it costs nothing. Nobody here checks shapes: fastrnn/_checks.py has.
+ * wanted, and then it costs nothing. Nobody here checks shapes: the Python side has.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
 #include <stddef.h>
 #include <stdint.h>
 
-enum fastrnn_status { FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_A_NUMBER };
+enum fastrnn_status { FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE };
 enum fastrnn_nonlinearity { FASTRNN_TANH = 0, FASTRNN_RELU = 1 };
 
 /* A (T, B, n) array with unit stride along n: element (t, b, i) is data[t*step_t + b*step_b + i]. The
@@ -81,7 +81,7 @@ struct fastrnn_embedding {
     void *d_weight; /* (V, D) */
 };
 
-/* Softmax and cross-entropy of N rows of C classes. */
+/* Softmax and cross-entropy of N rows of C >= 1 classes. */
 struct fastrnn_cross_entropy {
     struct fastrnn_call call;
     int64_t N, C;
@@ -92,6 +92,7 @@ struct fastrnn_cross_entropy {
     double scale;          /* of the gradients */
     void *d_logits;        /* (N, C) */
     double *losses;        /* (N,): of each row, unscaled; 0 where it does not count */
+    double *total;         /* their sum, in the order of the rows */
 };
 
 /* Writing on: a network of an embedding, an Elman layer and an output layer is fed with its own output. */
@@ -107,7 +108,7 @@ struct fastrnn_generate {
     int64_t fed, length;                   /* fed >= 1 */
     const double *uniform;                 /* (length,) in [0, 1); NULL: the most probable index */
     double temperature;                    /* > 0 where uniform is given */
-    int64_t *indices;                      /* (length,) results; a NaN ends with FASTRNN_NOT_A_NUMBER */
+    int64_t *indices;                      /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
 };
 
 /* A kernel takes the address of the struct above that bears its name, which is that of its first member. */

@@ -112,7 +112,7 @@ static void FN(generate_member)(const struct team *team, void *shared)
                         NULL);
             a->indices[n] = a->uniform ? FN(draw)(job, a->uniform[n]) : FN(largest)(job->logits, V);
             if (a->indices[n] < 0) {
-                job->status = FASTRNN_NOT_A_NUMBER;
+                job->status = FASTRNN_NOT_FINITE;
                 return;
             }
         }
@@ -120,7 +120,7 @@ static void FN(generate_member)(const struct team *team, void *shared)
         if (done > 1e7) {
             done = 0;
             stop_poll(&job->stop, team);
-            if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+            if (stop_asked(&job->stop))
                 return;
         }
     }

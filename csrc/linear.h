@@ -63,7 +63,7 @@ static void FN(linear_forward_member)(const struct team *team, void *shared)
         FN(product)(s.x, rows, a->D, job->weight, a->O, 0, a->bias ? job->bias : NULL, 0, NULL, 0,
                     FN(finish_rows), &out);
         stop_poll(&job->stop, team);
-        if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+        if (stop_asked(&job->stop))
             return;
     }
 }
@@ -76,10 +76,10 @@ static uintptr_t FN(lay_out_linear_forward)(void *shared, int members, uintptr_t
     /* Rows that stay in the second-level cache while all panels use them; of large matrices few enough to
      * take milliseconds. */
     const int64_t fit = ((int64_t)1 << 17) / ((a->D + 1) * (int64_t)sizeof(real));
-    const double brief = 1e9 / (2.0 * (double)a->D * (double)a->O + 1);
+    const int64_t brief = FN(brief_rows)(2.0 * (double)a->D * (double)a->O);
     job->block = fit < 4 * MR ? 4 * MR : fit > 1024 ? 1024 : fit;
-    if ((double)job->block > brief)
-        job->block = brief < 4 * MR ? 4 * MR : (int64_t)brief;
+    if (job->block > brief)
+        job->block = brief;
     job->weight = carve(&at, FN(packed_size)(a->D, a->O), sizeof(real));
     job->bias = carve(&at, FN(stride)(a->O), sizeof(real));
     job->members = at;
@@ -104,7 +104,7 @@ static void FN(linear_backward_member)(const struct team *team, void *shared)
     const struct fastrnn_linear *a = job->a;
     struct FN(linear_scratch) s;
     struct FN(gradient_scratch) g;
-    FN(carve_gradient)(&g, a->O, team->n,
+    FN(carve_gradient)(&g, a->d_weight ? a->O : 0, team->n,
                        FN(carve_linear)(&s, FN(chunk), job->members + (size_t)team->id * job->member_bytes));
     if (a->d_x) {
         const int64_t share = a->O * team->id / team->n, share_end = a->O * (team->id + 1) / team->n;
@@ -124,13 +124,18 @@ static void FN(linear_backward_member)(const struct team *team, void *shared)
             const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
             for (int64_t k = share; k < share_end; k++)
                 s.out[k] = (real *)a->d_x + (first + k) * a->D;
-            struct FN(rows_out) out = {s.out + share, a->D};
-            FN(product)(s.d + share, share_end - share, a->O, job->weight, a->D, 0, NULL, 0, NULL, 0,
-                        FN(finish_rows), &out);
+            const int64_t most = FN(brief_rows)(2.0 * (double)a->D * (double)a->O);
+            for (int64_t k = share; k < share_end && !stop_asked(&job->stop); k += most) {
+                const int64_t rows = share_end - k < most ? share_end - k : most;
+                struct FN(rows_out) out = {s.out + k, a->D};
+                FN(product)(s.d + k, rows, a->O, job->weight, a->D, 0, NULL, 0, NULL, 0, FN(finish_rows),
+                            &out);
+                stop_poll(&job->stop, team);
+            }
         }
         if (a->d_weight || a->d_bias) {
             const struct FN(gradient) gradient = {s.x, a->D, job->chunk_x, a->d_weight};
-            FN(gradient_chunk)(team, &g, s.d, K, a->O, first == 0, a->d_bias, &gradient, 1);
+            FN(gradient_chunk)(team, &job->stop, &g, s.d, K, a->O, first == 0, a->d_bias, &gradient, 1);
         }
         first += FN(chunk);
     } while (first < a->N && !stop_together(&job->stop, team));
@@ -149,7 +154,8 @@ static uintptr_t FN(lay_out_linear_backward)(void *shared, int members, uintptr_
     if (a->d_weight)
         job->chunk_x = carve(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
     job->members = at;
-    job->member_bytes = FN(carve_gradient)(&g, a->O, members, FN(carve_linear)(&s, FN(chunk), at)) - at;
+    const int64_t units = a->d_weight ? a->O : 0;
+    job->member_bytes = FN(carve_gradient)(&g, units, members, FN(carve_linear)(&s, FN(chunk), at)) - at;
     return at + (size_t)members * job->member_bytes;
 }
 

@@ -76,8 +76,10 @@ static void FN(cross_entropy_member)(const struct team *team, void *shared)
     struct FN(cross_entropy_job) *job = shared;
     const struct fastrnn_cross_entropy *a = job->a;
     real *const e = (real *)job->members + team->id * FN(class_stride)(a->C);
-    const int64_t end = a->N * (team->id + 1) / team->n;
-    for (int64_t n = a->N * team->id / team->n; n < end; n++) {
+    const int64_t begin = a->N * team->id / team->n, end = a->N * (team->id + 1) / team->n;
+    for (int64_t n = begin; n < end && !stop_asked(&job->stop); n++) {
+        if (n % 64 == 0)
+            stop_poll(&job->stop, team);
         const real *x = (const real *)a->logits + n * a->step;
         real *d = (real *)a->d_logits + n * a->C;
         if (a->counts && !a->counts[n]) {
@@ -95,12 +97,14 @@ static void FN(cross_entropy_member)(const struct team *team, void *shared)
         }
         d[t] = (real)(-(sum - (double)e[t]) / sum * a->scale);
         a->losses[n] = FN(natural_log)(sum) + ((double)max - (double)x[t]);
-        if (n % 256 == 0) {
-            stop_poll(&job->stop, team);
-            if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
-                return;
-        }
     }
+    team_barrier(team);
+    if (team->id > 0)
+        return;
+    double total = 0;
+    for (int64_t n = 0; n < a->N; n++)
+        total += a->losses[n];
+    *a->total = total;
 }
 
 static uintptr_t FN(lay_out_cross_entropy)(void *shared, int members, uintptr_t at)
@@ -120,18 +124,33 @@ static int FN(cross_entropy)(const struct fastrnn_call *call)
                        team_job(members, FN(lay_out_cross_entropy), FN(cross_entropy_member), &job));
 }
 
+struct FN(squares_job) {
+    const real *x;
+    int64_t n;
+    double total;
+};
+
 /* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */
-static double FN(sum_of_squares)(const void *array, int64_t n)
+static void FN(squares_member)(const struct team *team, void *shared)
 {
-    const real *x = array;
+    struct FN(squares_job) *job = shared;
+    const real *x = job->x;
     double sum[FN(chains)] = {0};
     int64_t i = 0;
-    for (; i + FN(chains) <= n; i += FN(chains))
+    (void)team;
+    for (; i + FN(chains) <= job->n; i += FN(chains))
         for (int c = 0; c < FN(chains); c++)
             sum[c] += (double)x[i + c] * (double)x[i + c];
-    for (int c = 0; i < n; c++, i++)
+    for (int c = 0; i < job->n; c++, i++)
         sum[c] += (double)x[i] * (double)x[i];
     for (int c = 1; c < FN(chains); c++)
         sum[0] += sum[c];
-    return sum[0];
+    job->total = sum[0];
+}
+
+static double FN(sum_of_squares)(const void *x, int64_t n)
+{
+    struct FN(squares_job) job = {x, n, 0};
+    team_run(1, FN(squares_member), &job); /* in the floating-point mode of the kernels */
+    return job.total;
 }

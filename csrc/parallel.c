@@ -132,8 +132,6 @@ static int64_t most_threads(void)
  * having been put on the caller's processor). So a call of fewer operations than this has a team only
  * where it follows closely on another. */
 static _Atomic double flops_to_wake = 1e8;
-static const double closely = 0.01; /* seconds */
-static _Atomic double last_wish;
 static atomic_long teams_run;
 
 void fastrnn_swap_team_policy(double *per_member, double *to_wake)
@@ -144,11 +142,15 @@ void fastrnn_swap_team_policy(double *per_member, double *to_wake)
 
 long fastrnn_teams_run(void) { return atomic_load(&teams_run); }
 
+#ifdef _OPENMP
+static const double closely = 0.01; /* seconds */
+static _Atomic double last_wish;
 static int follows_closely(void)
 {
     const double t = now();
     return t - atomic_exchange_explicit(&last_wish, t, memory_order_relaxed) < closely;
 }
+#endif
 
 int team_size(int threads, double flops, int64_t most)
 {
@@ -271,7 +273,8 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
 
 struct stop stop_for(const struct fastrnn_call *call)
 {
-    return (struct stop){.interrupted = call->interrupted, .context = call->context};
+    const double begun = call->interrupted ? now() : 0;
+    return (struct stop){.interrupted = call->interrupted, .context = call->context, .last = begun};
 }
 
 int stop_status(const struct stop *stop, int status)
@@ -286,8 +289,6 @@ void stop_poll(struct stop *stop, const struct team *team)
     if (team->id != 0 || !stop->interrupted)
         return;
     const double t = now();
-    if (stop->last == 0)
-        stop->last = t;
     if (t - stop->last < 0.02)
         return;
     stop->last = t;
@@ -298,6 +299,8 @@ void stop_poll(struct stop *stop, const struct team *team)
     if (asked)
         atomic_store(&stop->asked, 1);
 }
+
+int stop_asked(const struct stop *stop) { return atomic_load_explicit(&stop->asked, memory_order_relaxed); }
 
 int stop_together(struct stop *stop, const struct team *team)
 {

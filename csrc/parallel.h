@@ -46,6 +46,8 @@ struct stop stop_for(const struct fastrnn_call *call);
 /* The status of a call: that of team_job, unless somebody asked to stop. */
 int stop_status(const struct stop *stop, int status);
 void stop_poll(struct stop *stop, const struct team *team);
+/* What was found last; members may read different answers, so who has a barrier ahead must not leave. */
+int stop_asked(const struct stop *stop);
 /* The same where members wait for each other: all get the same answer. */
 int stop_together(struct stop *stop, const struct team *team);
 

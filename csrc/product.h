@@ -136,9 +136,19 @@ static uintptr_t FN(carve_gradient)(struct FN(gradient_scratch) *s, int64_t unit
     return at;
 }
 
-/* Adds a chunk of K rows to `count` gradients and to that of the bias, d_b (units), unless that is NULL. */
-static void FN(gradient_chunk)(const struct team *team, const struct FN(gradient_scratch) *s,
-                               const real *const *dz, int64_t K, int64_t units, int first_chunk, real *d_b,
+/* Rows of a product of so many operations each that take some milliseconds: between them signals are
+ * looked for. */
+static int64_t FN(brief_rows)(double flops)
+{
+    const double rows = 1e9 / (flops + 1);
+    return rows > 1 << 20 ? 1 << 20 : rows < 4 * MR ? 4 * MR : (int64_t)rows;
+}
+
+/* Adds a chunk of K rows to `count` gradients and to that of the bias, d_b (units), unless that is NULL.
+ * Where somebody asked to stop, work is left out but no barrier. */
+static void FN(gradient_chunk)(const struct team *team, struct stop *stop,
+                               const struct FN(gradient_scratch) *s, const real *const *dz, int64_t K,
+                               int64_t units, int first_chunk, real *d_b,
                                const struct FN(gradient) *gradients, int count)
 {
     const int64_t ld = FN(stride)(FN(chunk));
@@ -159,13 +169,18 @@ static void FN(gradient_chunk)(const struct team *team, const struct FN(gradient
         FN(column_sums)(dz, K, begin, end, d_b, first_chunk);
     team_barrier(team); /* the rows are packed, and dz is free */
 
-    for (int64_t j = begin; j < end; j++)
-        s->columns[j - begin] = s->dz_t + (j - begin) * ld;
+    if (wanted)
+        for (int64_t j = begin; j < end; j++)
+            s->columns[j - begin] = s->dz_t + (j - begin) * ld;
     for (int i = 0; i < count; i++)
         if (gradients[i].d_w) {
-            const int64_t N = gradients[i].N;
-            struct FN(gradient_out) out = {gradients[i].d_w + begin * N, N, first_chunk};
-            FN(product)(s->columns, end - begin, K, gradients[i].packed, N, 0, NULL, 0, NULL, 0,
-                        FN(finish_gradient), &out);
+            const int64_t N = gradients[i].N, most = FN(brief_rows)(2.0 * (double)K * (double)N);
+            for (int64_t j = begin; j < end && !stop_asked(stop); j += most) {
+                const int64_t rows = end - j < most ? end - j : most;
+                struct FN(gradient_out) out = {gradients[i].d_w + j * N, N, first_chunk};
+                FN(product)(s->columns + (j - begin), rows, K, gradients[i].packed, N, 0, NULL, 0, NULL, 0,
+                            FN(finish_gradient), &out);
+                stop_poll(stop, team);
+            }
         }
 }

@@ -255,7 +255,7 @@ static void FN(forward_member)(const struct team *team, void *shared)
         if (s.staged)
             FN(write_block)(job, &s, block, team->id & 1);
         stop_poll(&job->stop, team);
-        if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+        if (stop_asked(&job->stop))
             return;
     }
     FN(end_rows)(job, &s);
@@ -294,7 +294,7 @@ static void FN(fed_member)(const struct team *team, void *shared)
         count_set(&job->used, block + 1);
         if (block % job->blocks == 0)
             stop_poll(&job->stop, team);
-        if (atomic_load_explicit(&job->stop.asked, memory_order_relaxed))
+        if (stop_asked(&job->stop))
             return;
     }
     FN(end_rows)(job, &s);
@@ -424,7 +424,7 @@ static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
     }
     const struct FN(gradient) gradients[] = {{s->chunk_x, D, job->chunk_x, a->d_w_ih},
                                              {s->chunk_h, H, job->chunk_h, a->d_w_hh}};
-    FN(gradient_chunk)(team, &s->gradient, s->chunk_dz, K, H, first == 0, a->d_b, gradients, 2);
+    FN(gradient_chunk)(team, &job->stop, &s->gradient, s->chunk_dz, K, H, first == 0, a->d_b, gradients, 2);
 }
 
 static void FN(backward_member)(const struct team *team, void *shared)

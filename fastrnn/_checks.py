@@ -1,4 +1,6 @@
-"""Argument checks: the one home, shared by the compiled functions and their NumPy twins.
+"""Argument checks, shared by the compiled functions and their NumPy twins.
+
+What concerns one function alone stands beside its twin in reference/.
 
 Sharing it is what makes both backends raise the same errors. Every check runs before any work is
 done and before anything is allocated. A well-formed call takes the fast path at the top of
@@ -170,17 +172,20 @@ def strided(a: Array) -> Array:
 
 def as_rows(a: Array) -> Array:
     """(..., n) as (N, n) with contiguous rows at any whole-element stride; a copy where need be."""
-    rows = a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
-    step, size = rows.strides[0], rows.itemsize
-    if (rows.strides[1] == size or rows.shape[1] <= 1) and step % size == 0 and rows.flags.aligned:
-        return rows
-    return contiguous(rows)
+    rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    return rows if are_rows(rows) else contiguous(rows)
 
 
-def integers(name: str, value: Any, expected: str, copy: bool = False) -> Array:
-    """An array of any integer type, or a sequence of integers, as C-contiguous int64."""
-    plain = type(value) is ndarray
-    if not plain:
+def are_rows(a: Array) -> bool:
+    """Whether the kernel can walk this array (N, n)."""
+    step, size = a.strides[0], a.itemsize
+    unit = a.strides[1] == size or a.shape[1] <= 1 or not a.size
+    return unit and step % size == 0 and a.flags.aligned and a.dtype.isnative
+
+
+def integers(name: str, value: Any, expected: str) -> Array:
+    """An array of any integer type, or a sequence of integers, as an int64 array of its own."""
+    if not isinstance(value, ndarray) or isinstance(value, np.ma.MaskedArray):
         if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
             plain_array(name, value)
         try:
@@ -189,16 +194,14 @@ def integers(name: str, value: Any, expected: str, copy: bool = False) -> Array:
             raise ValueError(f"{name} is ragged or too large, expected {expected}") from None
         if value.size == 0:
             value = value.astype(np.int64)  # an empty list has no type of its own
+        cure = ""
+    else:
+        cure = f": pass {name}.astype(np.int64)" if value.dtype.kind == "f" else ""
     if value.dtype.kind not in "iu":
-        cure = f": pass {name}.astype(np.int64)" if plain and value.dtype.kind == "f" else ""
         raise TypeError(f"{name} holds {value.dtype}, expected {expected}{cure}")
     if value.dtype == np.uint64 and value.size and value.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {value.max()}, expected {expected}")
-    return (
-        np.array(value, np.int64, order="C", copy=True)
-        if copy
-        else np.ascontiguousarray(value, np.int64).reshape(value.shape)
-    )
+    return np.array(value, np.int64, order="C")
 
 
 def in_range(name: str, values: Array, count: int, of: str) -> None:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# The binding: fill the C struct, release the GIL, call, raise. Shapes and dtypes are functional.py's.
+# The binding: fill the C struct, release the GIL, call, raise. Shapes and dtypes are checked before.
 import platform
 import warnings
 
@@ -14,7 +14,7 @@ cnp.import_array()
 
 
 cdef extern from "fastrnn.h" nogil:
-    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_A_NUMBER
+    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE
 
     struct fastrnn_sequence:
         void *data
@@ -79,6 +79,7 @@ cdef extern from "fastrnn.h" nogil:
         double scale
         void *d_logits
         double *losses
+        double *total
 
     struct fastrnn_generate:
         fastrnn_call call
@@ -197,7 +198,7 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
             raise caught[0]
     if status == FASTRNN_NO_MEMORY:
         raise MemoryError("no memory for the scratch of this call")
-    if status == FASTRNN_NOT_A_NUMBER:
+    if status == FASTRNN_NOT_FINITE:
         raise ValueError("the network's output is not finite: there is nothing to choose from")
     return 0
 
@@ -352,12 +353,10 @@ def cross_entropy(
     a.scale = scale
     a.d_logits = data(d_logits)
     a.losses = <double *>data(losses)
+    cdef double total
+    a.total = &total
     cdef double flops = 40.0 * a.N * a.C
     call(fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, flops, threads)
-    cdef double total = 0
-    cdef int64_t n
-    for n in range(a.N):
-        total += a.losses[n]
     return total
 
 
@@ -390,7 +389,14 @@ def generate(
 
 def sum_of_squares(cnp.ndarray x not None):
     cdef int64_t size = cnp.PyArray_SIZE(x)
-    return fastrnn_kernels_in_use().sum_of_squares[is_double(x)](data(x), size)
+    cdef int number = is_double(x)
+    cdef void *elements = data(x)
+    cdef double total
+    if size < keep_gil_below:
+        return fastrnn_kernels_in_use().sum_of_squares[number](elements, size)
+    with nogil:
+        total = fastrnn_kernels_in_use().sum_of_squares[number](elements, size)
+    return total
 
 
 # ------------------------------------------------------------------------------------------- the checks

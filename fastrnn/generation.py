@@ -63,7 +63,8 @@ def generate(
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit, or the network's output becomes NaN.
+        If an argument does not fit, or the network's output is NaN, or infinite where it is drawn
+        from.
 
     See Also
     --------

@@ -80,10 +80,11 @@ def linear_forward(
         return reference.linear_forward(x, weight, bias, record=record, check=check)
     rows, weight, bias = linear_arguments(x, weight, bias)
     record, check = _checks.flag("record", record), _checks.flag("check", check)
-    output = np.empty((*x.shape[:-1], len(weight)), rows.dtype)
+    output = np.empty((len(rows), len(weight)), rows.dtype)
     if output.size:
         _core.linear_forward(rows, weight, bias, output, current_threads.get())
-    return output, linear_tape(rows, weight, bias, x.shape, check) if record else None
+    tape = linear_tape(rows, weight, bias, x.shape, check) if record else None
+    return output.reshape(*x.shape[:-1], len(weight)), tape
 
 
 def linear_backward(

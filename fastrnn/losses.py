@@ -74,12 +74,12 @@ def softmax_cross_entropy(
         )
     rows, target, counts, number = cross_entropy_arguments(logits, target, lengths, mask, reduction)
     scale = 1 / max(number, 1) if reduction == "mean" else 1.0
-    d_logits = np.empty(logits.shape, rows.dtype)
+    d_logits = np.empty(rows.shape, rows.dtype)
     losses = np.empty(len(rows))
     total = _core.cross_entropy(
         rows, target, counts, scale, d_logits, losses, current_threads.get()
     )
-    return total * scale, d_logits
+    return total * scale, d_logits.reshape(logits.shape)
 
 
 def mean_squared_error(
@@ -184,17 +184,23 @@ def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_nor
     if current_backend.get() == "reference":
         return reference.clip_grad_norm(grads, max_norm)
     arrays, limit = clip_arguments(grads, "max_norm", max_norm)
-    norm = math.sqrt(sum(_core.sum_of_squares(_checks.contiguous(g)) for g in arrays))
+    norm = _norm(map(_checks.contiguous, arrays))
     if not 1e-140 < norm < math.inf:  # squares may have left the range of float64
         largest = float(np.max([np.abs(g).max(initial=0) for g in arrays], initial=0))
         if not 0 < largest < math.inf:
             return largest
-        scaled = (np.ascontiguousarray(g, np.float64) / largest for g in arrays)
-        norm = largest * math.sqrt(sum(map(_core.sum_of_squares, scaled)))
+        norm = largest * _norm(np.ascontiguousarray(g, np.float64) / largest for g in arrays)
     if limit < norm < math.inf:
         for g in arrays:
             g *= g.dtype.type(limit / norm)
     return norm
+
+
+def _norm(arrays: Iterable[Array]) -> float:
+    total = 0.0
+    for a in arrays:  # not sum(), which from Python 3.12 on adds in another way
+        total += _core.sum_of_squares(a)
+    return math.sqrt(total)
 
 
 def clip_grad_value(grads: Array | Mapping[str, Array] | Iterable[Array], limit: float) -> None:

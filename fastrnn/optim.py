@@ -153,6 +153,8 @@ class Adam(_Optimizer):
         m = β1 m + (1 - β1) g        v = β2 v + (1 - β2) g²
         p = p - lr / (1 - β1ᵗ) · m / (sqrt(v / (1 - β2ᵗ)) + eps)
 
+    The powers are made by squaring, from the lowest binary digit of t on.
+
     Parameters
     ----------
     params : ndarray or iterable of ndarray
@@ -212,8 +214,8 @@ class Adam(_Optimizer):
         given = self._checked(grads)
         self.step_count += 1
         beta1, beta2 = self.betas
-        rate = self.lr / (1 - beta1**self.step_count)
-        correction = 1 / (1 - beta2**self.step_count)
+        rate = self.lr / (1 - _power(beta1, self.step_count))
+        correction = 1 / (1 - _power(beta2, self.step_count))
         with np.errstate(all="ignore"):
             for p, g, m, v, (t, u) in zip(
                 self.params, given, self._state["exp_avg"], self._state["exp_avg_sq"],
@@ -229,6 +231,17 @@ class Adam(_Optimizer):
                 np.add(t, max(real(self.eps), np.finfo(real).tiny), out=t)
                 np.divide(np.multiply(m, real(rate), out=u), t, out=u)
                 np.subtract(p, u, out=p)
+
+
+def _power(base: float, exponent: int) -> float:
+    """By squaring: the C library's pow has other bits on other machines."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
 
 
 def _arrays(name: str, given: Any) -> list[Any]:

@@ -217,7 +217,12 @@ def same_weight(name: str, used: Array | None, own: Array | None) -> None:
     """Raise ValueError unless a tape's weight is the layer's own, or (after a copy) equal to it."""
     if used is own:
         return
-    if used is None or own is None or used.tobytes() != own.tobytes():
+    if (
+        used is None
+        or own is None
+        or (used.dtype, used.shape) != (own.dtype, own.shape)
+        or used.tobytes() != own.tobytes()
+    ):
         raise ValueError(f"tape is of another layer: its {name} is not this layer's")
 
 

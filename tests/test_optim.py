@@ -49,6 +49,15 @@ def copies(arrays: list[Array]) -> list[Array]:
 # ------------------------------------------------------------------------------- arithmetic
 
 
+def power(base: float, exponent: int) -> float:
+    """By squaring, from the lowest binary digit of the exponent on."""
+    result = 1.0
+    for digit in reversed(f"{exponent:b}"):
+        result *= base if digit == "1" else 1.0
+        base *= base
+    return result
+
+
 def documented(kind: Any, options: Any, params: list[Array], steps: Any) -> list[Array]:
     """The formulas of the docstrings, each operation rounded once, in the type of the array."""
     params = copies(params)
@@ -65,8 +74,8 @@ def documented(kind: Any, options: Any, params: list[Array], steps: Any) -> list
             b1, b2 = options.get("betas", (0.9, 0.999))
             m = real(b1) * m + real(1 - b1) * g
             v = real(b2) * v + g * g * real(1 - b2)
-            root = np.sqrt(v * real(1 / (1 - b2**t)))
-            p = p - m * real(lr / (1 - b1**t)) / (root + real(options.get("eps", 1e-8)))
+            root = np.sqrt(v * real(1 / (1 - power(b2, t))))
+            p = p - m * real(lr / (1 - power(b1, t))) / (root + real(options.get("eps", 1e-8)))
         params[i] = np.asarray(p)
     return params
 

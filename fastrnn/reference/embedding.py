@@ -86,7 +86,8 @@ def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
     weight = _checks.array("weight", weight)
     _checks.shape("weight", weight.shape, ("V", "D"), {})
     # A copy, and checked after it was made: backward trusts it.
-    indices = _checks.integers("indices", indices, "integers", copy=True)
+    indices = _checks.integers("indices", indices, "integers")
+    indices.flags.writeable = False
     _checks.in_range("indices", indices, len(weight), "V")
     _checks.elements(N=indices.size, D=weight.shape[1])
     return indices, weight
@@ -97,10 +98,16 @@ def embedding_backward_arguments(
 ) -> tuple[Array, frozenset[str]]:
     """Check the arguments of embedding_backward; d_output as rows (N, D), the fields to fill."""
     _checks.tape(tape, EmbeddingTape, "embedding_forward")
-    # The kernel writes where the indices point, and the tape's array may have been written to.
-    _checks.in_range("indices", tape.indices, tape.shape[0], "V")
-    if tape.indices.dtype != np.int64 or not tape.indices.flags.carray:
+    # The kernel writes where the indices point, so a tape is not believed either.
+    flags = tape.indices.flags
+    if (
+        tape.indices.dtype != np.int64
+        or not (flags.c_contiguous and flags.aligned)
+        or len(tape.shape) != 2
+        or tape.dtype not in (_checks.FLOAT32, _checks.FLOAT64)
+    ):
         raise ValueError(_checks.RESHAPED)
+    _checks.in_range("indices", tape.indices, tape.shape[0], "V")
     wanted = _checks.names("wrt", wrt, EmbeddingGradients._fields)
     shape = (*tape.indices.shape, tape.shape[1])
     return _checks.rows_gradient("d_output", d_output, shape, tape.dtype), wanted

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _checks
 from .embedding import embedding_forward
-from .linear import linear_forward
+from .linear import linear_arguments, linear_forward
 from .rnn import rnn_forward
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def generate_arguments(
     ):  # fmt: skip
         if size != wanted:
             raise ValueError(f"{name} is {size}, expected {of} = {wanted}")
-    prompt = _checks.integers("prompt", prompt, "one or more integers", copy=True)
+    prompt = _checks.integers("prompt", prompt, "one or more integers")
     if prompt.ndim != 1 or not len(prompt):
         raise ValueError(f"prompt has shape {prompt.shape}, expected one or more integers")
     _checks.in_range("prompt", prompt, embedding.num_embeddings, "embedding.num_embeddings")
@@ -158,10 +158,15 @@ def generate_arguments(
         temperature = float(np.clip(temperature, float(info.tiny), float(info.max)))
     uniform = np.random.default_rng(rng).random(length)
 
-    w = rnn.weights
-    network = Network(
-        embedding.weights["weight"], w["weight_ih_l0"], w["weight_hh_l0"], w.get("bias_ih_l0"),
-        w.get("bias_hh_l0"), linear.weights["weight"], linear.weights.get("bias"),
-        rnn.nonlinearity,
+    # The arrays are what the kernel reads: their shapes count, whatever the attributes say.
+    w, head = rnn.weights, linear.weights
+    arrays = _checks.rnn_arguments(
+        np.zeros((1, 1, rnn.input_size), embedding.dtype), h, w["weight_ih_l0"],
+        w["weight_hh_l0"], w.get("bias_ih_l0"), w.get("bias_hh_l0"), rnn.nonlinearity, None, None,
     )  # fmt: skip
+    _, w_out, b_out = linear_arguments(h, head["weight"], head.get("bias"))
+    table = _checks.array("embedding", embedding.weights["weight"], h.dtype, "the network")
+    for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, h.shape[1])):
+        _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
+    network = Network(_checks.contiguous(table), *arrays[2:6], w_out, b_out, rnn.nonlinearity)
     return network, prompt, h, uniform, temperature

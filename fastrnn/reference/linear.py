@@ -134,9 +134,13 @@ def linear_backward_arguments(tape: Any, d_output: Any, wrt: Any) -> tuple[Array
     _checks.tape(tape, LinearTape, "linear_forward")
     rows, features = math.prod(tape.shape[:-1]), tape.shape[-1]
     if not (
-        tape.x.dtype == tape.weight.dtype
+        tape.x.dtype in (_checks.FLOAT32, _checks.FLOAT64)
+        and tape.weight.dtype == tape.x.dtype
         and tape.x.shape == (rows, features)
+        and _checks.are_rows(tape.x)
         and tape.weight.ndim == 2
+        and tape.weight.flags.c_contiguous
+        and tape.weight.flags.aligned
         and tape.weight.shape[1] == features
         and (tape.bias is None or tape.bias.shape == tape.weight.shape[:1])
     ):

@@ -123,17 +123,15 @@ def cross_entropy_arguments(
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits has shape {logits.shape}, expected (..., C) with C >= 1")
     positions, classes = logits.shape[:-1], logits.shape[-1]
-    target = _checks.integers("target", target, "integers", copy=True)
+    target = _checks.integers("target", target, "integers")
     if target.shape != positions:
         raise ValueError(f"target has shape {target.shape}, expected {positions}")
     _checks.choice("reduction", reduction, ("mean", "sum"))
     counts, number = _checks.counted(positions, lengths, mask, len(positions))
-    if counts is None:
-        _checks.in_range("target", target, classes, "C")
-    else:  # what does not count may hold anything
-        target[~counts] = 0
-        _checks.in_range("target", target, classes, "C")
+    if counts is not None:
+        target[~counts] = 0  # what does not count may hold anything
         counts = counts.reshape(-1)
+    _checks.in_range("target", target, classes, "C")
     return _checks.as_rows(logits), target.reshape(-1), counts, number
 
 
