@@ -6,6 +6,13 @@ in plain NumPy in `fastrnn.reference`. Layers own their weights and carry PyTorc
 
 __version__ = "0.1.0"
 
+try:
+    from . import _core  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"fastrnn's compiled part cannot be loaded from {__path__[0]}: if that is its source, run "
+        'Python in another folder, or install the source with "pip install -e ."'
+    ) from error
 from . import optim, reference
 from .config import (
     available_isas,

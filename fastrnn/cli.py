@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 
@@ -74,6 +75,8 @@ def make_parser() -> Parser:
 
 
 def _add_train(commands: Any) -> None:
+    from fastrnn.char_lm import Settings
+
     train = commands.add_parser(
         "train",
         help="train a character-level language model",
@@ -84,9 +87,10 @@ def _add_train(commands: Any) -> None:
     add = train.add_argument
     add("text", nargs="?", metavar="TEXT", help="a UTF-8 file; default: Python's help topics")
     add("--output", metavar="FILE", help="default: char_lm.safetensors, or the next free name")
-    add("--resume", action="store_true", help="go on from the output file")
-    add("--force", action="store_true", help="replace the output file if there is one")
-    add("--plot", metavar="FILE", help="draw the losses (needs matplotlib)")
+    add("--resume", action="store_true",
+        help="go on from the output file, with the same text and settings")  # fmt: skip
+    add("--force", action="store_true", help="replace the output file or the picture if need be")
+    add("--plot", metavar="FILE", help="draw the losses: .png, .svg or .pdf (needs matplotlib)")
     for name, kind, what in (
         ("embedding-dim", int, "numbers that stand for a character"),
         ("hidden-size", int, "units of the recurrent layer"),
@@ -98,7 +102,8 @@ def _add_train(commands: Any) -> None:
         ("dtype", str, "float32 or float64"),
         ("seed", int, "of the first weights and of the sample"),
     ):
-        add(f"--{name}", type=kind, metavar="X", help=what)
+        default = getattr(Settings, name.replace("-", "_"))
+        add(f"--{name}", type=kind, metavar="X", help=f"{what} (default: {default})")
 
 
 def _add_sample(commands: Any) -> None:
@@ -127,40 +132,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 if something failed, 130 if interrupted. Bad options end the
-        process with status 2 and one line on standard error.
+        The exit status: 0; 1 if the reader of standard output has gone; 2 with one line on
+        standard error for what the user can mend; 128 and a signal's number if one ended it, 130
+        for Ctrl-C. Bad options end the process with status 2.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
-    options = vars(parser.parse_args(argv))
+    options = vars(make_parser().parse_args(argv))
     command = options.pop("command")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # not every terminal has all characters
+    try:
+        status = _run(command, options, argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is to be found out here
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except MemoryError:
+        return _fail(command, "not enough memory")
+    except BrokenPipeError:  # the reader has seen enough, as in `fastrnn sample MODEL | head`
+        _discard_output()
+        return 1
+    except OSError as error:
+        _discard_output()
+        return _fail(command, f"cannot write the output: {error.strerror or error}")
 
+
+def _run(command: str, options: dict[str, Any], argv: list[str]) -> int:
     if command == "info":
         import fastrnn
 
         fastrnn.show_config()
         return 0
+    if command == "bench":
+        from fastrnn import bench
 
-    if command in ("train", "sample"):
-        return _char_lm(command, options)
+        try:
+            return bench.main(bench.Options(**options, arguments=argv[1:]))
+        except bench.BenchError as error:
+            return _fail(command, str(error))
 
-    from fastrnn import bench
-
-    try:
-        return bench.main(bench.Options(**options, arguments=argv[1:]))
-    except bench.BenchError as error:
-        print(f"fastrnn bench: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-def _char_lm(command: str, options: dict[str, Any]) -> int:
     from fastrnn import char_lm
 
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # not every terminal has all characters
     try:
         if command == "sample":
             print(char_lm.sample(options.pop("model"), **options))
@@ -168,13 +182,19 @@ def _char_lm(command: str, options: dict[str, Any]) -> int:
         own = {name: options.pop(name) for name in ("text", "output", "resume", "force", "plot")}
         return char_lm.train(char_lm.TrainOptions(**own, settings=options))
     except char_lm.CharLMError as error:
-        print(f"fastrnn {command}: error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print(f"fastrnn {command}: error: not enough memory", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader has seen enough, as in `fastrnn sample MODEL | head`
+        return _fail(command, str(error))
+
+
+def _fail(command: str, message: str) -> int:
+    """Say in one line what is wrong, if anybody listens; the exit status."""
+    line = "".join(c if c.isprintable() else "?" for c in message)
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"fastrnn {command}: error: {line}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _discard_output() -> None:
+    """Let the interpreter's own flush at the end succeed."""
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1

@@ -338,7 +338,7 @@ class TestWorker:
         try:
             worker.ask("build", "rnn", TINY.sizes, "float32", "forward", 0)
             with pytest.raises(pool.WorkerError, match="no answer within"):
-                worker.ask("time", 60.0, 3, timeout=0.2)
+                worker.ask("time", 60.0, 3, timeout=0.02)
         finally:
             worker.close()
 

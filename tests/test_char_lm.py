@@ -1,12 +1,7 @@
-"""The language model: its baselines, training, interrupted and resumed, and its two commands."""
+"""The language model: its text, its baselines, training, interrupted and resumed."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import random
-import resource
 import signal
 import subprocess
 import sys
@@ -17,28 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from language_model import OPTIONS, SMALL, TEXT, program, pseudo_text, split
 
 import fastrnn
 from fastrnn.char_lm import CharLMError, command, training
 from fastrnn.char_lm.corpus import Corpus, Settings, read_text, unigram_bits, witten_bell_bits
-from fastrnn.char_lm.training import KIND, Model, Training
-from fastrnn.cli import main
-
-SMALL = Settings(embedding_dim=5, hidden_size=9, batch_size=4, steps=8, epochs=3, lr=0.01)
-OPTIONS = [
-    f"--{name.replace('_', '-')}={getattr(SMALL, name)}"
-    for name in ("embedding_dim", "hidden_size", "batch_size", "steps", "epochs", "lr")
-]
-
-
-def pseudo_text(words: int = 250, seed: int = 0) -> str:
-    """Words drawn again and again from a few, so that there is something to learn."""
-    rng = random.Random(seed)
-    lexicon = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 7))) for _ in range(12)]
-    return " ".join(rng.choices(lexicon, k=words)) + "\n"
-
-
-TEXT = pseudo_text()
+from fastrnn.char_lm.training import Training
 
 
 @pytest.fixture(autouse=True)
@@ -54,19 +33,6 @@ def text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "text.txt"
     path.write_text(TEXT, "utf-8")
     return path
-
-
-def split(text: str = TEXT, settings: Settings = SMALL) -> Corpus:
-    return Corpus.of("a text", text, settings)
-
-
-def run_main(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        status = main(argv)
-    except SystemExit as end:
-        status = int(str(end.code))
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 # ------------------------------------------------------------------------------ the text
@@ -242,13 +208,6 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         assert np.array_equal(run.losses, whole["training"]["losses"])
 
 
-def program(*arguments: str) -> list[str]:
-    # The interpreter leaves Ctrl-C alone where its parent ignored it, as a background job does.
-    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    start += "import sys; from fastrnn.cli import main; sys.exit(main(sys.argv[1:]))"
-    return [sys.executable, "-u", "-c", start, *arguments]
-
-
 def test_control_c_saves_and_resume_gives_the_same_file(text_file: Path) -> None:
     long = [*OPTIONS[:4], "--epochs=150", "--lr=0.01"]
     whole = subprocess.run(
@@ -276,7 +235,7 @@ def test_control_c_saves_and_resume_gives_the_same_file(text_file: Path) -> None
 
     # What it says, a shell can run.
     shell = rest.strip().splitlines()[-1].strip()
-    assert shell.startswith("fastrnn train text.txt --resume")
+    assert shell == "fastrnn train --resume '--output=it'\"'\"'s' -- text.txt"
     code = "from fastrnn.cli import main; main()"
     shell = shell.replace("fastrnn", f"{sys.executable} -c '{code}'", 1)
     resumed = subprocess.run(shell, shell=True, capture_output=True, text=True)
@@ -286,14 +245,16 @@ def test_control_c_saves_and_resume_gives_the_same_file(text_file: Path) -> None
     assert whole.stdout.split("sample at")[1].split("against")[0] in resumed.stdout
 
 
-def test_a_second_control_c_ends_at_once() -> None:
+@pytest.mark.parametrize("number", command.SIGNALS)
+def test_a_second_signal_ends_at_once(number: int) -> None:
+    before = signal.getsignal(number)
     with command._interrupts() as interrupted:
         assert not interrupted()
-        signal.raise_signal(signal.SIGINT)
-        assert interrupted()
+        signal.raise_signal(number)
+        assert interrupted() == number
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
 def test_a_process_that_ignores_control_c_goes_on_doing_so() -> None:
@@ -327,6 +288,10 @@ def test_resume_refuses_what_does_not_belong_together(text_file: Path) -> None:
     refused("another text", text=TEXT + "!")
     refused("step count is out of range", change=change_of(step_count=10**9))
     refused("step count is out of range", change=change_of(step_count=-1))
+    refused("step count is no integer", change=change_of(step_count=float(run.step_count)))
+    refused("losses are no sequence", change=change_of(losses=np.zeros((2, 2))))
+    shuffled = "".join(reversed(run.corpus.characters))
+    refused("not those of the text", change=lambda f: f.metadata.update(characters=shuffled))
     refused("cannot go on", change=change_of(step_count="x"))
     refused("not a loss for each step", change=change_of(losses=np.zeros(3)))
     refused("step count is out of range", change=change_of(held_out=np.zeros(3)))
@@ -342,259 +307,3 @@ def test_resume_refuses_what_does_not_belong_together(text_file: Path) -> None:
     other = {**vars(SMALL), "hidden_size": 10}
     with pytest.raises(CharLMError, match="not those of its settings"):
         Training.resumed("file", fastrnn.load("file"), split(), Settings(**other))
-
-
-# ------------------------------------------------------------------------------ the command line
-
-
-def test_train_and_sample(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run_main(["train", "text.txt", *OPTIONS], capsys)
-    assert (status, err) == (0, "")
-    assert sorted(os.listdir()) == ["char_lm.safetensors", "text.txt"]
-    assert "text.txt: " in out
-    assert f"epoch   3/{SMALL.epochs}" in out
-    for words in (
-        "this network",
-        "Witten-Bell",
-        "how often",
-        "sample at temperature 0.7",
-        "words of four or more letters",
-        "times as fast",
-        "largest difference",
-    ):
-        assert words in out
-
-    def sampled(*arguments: str) -> str:
-        status, out, err = run_main(["sample", "char_lm.safetensors", *arguments], capsys)
-        assert (status, err) == (0, "")
-        return out
-
-    one = sampled("--prompt", "ab", "--length", "50", "--seed", "3")
-    assert one.startswith("ab")
-    assert len(one) == 2 + 50 + 1
-    assert one == sampled("--prompt", "ab", "--length", "50", "--seed", "3")
-    assert one != sampled("--prompt", "ab", "--length", "50", "--seed", "4")
-    surest = [sampled("--temperature", "0", "--seed", str(seed)) for seed in (1, 2)]
-    assert surest[0] == surest[1]
-    assert len(surest[0]) == 501
-    assert sampled("--length", "0", "--prompt", "a") == "a\n"
-    assert set(sampled("--temperature", "100")) <= set(TEXT)
-
-
-def test_a_file_is_replaced_only_if_asked_to(
-    text_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("mine").write_text("mine")
-    status, out, err = run_main(["train", "text.txt", "--output", "mine", *OPTIONS], capsys)
-    assert (status, out) == (2, "")
-    assert "mine exists: go on with --resume, replace it with --force" in err
-    assert Path("mine").read_text() == "mine"
-    forced = ["train", "text.txt", "--force", "--output"]
-    assert run_main([*forced, "mine", *OPTIONS], capsys)[0] == 0
-    assert fastrnn.load("mine").metadata["kind"] == KIND
-    status, out, err = run_main([*forced, "./text.txt", *OPTIONS], capsys)
-    assert (status, out) == (2, "")
-    assert "is the text" in err
-    assert text_file.read_text() == TEXT
-
-
-def test_without_a_name_no_file_is_in_the_way(
-    text_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = ["char_lm.safetensors", "char_lm-2.safetensors", "char_lm-3.safetensors"]
-    for name in names:
-        status, out, _ = run_main(["train", "text.txt", *OPTIONS], capsys)
-        assert status == 0
-        assert f"saved to {name} " in out
-    assert len({Path(name).read_bytes() for name in names}) == 1
-    Path("char_lm.safetensors").write_text("old")
-    assert run_main(["train", "text.txt", "--force", *OPTIONS], capsys)[0] == 0
-    assert Path(names[0]).read_bytes() == Path(names[1]).read_bytes()
-    assert len(os.listdir()) == 4
-
-
-def bad_files() -> None:
-    """Files in the current folder that commands fall over."""
-    Path("empty").write_bytes(b"")
-    Path("short").write_text("too short")
-    Path("binary").write_bytes(b"\xff\xfe\x00" * 999)
-    Path("junk").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-    fastrnn.save("other", {"rnn": fastrnn.RNN(2, 3)})
-    settings = {"kind": KIND, "settings": json.dumps({"epochs": -1})}
-    fastrnn.save("odd", {}, settings)
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        ("train missing", "cannot read missing: No such file"),
-        ("train .", "cannot read .: Is a directory"),
-        ("train empty", "empty is empty"),
-        ("train short", "short has 9 characters"),
-        (
-            "train text.txt --batch-size 500",
-            "one batch of 500 streams of 8 characters takes 4001",
-        ),
-        ("train binary", "cannot read binary"),
-        ("train --nonsense", "unrecognized arguments: --nonsense"),
-        ("train --epochs x", "--epochs"),
-        ("train text.txt --epochs 0", "epochs is 0, expected an integer >= 1"),
-        ("train text.txt --lr nan", "lr is nan, expected a finite number above 0"),
-        ("train text.txt --max-norm -1", "max_norm is -1"),
-        ("train text.txt --seed -1", "seed is -1"),
-        ("train text.txt --dtype float16", "dtype is 'float16'"),
-        ("train text.txt --hidden-size 99999999999", "address space"),
-        ("train text.txt --output no/such", "cannot write no/such: No such file"),
-        ("train text.txt --output .", ". exists"),
-        ("train text.txt --output . --force", "cannot write .: Is a directory"),
-        ("train text.txt --plot no/such.png", "cannot write no/such.png"),
-        ("train text.txt --plot curve.xyz", "curve.xyz: the name must end in"),
-        ("train text.txt --resume", "cannot read char_lm.safetensors: No such file"),
-        ("train text.txt --resume --output junk", "junk: "),
-        ("train text.txt --resume --output other", "other: not a character-level"),
-        ("train text.txt --resume --output odd", "odd: not a character-level"),
-        ("sample", "required: MODEL"),
-        ("sample missing", "cannot read missing: No such file"),
-        ("sample .", "cannot read .: Is a directory"),
-        ("sample empty", "empty: "),
-        ("sample junk", "junk: "),
-        ("sample text.txt", "text.txt: "),
-        ("sample other", "other: not a character-level language model"),
-        ("sample good --prompt Q", "characters that the model has not seen: 'Q'"),
-        ("sample good --length -1", "length is -1"),
-        ("sample good --temperature -1", "temperature is -1"),
-        ("sample good --temperature inf", "temperature is inf"),
-        ("sample good --seed -1", "seed is -1"),
-        ("sample good --length 99999999999999999", "not enough memory"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line_and_status_2(
-    argv: str, words: str, text_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bad_files()
-    Training(split(), SMALL).save("good")
-    before = {name: Path(name).read_bytes() for name in os.listdir()}
-    if "--plot" in argv and not importlib.util.find_spec("matplotlib"):
-        words = "--plot needs matplotlib"
-    own = argv.split()
-    if own[:2] == ["train", "text.txt"]:
-        own[2:2] = OPTIONS  # what comes later counts
-    status, _, err = run_main(own, capsys)
-    assert status == 2
-    assert err.count("\n") == 1
-    assert err.startswith("fastrnn")
-    assert words in err
-    assert {name: Path(name).read_bytes() for name in os.listdir()} == before
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_write_permission(
-    text_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text_file.parent.chmod(0o500)
-    try:
-        status, _, err = run_main(["train", "text.txt", *OPTIONS], capsys)
-    finally:
-        text_file.parent.chmod(0o700)
-    assert status == 2
-    assert "cannot write char_lm.safetensors: Permission denied" in err
-
-
-def test_a_full_disk(text_file: Path) -> None:
-    """The limit on a file's size is met half-way through the second file that is saved."""
-    first = subprocess.run(
-        program("train", "text.txt", *OPTIONS), capture_output=True, text=True, check=True
-    )
-    assert first.returncode == 0
-    old = Path("char_lm.safetensors").read_bytes()
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) // 2, resource.RLIM_INFINITY))
-
-    full = subprocess.run(
-        program("train", "text.txt", "--force", *OPTIONS),
-        capture_output=True, text=True, preexec_fn=limit,
-    )  # fmt: skip
-    assert full.returncode == 2
-    assert full.stderr == (
-        "fastrnn train: error: cannot write char_lm.safetensors: File too large\n"
-    )
-    assert Path("char_lm.safetensors").read_bytes() == old
-    assert sorted(os.listdir()) == ["char_lm.safetensors", "text.txt"]
-
-
-def test_a_model_with_nan_is_named(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Training(split(), SMALL)
-    run.model.head.flat_weights[...] = np.nan
-    run.save("broken")
-    status, out, err = run_main(["sample", "broken"], capsys)
-    assert (status, out) == (2, "")
-    assert err == (
-        "fastrnn sample: error: broken: the network's output is not finite: there is nothing to "
-        "choose from\n"
-    )
-
-
-def test_a_reader_that_has_seen_enough(text_file: Path) -> None:
-    Training(split(), SMALL).save("good")
-    argv = program("sample", "good", "--length", "3000000")
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.read(10)
-        process.stdout.close()
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
-
-
-def test_the_plot(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
-    Path("curve.svg").write_text("old")
-    status, out, _ = run_main(["train", "text.txt", "--plot", "curve.svg", *OPTIONS], capsys)
-    assert status == 0
-    assert "drawn to curve.svg" in out
-    picture = Path("curve.svg").read_text()
-    assert picture.startswith("<?xml")
-    assert sorted(os.listdir()) == ["char_lm.safetensors", "curve.svg", "text.txt"]
-
-
-def test_the_bar_on_a_terminal(text_file: Path) -> None:
-    pytest.importorskip("tqdm")
-    import pty
-    import termios
-
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (25, 100))  # a bar of no columns shows nothing
-    with subprocess.Popen(
-        program("train", "text.txt", *OPTIONS), stdout=subprocess.PIPE, stderr=theirs, text=True
-    ) as process:
-        os.close(theirs)
-        assert process.stdout is not None
-        out = process.stdout.read()
-    shown = b""
-    while True:
-        try:
-            more = os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not more:
-            break
-        shown += more
-    os.close(ours)
-    assert process.returncode == 0
-    assert b" characters/s" in shown
-    assert b"bits" in shown
-    assert "epoch   3/3" in out
-
-
-def test_model_files_are_plain_safetensors(tmp_path: Path) -> None:
-    run = Training(split(), SMALL)
-    run.step()
-    run.save(str(tmp_path / "model"))
-    file = fastrnn.load(tmp_path / "model")
-    assert list(file) == ["embedding", "rnn", "head", "adam", "training"]
-    model = Model.loaded("model", file)
-    for own, read in zip(run.model.layers(), model.layers(), strict=True):
-        assert own.flat_weights.tobytes() == read.flat_weights.tobytes()
-    assert json.loads(file.metadata["settings"]) == vars(SMALL)
-    assert file["adam"]["step_count"] == 1

@@ -5,6 +5,6 @@ that are read side by side, are for training; the last tenth is held out.
 """
 
 from .command import TrainOptions, sample, train
-from .corpus import CharLMError
+from .corpus import CharLMError, Settings
 
-__all__ = ["CharLMError", "TrainOptions", "sample", "train"]
+__all__ = ["CharLMError", "Settings", "TrainOptions", "sample", "train"]

@@ -56,46 +56,85 @@ def train(options: TrainOptions) -> int:
     CharLMError
         With one line on what the user can mend.
     """
-    if options.plot:
-        _check_plot(options.plot)
     run, path = _resumed(options) if options.resume else _begun(options)
+    if options.plot is not None:
+        _check_plot(options, path)
     corpus = run.corpus
     print(f"{corpus.name}: {len(corpus.text):,} characters, {len(corpus.characters)} different")
     weights = sum(len(layer.flat_weights) for layer in run.model.layers())
     layers = ", ".join(map(repr, run.model.layers()))
     print(f"{layers}: {weights:,} weights; {config.get_num_threads()} threads, {config.get_isa()}")
-    if not options.resume:
+    reserved = None if path else _free_name()
+    path = path or reserved
+    assert path is not None
+    try:
         run.save(path)  # to fail now, and not after the training
+    except BaseException:
+        if reserved:
+            os.unlink(reserved)
+        raise
     print(f"saved to {path} after every epoch; Ctrl-C saves and stops", flush=True)
-    with _interrupts() as interrupted:
+    with _interrupts() as interrupted, np.errstate(all="ignore"):
         seconds = _run(run, path, interrupted)
-        if interrupted():
+        if number := interrupted():
             run.save(path)
-            go_on = ["fastrnn", "train", *filter(None, [options.text]), "--resume"]
-            go_on += [] if path == DEFAULT_OUTPUT else ["--output", path]
             print(f"stopped after step {run.step_count} of {run.total}, saved; to go on:")
-            print(f"  {shlex.join(go_on)}")
-            return 130
-    _report(run, seconds)
-    if options.plot:
+            print(f"  {_go_on(options, path)}", flush=True)
+            for s in SIGNALS:
+                signal.signal(s, signal.SIG_IGN)  # there is nothing left to stop
+            return 128 + number
+    with np.errstate(all="ignore"):
+        _report(run, seconds)
+    if options.plot is not None:
         _plot(run, options.plot)
     return 0
 
 
-def _begun(options: TrainOptions) -> tuple[Training, str]:
-    """A new run, and where it is saved."""
+def _go_on(options: TrainOptions, path: str) -> str:
+    """The command that resumes a run."""
+    program = sys.argv[0] if os.path.basename(sys.argv[0]) == "fastrnn" else "fastrnn"
+    words = [program, "train", "--resume"]
+    words += [] if path == DEFAULT_OUTPUT else [f"--output={path}"]
+    words += [] if options.plot is None else [f"--plot={options.plot}"]
+    words += [] if options.text is None else ["--", options.text]
+    return shlex.join(words)
+
+
+def _free_name() -> str:
+    """The default name or the next one that is free; an empty file takes it at once."""
+    stem, end = os.path.splitext(DEFAULT_OUTPUT)
+    for name in chain([DEFAULT_OUTPUT], (f"{stem}-{n}{end}" for n in count(2))):
+        try:
+            with open(name, "x"):
+                return name
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CharLMError(f"cannot write {name}: {error.strerror}") from None
+    raise AssertionError("there is always another number")
+
+
+def _same_file(a: str | None, b: str | None) -> bool:
+    if a is None or b is None:
+        return False
+    try:
+        return os.path.samefile(a, b)
+    except OSError:  # one of them is not there
+        return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _begun(options: TrainOptions) -> tuple[Training, str | None]:
+    """A new run, and where it is saved; None where the name is still to be found."""
     path = options.output
-    if path is None:
-        stem, end = os.path.splitext(DEFAULT_OUTPUT)
-        names = chain([DEFAULT_OUTPUT], (f"{stem}-{n}{end}" for n in count(2)))
-        path = next(name for name in names if options.force or not os.path.lexists(name))
-    if os.path.lexists(path):
+    if path is None and options.force:
+        path = DEFAULT_OUTPUT
+    if path is not None and os.path.lexists(path):
         if not options.force:
             raise CharLMError(
                 f"{path} exists: go on with --resume, replace it with --force, or choose another "
                 "name with --output"
             )
-        if options.text and os.path.exists(options.text) and os.path.samefile(path, options.text):
+        if _same_file(path, options.text):
             raise CharLMError(f"{path} is the text: it is not to be replaced by the model")
     settings = Settings(**{name: v for name, v in options.settings.items() if v is not None})
     settings.check()
@@ -108,7 +147,7 @@ def _begun(options: TrainOptions) -> tuple[Training, str]:
 
 def _resumed(options: TrainOptions) -> tuple[Training, str]:
     """The run that was saved in a file, and the file."""
-    path = options.output or DEFAULT_OUTPUT
+    path = DEFAULT_OUTPUT if options.output is None else options.output
     file = load_model_file(path)
     settings = settings_of(path, file)
     for name, value in options.settings.items():
@@ -121,32 +160,38 @@ def _resumed(options: TrainOptions) -> tuple[Training, str]:
     return Training.resumed(path, file, corpus, settings), path
 
 
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer to be asked for between steps; the second one acts.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    A step that is cut off in the middle would leave weights that no uninterrupted run has.
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], int]]:
+    """Turn the first signal to stop into an answer to be asked for between steps: its number.
+
+    A step that is cut off in the middle would leave weights that no uninterrupted run has. The
+    second signal acts.
     """
-    caught = False
+    caught = 0
 
     def handler(number: int, frame: Any) -> None:
         nonlocal caught
         if caught:
             raise KeyboardInterrupt
-        caught = True
+        caught = number
 
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield lambda: False  # it may not set handlers; or it was started to ignore Ctrl-C
-        return
-    before = signal.signal(signal.SIGINT, handler)
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # only that one may set handlers
+        for s in SIGNALS:
+            if signal.getsignal(s) is not signal.SIG_IGN:  # as a background job is started
+                before[s] = signal.signal(s, handler)
     try:
         yield lambda: caught
     finally:
-        signal.signal(signal.SIGINT, before)
+        for s, old in before.items():
+            if signal.getsignal(s) is handler:
+                signal.signal(s, old)
 
 
-def _run(run: Training, path: str, interrupted: Callable[[], bool]) -> float:
+def _run(run: Training, path: str, interrupted: Callable[[], int]) -> float:
     """Train to the end or until interrupted; returns the seconds spent."""
     begin, epoch_begin, read = time.perf_counter(), time.perf_counter(), 0
     size = len(run.corpus.train)
@@ -160,7 +205,10 @@ def _run(run: Training, path: str, interrupted: Callable[[], bool]) -> float:
             epoch, rest = divmod(run.step_count, run.steps_per_epoch)
             if rest:
                 continue
-            run.held_out.append(run.model.bits(run.corpus.held_out))
+            bits = run.model.bits(run.corpus.held_out)
+            if not math.isfinite(bits):
+                raise CharLMError("the weights have grown out of range: try a lower learning rate")
+            run.held_out.append(bits)
             run.save(path)
             now = time.perf_counter()
             of_epoch = statistics.fmean(run.losses[-run.steps_per_epoch :])
@@ -186,7 +234,7 @@ def _bar(run: Training) -> Iterator[Any]:
     except ImportError:
         yield None
         return
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     total = run.inputs.size * run.settings.epochs
@@ -217,7 +265,11 @@ def _report(run: Training, seconds: float) -> None:
     print(f"of its {len(words)} words of four or more letters in 2,000 characters, {share:.0%}")
     print("occur in the training text")
 
-    batches, compiled, reference, difference = compare(corpus, settings)
+    try:
+        batches, compiled, reference, difference = compare(corpus, settings)
+    except CharLMError as error:
+        print(f"\nno comparison with the NumPy reference: {error}")
+        return
     print(f"\nagainst the NumPy reference, the first {batches} batches from the same weights:")
     print(f"  {reference / compiled:.1f} times as fast ({compiled * 1e3:.1f} and", end=" ")
     print(f"{reference * 1e3:.1f} ms a batch),")
@@ -256,15 +308,20 @@ def compare(
     return batches, compiled, reference, float(np.abs(losses[0] - losses[1]).max())
 
 
-def _check_plot(path: str) -> None:
+def _check_plot(options: TrainOptions, path: str | None) -> None:
     """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
+    plot = options.plot or ""
     if importlib.util.find_spec("matplotlib") is None:
         raise CharLMError("--plot needs matplotlib: pip install matplotlib")
-    if Path(path).suffix.lower() not in PICTURES:
-        raise CharLMError(f"--plot {path}: the name must end in {', '.join(PICTURES)}")
-    folder = os.path.dirname(path) or "."
+    if Path(plot).suffix.lower() not in PICTURES:
+        raise CharLMError(f"--plot {plot}: the name must end in {', '.join(PICTURES)}")
+    folder = os.path.dirname(plot) or "."
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise CharLMError(f"cannot write {path}: no such folder, or it cannot be written to")
+        raise CharLMError(f"cannot write {plot}: no such folder, or it cannot be written to")
+    if _same_file(plot, options.text) or _same_file(plot, path):
+        raise CharLMError(f"--plot {plot}: that is the text or the model")
+    if os.path.lexists(plot) and not options.force:
+        raise CharLMError(f"--plot {plot}: it exists, replace it with --force")
 
 
 def _plot(run: Training, path: str) -> None:
@@ -281,8 +338,9 @@ def _plot(run: Training, path: str) -> None:
         (unigram_bits(run.corpus), "unigram", ":"),
     ):
         axes.axhline(bits, color="C3", linestyle=style, label=f"{label}: {bits:.2f}")
-    axes.set(xlabel="epochs", ylabel="bits per character", title=run.corpus.name)
-    axes.set_ylim(min(1.0, *run.losses), min(6.0, max(run.losses) * 1.05))
+    axes.set(xlabel="epochs", ylabel="bits per character")
+    axes.set_title(os.path.basename(run.corpus.name), parse_math=False)
+    axes.set_ylim(min(1.0, *run.losses), max(1.1, min(6.0, max(run.losses) * 1.05)))
     axes.legend()
     picture = BytesIO()
     figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=150)

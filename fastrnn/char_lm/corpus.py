@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import os
+import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,10 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(field.default, int):
                 least = 0 if field.name == "seed" else 1
-                if type(value) is not int or value < least:
+                if type(value) is not int or not least <= value < 2**63:
                     raise CharLMError(f"{field.name} is {value!r}, expected an integer >= {least}")
             elif isinstance(field.default, float) and (
-                type(value) not in (int, float) or not 0 < value < math.inf
+                type(value) not in (int, float) or not 0 < value < 1e300
             ):
                 raise CharLMError(f"{field.name} is {value!r}, expected a finite number above 0")
         if self.dtype not in ("float32", "float64"):
@@ -67,7 +68,9 @@ class Corpus:
         """Split a text; CharLMError where the training part is shorter than one batch."""
         count = len(text) * 9 // 10
         needed = settings.batch_size * settings.steps + 1
-        if count < needed or len(text) - count < 2:
+        if len(text) - count < 2:
+            raise CharLMError(f"{name} has {len(text)} characters: too few to hold a tenth out")
+        if count < needed:
             raise CharLMError(
                 f"{name} has {len(text)} characters: nine tenths are for training, where one batch "
                 f"of {settings.batch_size} streams of {settings.steps} characters takes {needed}"
@@ -91,6 +94,9 @@ def read_text(path: str | None) -> tuple[str, str]:
             raise CharLMError("this Python has no help topics: name a text file") from None
         return HELP_TOPICS, "".join(topics[name] for name in sorted(topics))
     try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise CharLMError(f"cannot read {path}: it is a device, which may have no end")
         text = Path(path).read_text("utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name with a null
         why = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -63,7 +63,8 @@ class Model:
         )  # fmt: skip
         count = len(model.characters)
         wanted = (count, count, model.embedding.embedding_dim, model.rnn.hidden_size)
-        if sizes != wanted or len({layer.dtype for layer in model.layers()}) > 1:
+        dtypes = {layer.dtype for layer in model.layers()}
+        if sizes != wanted or len(dtypes) > 1 or model.rnn.batch_first:
             raise CharLMError(f"{path}: its layers do not fit each other")
         return model
 
@@ -189,13 +190,19 @@ class Training:
             raise CharLMError(f"{path}: it was trained on another text than {corpus.name}")
         try:
             run = cls(corpus, settings, model)
+            if model.characters != corpus.characters:
+                raise ValueError("its characters are not those of the text")
             sizes = model.embedding.embedding_dim, model.rnn.hidden_size, str(model.rnn.dtype)
             if sizes != (settings.embedding_dim, settings.hidden_size, settings.dtype):
                 raise ValueError("its layers are not those of its settings")
             run.adam.load_state_dict(file["adam"])
             at = file["training"]
             run.step_count, run.state = at["step_count"], at.get("state")
+            if at["losses"].ndim != 1 or at["held_out"].ndim != 1:
+                raise ValueError("its losses are no sequence")
             run.losses, run.held_out = at["losses"].tolist(), at["held_out"].tolist()
+            if type(run.step_count) is not int:
+                raise ValueError("its step count is no integer")
             epochs = run.step_count // run.steps_per_epoch
             if not (0 <= run.step_count <= run.total and len(run.held_out) == epochs):
                 raise ValueError("its step count is out of range")
@@ -205,7 +212,7 @@ class Training:
                 shape = (1, settings.batch_size, settings.hidden_size)
                 if run.state.shape != shape or run.state.dtype != model.rnn.dtype:
                     raise ValueError(f"its state is not {settings.dtype} {shape}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise CharLMError(f"{path}: cannot go on from it: {error}") from None
         return run
 
