@@ -24,7 +24,15 @@ import numpy as np
 
 from .. import config
 from ..io import replace_file
-from .corpus import CharLMError, Corpus, Settings, read_text, unigram_bits, witten_bell_bits
+from .corpus import (
+    HELP_TOPICS,
+    CharLMError,
+    Corpus,
+    Settings,
+    read_text,
+    unigram_bits,
+    witten_bell_bits,
+)
 from .training import Model, Training, load_model_file, settings_of
 
 DEFAULT_OUTPUT = "char_lm.safetensors"
@@ -252,6 +260,8 @@ def _report(run: Training, seconds: float) -> None:
         (witten_bell_bits(corpus), "Witten-Bell model, 3 characters of context"),
         (unigram_bits(corpus), "knowing only how often each character occurs"),
     ]
+    if corpus.name == HELP_TOPICS:  # measured once, on Python 3.11's text and another machine
+        rows.insert(1, (1.94, "plain NumPy Elman network of 256 units, 24 epochs; 88 s"))
     print("\nheld out, bits per character")
     for bits, what in rows:
         print(f"  {bits:.3f}  {what}")
