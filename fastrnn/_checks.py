@@ -13,7 +13,6 @@ that are known for some of the symbols; a symbol without a size matches any size
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
 import sys
@@ -204,6 +203,22 @@ def integers(name: str, value: Any, expected: str) -> Array:
     return np.array(value, np.int64, order="C")
 
 
+def booleans(name: str, value: Any, expected: str) -> Array:
+    """A boolean array, or nested sequences of bool, as an array."""
+    if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
+        plain_array(name, value)
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} is ragged, expected {expected}") from None
+    if given.size == 0 and not isinstance(value, ndarray):
+        given = given.astype(bool)  # an empty list has no type of its own
+    if given.dtype.kind != "b":
+        cure = f": pass {name}.astype(bool)" if isinstance(value, ndarray) else ""
+        raise TypeError(f"{name} holds {given.dtype}, expected bool{cure}")
+    return given
+
+
 def in_range(name: str, values: Array, count: int, of: str) -> None:
     """Raise ValueError unless 0 <= value < count for all of an integer array."""
     if values.size and (values.min() < 0 or values.max() >= count):
@@ -236,17 +251,7 @@ def counted(
         counts = np.arange(shape_[0])[:, None] < rows
         counts = counts[:, 0] if unbatched else counts
     if mask is not None:
-        if isinstance(mask, np.ma.MaskedArray):
-            plain_array("mask", mask)
-        try:
-            given = np.asarray(mask)
-        except ValueError:
-            raise ValueError(f"mask is ragged, expected shape {shape_[:axes]}") from None
-        if given.size == 0 and not isinstance(mask, ndarray):
-            given = given.astype(bool)
-        if given.dtype.kind != "b":
-            cure = ": pass mask.astype(bool)" if isinstance(mask, ndarray) else ""
-            raise TypeError(f"mask holds {given.dtype}, expected bool{cure}")
+        given = booleans("mask", mask, f"shape {shape_[:axes]}")
         if given.ndim < axes or given.shape != shape_[: given.ndim]:
             raise ValueError(f"mask has shape {given.shape}, expected {shape_[:axes]}")
         counts = given if counts is None else given & _widened(counts, given.ndim)
@@ -401,17 +406,7 @@ def lengths_array(lengths: Any, steps: int, batch: int, unbatched: bool = False)
 
 def restart_array(restart: Any, axes: tuple[str, ...], sizes: Mapping[str, int]) -> Array:
     """The restarts as a fresh C-contiguous boolean array with these axes."""
-    if isinstance(restart, np.ma.MaskedArray):
-        plain_array("restart", restart)
-    try:
-        given = np.asarray(restart)
-    except ValueError:
-        raise ValueError(f"restart is ragged, expected shape {_tuple_text(axes)}") from None
-    if given.size == 0 and not isinstance(restart, ndarray):
-        given = given.astype(bool)
-    if given.dtype.kind != "b":
-        cure = ": pass restart.astype(bool)" if isinstance(restart, ndarray) else ""
-        raise TypeError(f"restart holds {given.dtype}, expected bool{cure}")
+    given = booleans("restart", restart, f"shape {_tuple_text(axes)}")
     shape("restart", given.shape, axes, sizes)
     return np.array(given, bool, order="C")
 
@@ -588,62 +583,3 @@ def some_gradient(**given: Any) -> None:
     """Raise ValueError where every incoming gradient is missing."""
     if all(value is None for value in given.values()):
         raise ValueError(f"{' and '.join(given)} are None: give at least one of them")
-
-
-# ------------------------------------------------------------------------------ tapes
-
-Digests = tuple[tuple[str, bytes], ...]
-
-
-class Tape:
-    """Mixed into a named tuple, makes a tape: it copies, pickles and compares as one thing."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> Any:
-        return rebuild, (type(self), tuple(self))  # type: ignore[arg-type]
-
-    # Two tapes are the same only if they are one: comparing the arrays would be ambiguous.
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __ne__(self, other: object) -> bool:
-        return self is not other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-def rebuild(kind: Any, fields: tuple[Any, ...]) -> Any:
-    """A tape from the fields of a copied or unpickled one.
-
-    Copying and unpickling may change an array's strides, alignment or byte order; the kernel
-    trusts a tape, so the arrays are brought back into the form that forward gave them.
-    """
-    return kind._make(_rebuilt(field) for field in fields)
-
-
-def _rebuilt(field: Any) -> Any:
-    if not isinstance(field, ndarray):
-        return field
-    field = np.asarray(field, field.dtype.newbyteorder("="))
-    return strided(field) if field.ndim == 3 else contiguous(field)
-
-
-def digests(**arrays: Array | None) -> Digests:
-    """A digest of each array, to tell later whether it was changed."""
-    return tuple(
-        (name, hashlib.blake2b(np.ascontiguousarray(a).tobytes()).digest())
-        for name, a in arrays.items()
-        if a is not None
-    )
-
-
-def unchanged(tape: Any) -> None:
-    """Raise RuntimeError where an array of a tape made with ``check=True`` has changed since."""
-    for name, before in tape.digests or ():
-        if digests(**{name: getattr(tape, name)}) != ((name, before),):
-            raise RuntimeError(
-                f"{name} was changed between forward and backward: the tape refers to it, so it "
-                "must stay as it was (or pass a copy to forward)"
-            )

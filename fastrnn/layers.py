@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from . import _checks, functional
+from . import _checks, _tapes, functional
 from .weights import Weighted, same_weight
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _LayerTapeFields(NamedTuple):
     tapes: tuple[Any, ...]
 
 
-class LayerTape(_checks.Tape, _LayerTapeFields):
+class LayerTape(_tapes.Tape, _LayerTapeFields):
     """What a layer's forward keeps for its backward: the tapes of its cells. Immutable."""
 
     __slots__ = ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _tapes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,7 @@ class _EmbeddingTapeFields(NamedTuple):
     dtype: Any
 
 
-class EmbeddingTape(_checks.Tape, _EmbeddingTapeFields):
+class EmbeddingTape(_tapes.Tape, _EmbeddingTapeFields):
     """What embedding_forward keeps for embedding_backward: its own copy of the indices."""
 
     __slots__ = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _tapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +33,10 @@ class _LinearTapeFields(NamedTuple):
     weight: Array
     bias: Array | None
     shape: tuple[int, ...]  # of x as it came
-    digests: _checks.Digests | None
+    digests: _tapes.Digests | None
 
 
-class LinearTape(_checks.Tape, _LinearTapeFields):
+class LinearTape(_tapes.Tape, _LinearTapeFields):
     """What linear_forward keeps for linear_backward. Immutable; either backend takes it.
 
     It refers to x and the weight, which must not be changed before backward.
@@ -125,7 +125,7 @@ def linear_tape(
     rows: Array, weight: Array, bias: Array | None, shape: tuple[int, ...], check: bool
 ) -> LinearTape:
     """The tape of linear_forward."""
-    digests = _checks.digests(x=rows, weight=weight) if check else None
+    digests = _tapes.digests(x=rows, weight=weight) if check else None
     return LinearTape(rows, weight, bias, shape, digests)
 
 
@@ -149,5 +149,5 @@ def linear_backward_arguments(tape: Any, d_output: Any, wrt: Any) -> tuple[Array
     wanted = _checks.names("wrt", wrt, LinearGradients._fields)
     d = _checks.rows_gradient("d_output", d_output, (*tape.shape[:-1], outputs), tape.x.dtype)
     if tape.digests is not None:
-        _checks.unchanged(tape)
+        _tapes.unchanged(tape)
     return d, wanted - {"bias"} if tape.bias is None else wanted

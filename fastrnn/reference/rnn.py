@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _tapes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -55,10 +55,10 @@ class _RNNTapeFields(NamedTuple):
     reverse: bool
     unbatched: bool
     batch_major: bool  # memory order of output, and so of the gradient of x
-    digests: _checks.Digests | None
+    digests: _tapes.Digests | None
 
 
-class RNNTape(_checks.Tape, _RNNTapeFields):
+class RNNTape(_tapes.Tape, _RNNTapeFields):
     """What rnn_forward keeps for rnn_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
@@ -235,14 +235,14 @@ def backward_arguments(
     if d_h_n is not None:
         d_h_n = _checks.state_gradient("d_h_n", d_h_n, output.shape[1], output, tape.unbatched)
     if tape.digests is not None:
-        _checks.unchanged(tape)
+        _tapes.unchanged(tape)
     return d_output, d_h_n, wanted - tape.absent()
 
 
-def tape_digests(tape: RNNTape) -> _checks.Digests:
+def tape_digests(tape: RNNTape) -> _tapes.Digests:
     """Digests of every array that the tape shares with the caller."""
     shared = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "output")
-    return _checks.digests(**{name: getattr(tape, name) for name in shared})
+    return _tapes.digests(**{name: getattr(tape, name) for name in shared})
 
 
 def _masks(

@@ -1,0 +1,72 @@
+"""What tapes share: they copy, pickle and compare as one thing, and can notice a change."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
+
+from ._checks import contiguous, strided
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+Digests = tuple[tuple[str, bytes], ...]
+
+
+class Tape:
+    """Mixed into a named tuple, makes a tape: it copies, pickles and compares as one thing."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return rebuild, (type(self), tuple(self))  # type: ignore[arg-type]
+
+    # Two tapes are the same only if they are one: comparing the arrays would be ambiguous.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def rebuild(kind: Any, fields: tuple[Any, ...]) -> Any:
+    """A tape from the fields of a copied or unpickled one.
+
+    Copying and unpickling may change an array's strides, alignment or byte order; the kernel
+    trusts a tape, so the arrays are brought back into the form that forward gave them.
+    """
+    return kind._make(_rebuilt(field) for field in fields)
+
+
+def _rebuilt(field: Any) -> Any:
+    if not isinstance(field, ndarray):
+        return field
+    field = np.asarray(field, field.dtype.newbyteorder("="))
+    return strided(field) if field.ndim == 3 else contiguous(field)
+
+
+def digests(**arrays: Array | None) -> Digests:
+    """A digest of each array, to tell later whether it was changed."""
+    return tuple(
+        (name, hashlib.blake2b(np.ascontiguousarray(a).tobytes()).digest())
+        for name, a in arrays.items()
+        if a is not None
+    )
+
+
+def unchanged(tape: Any) -> None:
+    """Raise RuntimeError where an array of a tape made with ``check=True`` has changed since."""
+    for name, before in tape.digests or ():
+        if digests(**{name: getattr(tape, name)}) != ((name, before),):
+            raise RuntimeError(
+                f"{name} was changed between forward and backward: the tape refers to it, so it "
+                "must stay as it was (or pass a copy to forward)"
+            )
