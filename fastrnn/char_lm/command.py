@@ -57,7 +57,7 @@ def train(options: TrainOptions) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 130 after Ctrl-C.
+        The exit status: 0, or 128 and the number of the signal that stopped it, 130 for Ctrl-C.
 
     Raises
     ------
@@ -88,8 +88,6 @@ def train(options: TrainOptions) -> int:
             run.save(path)
             print(f"stopped after step {run.step_count} of {run.total}, saved; to go on:")
             print(f"  {_go_on(options, path)}", flush=True)
-            for s in SIGNALS:
-                signal.signal(s, signal.SIG_IGN)  # there is nothing left to stop
             return 128 + number
     with np.errstate(all="ignore"):
         _report(run, seconds)
@@ -195,8 +193,7 @@ def _interrupts() -> Iterator[Callable[[], int]]:
         yield lambda: caught
     finally:
         for s, old in before.items():
-            if signal.getsignal(s) is handler:
-                signal.signal(s, old)
+            signal.signal(s, old)
 
 
 def _run(run: Training, path: str, interrupted: Callable[[], int]) -> float:
