@@ -45,6 +45,7 @@ def both(*changes):
 
 
 @BOTH
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # from NumPy 2.5 on
 @pytest.mark.parametrize(
     "change",
     [
