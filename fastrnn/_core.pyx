@@ -290,15 +290,24 @@ def rnn_backward(
     call(fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a.call, rnn_flops(&a), threads)
 
 
+cdef inline void fill_linear(
+    fastrnn_linear *a, cnp.ndarray x, cnp.ndarray weight,
+) noexcept:
+    """What forward and backward have in common; everything else is absent."""
+    memset(a, 0, sizeof(a[0]))
+    a.N = cnp.PyArray_DIM(x, 0)
+    a.D = cnp.PyArray_DIM(x, 1)
+    a.O = cnp.PyArray_DIM(weight, 0)
+    a.x = data(x)
+    a.step_x = row_step(x)
+    a.weight = data(weight)
+
+
 def linear_forward(
     cnp.ndarray x not None, cnp.ndarray weight not None, bias, cnp.ndarray output not None, int threads,
 ):
     cdef fastrnn_linear a
-    memset(&a, 0, sizeof(a))
-    a.N, a.D, a.O = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(weight, 0)
-    a.x = data(x)
-    a.step_x = row_step(x)
-    a.weight = data(weight)
+    fill_linear(&a, x, weight)
     a.bias = data(bias)
     a.output = data(output)
     cdef double flops = 2.0 * a.N * a.D * a.O
@@ -310,11 +319,7 @@ def linear_backward(
     d_x, d_weight, d_bias, int threads,
 ):
     cdef fastrnn_linear a
-    memset(&a, 0, sizeof(a))
-    a.N, a.D, a.O = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(weight, 0)
-    a.x = data(x)
-    a.step_x = row_step(x)
-    a.weight = data(weight)
+    fill_linear(&a, x, weight)
     a.d_output = data(d_output)
     a.step_d = row_step(d_output)
     a.d_x = data(d_x)

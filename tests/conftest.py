@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # The reference is small products: threads of BLAS only get in the way of the threads under test.
@@ -10,6 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import bounds
 import numpy as np
 import pytest
+from language_model import TEXT
 
 import fastrnn
 from fastrnn import _core
@@ -25,6 +27,21 @@ def settings_restored() -> Iterator[tuple[float, float]]:
     _core.swap_team_policy(*policy)
     fastrnn.set_num_threads(threads)
     fastrnn.set_isa(isa)
+
+
+@pytest.fixture
+def one_thread(settings_restored: Any) -> None:
+    """For many small calls under which no thread is under test: teams of them would take long."""
+    fastrnn.set_num_threads(1)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The text of language_model.py in the current folder, which holds nothing else."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, "utf-8")
+    return path
 
 
 @pytest.fixture

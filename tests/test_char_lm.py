@@ -19,20 +19,7 @@ from fastrnn.char_lm import CharLMError, command, training
 from fastrnn.char_lm.corpus import Corpus, Settings, read_text, unigram_bits, witten_bell_bits
 from fastrnn.char_lm.training import Training
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """The conftest makes teams of the smallest calls, which here are many and prove nothing."""
-    fastrnn.set_num_threads(1)
-
-
-@pytest.fixture
-def text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A text in the current folder, which is an empty one."""
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "text.txt"
-    path.write_text(TEXT, "utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ------------------------------------------------------------------------------ the text

@@ -19,20 +19,7 @@ import fastrnn
 from fastrnn.char_lm.training import KIND, Model, Training
 from fastrnn.cli import main
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """The conftest makes teams of the smallest calls, which here are many and prove nothing."""
-    fastrnn.set_num_threads(1)
-
-
-@pytest.fixture
-def text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A text in the current folder, which is an empty one."""
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "text.txt"
-    path.write_text(TEXT, "utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_main(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
