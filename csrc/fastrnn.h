@@ -12,7 +12,6 @@
 #include <stdint.h>
 
 enum fastrnn_status { FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE };
-enum fastrnn_nonlinearity { FASTRNN_TANH = 0, FASTRNN_RELU = 1 };
 
 /* A (T, B, n) array with unit stride along n: element (t, b, i) is data[t*step_t + b*step_b + i]. The
  * strides count elements and may be negative; for arguments also zero. */
@@ -30,32 +29,47 @@ struct fastrnn_call {
     void *context;
 };
 
+/* The cells, G gates each. With projection or not, the state h has P units. */
+enum fastrnn_cell {
+    FASTRNN_RNN_TANH,       /* G = 1 */
+    FASTRNN_RNN_RELU,       /* G = 1 */
+    FASTRNN_LSTM,           /* G = 4: i, f, g, o */
+    FASTRNN_GRU,            /* G = 3: r, z, n; the reset gate after the product (reset_after) */
+    FASTRNN_GRU_RESET_FIRST /* G = 3: before it */
+};
+
 /* One call of one layer in one direction. Arrays without strides are C-contiguous. */
-struct fastrnn_rnn {
+struct fastrnn_layer {
     struct fastrnn_call call;
-    int64_t T, B, D, H;
-    int nonlinearity; /* enum fastrnn_nonlinearity */
-    int reverse;      /* process t = T-1 ... 0 */
+    int cell;              /* enum fastrnn_cell */
+    int reverse;           /* process t = T-1 ... 0 */
+    int64_t T, B, D, H, P; /* P = H but for an LSTM with w_hr */
 
     /* forward: arguments */
     struct fastrnn_sequence x; /* (T, B, D) */
-    const void *h_0;           /* (B, H) or NULL */
-    const void *w_ih, *w_hh;   /* (H, D), (H, H) */
-    const void *b_ih, *b_hh;   /* (H,) or NULL, each */
+    const void *h_0, *c_0;     /* (B, P), (B, H); or NULL. c_0 and c_n: LSTM only */
+    const void *w_ih, *w_hh;   /* (G*H, D), (G*H, P) */
+    const void *b_ih, *b_hh;   /* (G*H,) or NULL, each */
+    const void *w_hr;          /* LSTM: (P, H), or NULL: no projection */
+    const void *w_peep;        /* LSTM: (3*H,): i, f, o; or NULL: no peepholes */
     const int64_t *lengths;    /* (B,) in [0, T], or NULL: all T */
     const uint8_t *restart;    /* (T, B), nonzero: the state before step t is zero; or NULL */
-    /* forward: results; backward: output is an argument, h_n is not read */
-    struct fastrnn_sequence output; /* (T, B, H) */
-    void *h_n;                      /* (B, H) */
+    const void *packed;        /* what `pack` made of the weights, which are then not read; or NULL */
+    /* forward: results; backward: output, c and gates are arguments, h_n and c_n are not read */
+    struct fastrnn_sequence output; /* (T, B, P) */
+    void *h_n, *c_n;                /* (B, P), (B, H): may be h_0 and c_0 */
+    /* The tape, zero in padding; NULL: none is kept. An Elman layer needs none but output.
+     * c: LSTM. gates: LSTM i, f, g, o; GRU r, z, n and W_hn h + b_hn, or r*h where the reset gate is first. */
+    void *c, *gates; /* (T, B, H), (T, B, 4*H) */
 
     /* backward: arguments */
-    struct fastrnn_sequence d_output; /* (T, B, H) or data == NULL */
-    const void *d_h_n;                /* (B, H) or NULL */
+    struct fastrnn_sequence d_output;  /* (T, B, P) or data == NULL */
+    const void *d_h_n, *d_c_n;         /* as h_0 and c_0 */
     /* backward: results */
-    struct fastrnn_sequence d_x; /* (T, B, D) or data == NULL */
-    void *d_h_0;                 /* (B, H) or NULL */
-    void *d_w_ih, *d_w_hh;       /* as the weights, or NULL */
-    void *d_b;                   /* (H,): the gradient of either bias, or NULL */
+    struct fastrnn_sequence d_x;       /* (T, B, D) or data == NULL */
+    void *d_h_0, *d_c_0;               /* as h_0 and c_0 */
+    void *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr, *d_w_peep; /* as the weights, each or NULL */
+    double *norms; /* (T, B): of the gradient of the state after step t; or NULL */
 };
 
 /* The output layer: N rows of D features to rows of O. */
@@ -95,35 +109,40 @@ struct fastrnn_cross_entropy {
     double *total;         /* their sum, in the order of the rows */
 };
 
-/* Writing on: a network of an embedding, an Elman layer and an output layer is fed with its own output. */
+/* Writing on: a network of an embedding, recurrent layers and an output layer is fed with its own output. */
 struct fastrnn_generate {
     struct fastrnn_call call;
-    int64_t V, D, H;
-    int nonlinearity;
-    const void *embedding; /* (V, D) */
-    const void *w_ih, *w_hh, *b_ih, *b_hh; /* as in fastrnn_rnn */
-    const void *w_out, *b_out;             /* (V, H), (V,) or NULL */
-    void *h;                               /* (H,): the state, at the start and at the end */
-    const int64_t *prompt;                 /* (fed,) in [0, V) */
-    int64_t fed, length;                   /* fed >= 1 */
-    const double *uniform;                 /* (length,) in [0, 1); NULL: the most probable index */
-    double temperature;                    /* > 0 where uniform is given */
-    int64_t *indices;                      /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
+    int64_t V;
+    const void *embedding; /* (V, D), D of the first layer */
+    /* (count,), count >= 1: of each what is needed for one step of one sequence: cell, D (P of the layer
+     * before), H, P and the weights; h_n and c_n, the state at the start and at the end. */
+    const struct fastrnn_layer *layers;
+    int64_t count;
+    const void *w_out, *b_out; /* (V, P of the last layer), (V,) or NULL */
+    const int64_t *prompt;     /* (fed,) in [0, V) */
+    int64_t fed, length;       /* fed >= 1 */
+    const double *uniform;     /* (length,) in [0, 1); NULL: the most probable index */
+    double temperature;        /* > 0 where uniform is given */
+    int64_t *indices;          /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
 };
 
-/* A kernel takes the address of the struct above that bears its name, which is that of its first member. */
+/* A kernel takes the address of the struct above that is meant for it, which is that of its first member. */
 typedef int fastrnn_kernel(const struct fastrnn_call *);
 
 /* What one instruction set provides; index 0 is float, 1 is double. */
 struct fastrnn_kernels {
     const char *name;
-    fastrnn_kernel *rnn_forward[2], *rnn_backward[2];
+    fastrnn_kernel *layer_forward[2], *layer_backward[2];
+    /* Packs the weights of a layer for its `packed`, aligned to 64 bytes; returns how many bytes that takes.
+     * packed may be NULL: to count. */
+    size_t (*pack[2])(const struct fastrnn_layer *layer, void *packed);
     fastrnn_kernel *linear_forward[2], *linear_backward[2];
     fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *generate[2];
     /* The sum of x[i]^2, i < n, in float64. */
     double (*sum_of_squares[2])(const void *x, int64_t n);
-    /* out[i] = tanh(x[i]) or exp(x[i]), i < n */
+    /* out[i] = tanh(x[i]), sigmoid(x[i]) or exp(x[i]), i < n */
     void (*tanh[2])(const void *x, void *out, int64_t n);
+    void (*sigmoid[2])(const void *x, void *out, int64_t n);
     void (*exp[2])(const void *x, void *out, int64_t n);
     /* Multiply-adds with no memory traffic: returns the floating-point operations done. */
     double (*multiply_adds[2])(int64_t rounds);

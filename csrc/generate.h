@@ -1,17 +1,25 @@
-/* Writing on: embedding, Elman layer, output layer and the draw, step after step, one sequence.
+/* Writing on: embedding, recurrent layers, output layer and the draw, step after step, one sequence.
  *
  * The sums are those of the functions alone, so each state and each row of logits has their bits. The input
- * part of a step depends on the index alone: it is made once for every index that occurs. */
+ * part of the first layer depends on the index alone: it is made once for every index that occurs. */
+
+/* One layer: a forward of one step of one row, whose state stays in its scratch. */
+struct FN(generate_layer) {
+    struct fastrnn_layer a;
+    struct FN(job) job;
+    struct FN(forward_scratch) s;
+};
 
 struct FN(generate_job) {
     const struct fastrnn_generate *a;
     struct stop stop;
     int status;
-    int tabled;             /* whether input parts are kept */
-    unsigned char *made;    /* (V,): which are */
-    real *input_parts;      /* (V or 1) rows */
-    real *w_ih, *w_hh, *w_out, *bias, *b_out;
-    real *state[2], *output, *logits, *e;
+    struct FN(generate_layer) *layers;
+    int tabled;          /* whether input parts are kept */
+    unsigned char *made; /* (V,): which are */
+    real *input_parts;   /* (V or 1) rows */
+    struct FN(matrix) w_out;
+    real *b_out, *logits, *e;
 };
 
 /* As much memory as kept input parts may take. */
@@ -21,19 +29,32 @@ static uintptr_t FN(lay_out_generate)(void *shared, int members, uintptr_t at)
 {
     struct FN(generate_job) *job = shared;
     const struct fastrnn_generate *a = job->a;
-    const int64_t stride = FN(stride)(a->H), wide = FN(class_stride)(a->V);
+    const int counting = at == 0;
+    const int64_t wide = FN(class_stride)(a->V), last = a->layers[a->count - 1].P;
+    int64_t width = 0;
     (void)members;
-    job->tabled = (double)a->V * (double)stride * sizeof(real) <= (double)FN(most_table);
+    job->layers = carve(&at, a->count, sizeof *job->layers);
+    for (int64_t i = 0; i < a->count; i++) {
+        struct FN(generate_layer) spare, *l = counting ? &spare : &job->layers[i];
+        *l = (struct FN(generate_layer)){.a = a->layers[i]};
+        l->a.T = l->a.B = 1;
+        l->a.h_0 = l->a.h_n;
+        l->a.c_0 = l->a.c_n;
+        l->job.a = &l->a;
+        l->job.most_rows = l->job.steps = l->job.blocks = 1;
+        at = FN(carve_weights)(&l->a, at, &l->job.w);
+        l->a.output.data = carve(&at, FN(stride)(l->a.P), sizeof(real));
+        at = FN(carve_forward)(&l->job, at, &l->s);
+        if (i == 0)
+            width = l->job.w.width;
+    }
+    /* With the reset gate first, a step writes over its pre-activations: they cannot be kept. */
+    job->tabled = a->layers[0].cell != FASTRNN_GRU_RESET_FIRST &&
+                  (double)a->V * (double)width * sizeof(real) <= (double)FN(most_table);
     job->made = carve(&at, a->V, 1);
-    job->input_parts = carve(&at, (job->tabled ? a->V : 1) * stride, sizeof(real));
-    job->w_ih = carve(&at, FN(packed_size)(a->D, a->H), sizeof(real));
-    job->w_hh = carve(&at, FN(packed_size)(a->H, a->H), sizeof(real));
-    job->w_out = carve(&at, FN(packed_size)(a->H, a->V), sizeof(real));
-    job->bias = carve(&at, stride, sizeof(real));
+    job->input_parts = carve(&at, (job->tabled ? a->V : 1) * width, sizeof(real));
+    job->w_out = FN(matrix)(carve(&at, FN(packed_size)(last, a->V), sizeof(real)), last, a->V);
     job->b_out = carve(&at, wide, sizeof(real));
-    job->state[0] = carve(&at, stride, sizeof(real));
-    job->state[1] = carve(&at, stride, sizeof(real));
-    job->output = carve(&at, stride, sizeof(real));
     job->logits = carve(&at, wide, sizeof(real));
     job->e = carve(&at, wide, sizeof(real));
     return at;
@@ -73,43 +94,54 @@ static int64_t FN(draw)(struct FN(generate_job) *job, double u)
     return last;
 }
 
+/* Feeds an index to the layers; returns the output of the last. */
+static const real *FN(feed)(struct FN(generate_job) *job, int64_t index)
+{
+    const struct fastrnn_generate *a = job->a;
+    for (int64_t i = 0; i < a->count; i++) {
+        struct FN(generate_layer) *l = &job->layers[i];
+        const real *x = i ? job->layers[i - 1].a.output.data : (const real *)a->embedding + index * l->a.D;
+        int made = 0;
+        if (i == 0) {
+            l->s.z = job->input_parts + (job->tabled ? index * l->job.w.width : 0);
+            made = job->tabled && job->made[index];
+            job->made[index] = 1;
+        }
+        if (!made)
+            FN(input_products)(&l->job, &x, 1, l->s.z);
+        FN(recurrence)(&l->job, &l->s, 0);
+    }
+    return job->layers[a->count - 1].a.output.data;
+}
+
 static void FN(generate_member)(const struct team *team, void *shared)
 {
     struct FN(generate_job) *job = shared;
     const struct fastrnn_generate *a = job->a;
-    const int64_t D = a->D, H = a->H, V = a->V, stride = FN(stride)(H);
-    FN(pack_transposed)(a->w_ih, D, H, job->w_ih, 0, 1);
-    FN(pack_transposed)(a->w_hh, H, H, job->w_hh, 0, 1);
-    FN(pack_transposed)(a->w_out, H, V, job->w_out, 0, 1);
-    FN(add_biases)(a->b_ih, a->b_hh, H, job->bias);
+    const int64_t V = a->V;
+    double work = (double)job->w_out.K * (double)V; /* of a step; signals are looked for now and then */
+    for (int64_t i = 0; i < a->count; i++) {
+        struct FN(generate_layer) *l = &job->layers[i];
+        FN(pack_weights)(&l->a, &l->job.w, FN(input_weights) | FN(state_weights), 0, 1);
+        l->s.n = l->s.active[0] = 1;
+        l->s.rows[0] = 0;
+        FN(begin_rows)(&l->job, &l->s);
+        work += FN(flops)(&l->a) / 2;
+    }
+    FN(pack_transposed)(a->w_out, job->w_out.K, V, job->w_out.packed, 0, 1);
     FN(copy_or_zero)(job->b_out, NULL, FN(class_stride)(V));
     if (a->b_out)
         FN(copy_or_zero)(job->b_out, a->b_out, V);
-    FN(copy_or_zero)(job->state[0], a->h, H);
     memset(job->made, 0, (size_t)V);
 
-    FN(finish) *finish = a->nonlinearity == FASTRNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu);
-    int now = 0;
-    const double work = (double)H * (double)(D + H + V); /* of a step; signals are looked for now and then */
     double done = 0;
     const int64_t steps = a->fed + (a->length ? a->length - 1 : 0); /* the last index is not fed */
     for (int64_t step = 0; step < steps; step++) {
-        const int64_t index = step < a->fed ? a->prompt[step] : a->indices[step - a->fed];
-        real *z = job->input_parts + (job->tabled ? index * stride : 0);
-        if (!job->tabled || !job->made[index]) {
-            const real *x = (const real *)a->embedding + index * D;
-            FN(product)(&x, 1, D, job->w_ih, H, 0, job->bias, 0, z, stride, NULL, NULL);
-            job->made[index] = 1;
-        }
-        struct FN(rnn_step) s = {.H = H, .state = &job->state[!now], .output = &job->output};
-        const real *h = job->state[now];
-        FN(product)(&h, 1, H, job->w_hh, H, now, z, stride, NULL, 0, finish, &s);
-        now = !now;
+        const real *h = FN(feed)(job, step < a->fed ? a->prompt[step] : a->indices[step - a->fed]);
         if (step + 1 >= a->fed && a->length) {
             const int64_t n = step + 1 - a->fed;
-            h = job->state[now];
-            FN(product)(&h, 1, H, job->w_out, V, now, job->b_out, 0, job->logits, FN(class_stride)(V), NULL,
-                        NULL);
+            FN(product)(&h, 1, &job->w_out, (int)(step & 1), job->b_out, 0, job->logits, FN(class_stride)(V),
+                        NULL, NULL);
             a->indices[n] = a->uniform ? FN(draw)(job, a->uniform[n]) : FN(largest)(job->logits, V);
             if (a->indices[n] < 0) {
                 job->status = FASTRNN_NOT_FINITE;
@@ -124,7 +156,8 @@ static void FN(generate_member)(const struct team *team, void *shared)
                 return;
         }
     }
-    FN(copy_or_zero)(a->h, job->state[now], H);
+    for (int64_t i = 0; i < a->count; i++)
+        FN(end_rows)(&job->layers[i].job, &job->layers[i].s);
 }
 
 static int FN(generate)(const struct fastrnn_call *call)

@@ -50,6 +50,7 @@ static void FN(linear_forward_member)(const struct team *team, void *shared)
     }
     team_barrier(team);
 
+    const struct FN(matrix) weight = FN(matrix)(job->weight, a->D, a->O);
     struct FN(linear_scratch) s;
     FN(carve_linear)(&s, job->block, job->members + (size_t)team->id * job->member_bytes);
     const int64_t begin = a->N * team->id / team->n, end = a->N * (team->id + 1) / team->n;
@@ -60,8 +61,7 @@ static void FN(linear_forward_member)(const struct team *team, void *shared)
             s.out[i] = (real *)a->output + (first + i) * a->O;
         }
         struct FN(rows_out) out = {s.out, a->O};
-        FN(product)(s.x, rows, a->D, job->weight, a->O, 0, a->bias ? job->bias : NULL, 0, NULL, 0,
-                    FN(finish_rows), &out);
+        FN(product)(s.x, rows, &weight, 0, a->bias ? job->bias : NULL, 0, NULL, 0, FN(finish_rows), &out);
         stop_poll(&job->stop, team);
         if (stop_asked(&job->stop))
             return;
@@ -104,7 +104,8 @@ static void FN(linear_backward_member)(const struct team *team, void *shared)
     const struct fastrnn_linear *a = job->a;
     struct FN(linear_scratch) s;
     struct FN(gradient_scratch) g;
-    FN(carve_gradient)(&g, a->d_weight ? a->O : 0, team->n,
+    const struct FN(matrix) weight = FN(matrix)(job->weight, a->O, a->D);
+    FN(carve_gradient)(&g, a->d_weight ? a->O : 0, 1, team->n,
                        FN(carve_linear)(&s, FN(chunk), job->members + (size_t)team->id * job->member_bytes));
     if (a->d_x) {
         const int64_t share = a->O * team->id / team->n, share_end = a->O * (team->id + 1) / team->n;
@@ -128,14 +129,14 @@ static void FN(linear_backward_member)(const struct team *team, void *shared)
             for (int64_t k = share; k < share_end && !stop_asked(&job->stop); k += most) {
                 const int64_t rows = share_end - k < most ? share_end - k : most;
                 struct FN(rows_out) out = {s.out + k, a->D};
-                FN(product)(s.d + k, rows, a->O, job->weight, a->D, 0, NULL, 0, NULL, 0, FN(finish_rows),
-                            &out);
+                FN(product)(s.d + k, rows, &weight, 0, NULL, 0, NULL, 0, FN(finish_rows), &out);
                 stop_poll(&job->stop, team);
             }
         }
         if (a->d_weight || a->d_bias) {
-            const struct FN(gradient) gradient = {s.x, a->D, job->chunk_x, a->d_weight};
-            FN(gradient_chunk)(team, &job->stop, &g, s.d, K, a->O, first == 0, a->d_bias, &gradient, 1);
+            const struct FN(source) source = {
+                0, a->O, a->d_bias, 1, {{s.x, a->D, job->chunk_x, a->d_weight}}};
+            FN(gradient_chunk)(team, &job->stop, &g, s.d, K, first == 0, &source, 1);
         }
         first += FN(chunk);
     } while (first < a->N && !stop_together(&job->stop, team));
@@ -155,7 +156,7 @@ static uintptr_t FN(lay_out_linear_backward)(void *shared, int members, uintptr_
         job->chunk_x = carve(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
     job->members = at;
     const int64_t units = a->d_weight ? a->O : 0;
-    job->member_bytes = FN(carve_gradient)(&g, units, members, FN(carve_linear)(&s, FN(chunk), at)) - at;
+    job->member_bytes = FN(carve_gradient)(&g, units, 1, members, FN(carve_linear)(&s, FN(chunk), at)) - at;
     return at + (size_t)members * job->member_bytes;
 }
 

@@ -124,28 +124,32 @@ static int FN(cross_entropy)(const struct fastrnn_call *call)
                        team_job(members, FN(lay_out_cross_entropy), FN(cross_entropy_member), &job));
 }
 
+/* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */
+static double FN(squares)(const real *x, int64_t n)
+{
+    double sum[FN(chains)] = {0};
+    int64_t i = 0;
+    for (; i + FN(chains) <= n; i += FN(chains))
+        for (int c = 0; c < FN(chains); c++)
+            sum[c] += (double)x[i + c] * (double)x[i + c];
+    for (int c = 0; i < n; c++, i++)
+        sum[c] += (double)x[i] * (double)x[i];
+    for (int c = 1; c < FN(chains); c++)
+        sum[0] += sum[c];
+    return sum[0];
+}
+
 struct FN(squares_job) {
     const real *x;
     int64_t n;
     double total;
 };
 
-/* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */
 static void FN(squares_member)(const struct team *team, void *shared)
 {
     struct FN(squares_job) *job = shared;
-    const real *x = job->x;
-    double sum[FN(chains)] = {0};
-    int64_t i = 0;
     (void)team;
-    for (; i + FN(chains) <= job->n; i += FN(chains))
-        for (int c = 0; c < FN(chains); c++)
-            sum[c] += (double)x[i + c] * (double)x[i + c];
-    for (int c = 0; i < job->n; c++, i++)
-        sum[c] += (double)x[i] * (double)x[i];
-    for (int c = 1; c < FN(chains); c++)
-        sum[0] += sum[c];
-    job->total = sum[0];
+    job->total = FN(squares)(job->x, job->n);
 }
 
 static double FN(sum_of_squares)(const void *x, int64_t n)

@@ -1,10 +1,10 @@
 /* What tests and benchmarks look at from outside: the activations alone, and the multiply-add rate. */
 
 struct FN(activation_job) {
+    vec (*function)(vec);
     const real *x;
     real *out;
     int64_t n;
-    int is_exp;
 };
 
 static void FN(activation_member)(const struct team *team, void *shared)
@@ -13,20 +13,24 @@ static void FN(activation_member)(const struct team *team, void *shared)
     (void)team;
     for (int64_t i = 0; i < job->n; i += W) {
         const int n = job->n - i < W ? (int)(job->n - i) : W;
-        const vec x = vload_n(job->x + i, n);
-        vstore_n(job->out + i, job->is_exp ? FN(exp)(x) : FN(tanh)(x), n);
+        vstore_n(job->out + i, job->function(vload_n(job->x + i, n)), n);
     }
 }
 
 /* On a team, though of one: in the floating-point mode of the kernels. */
 static void FN(tanh_array)(const void *x, void *out, int64_t n)
 {
-    team_run(1, FN(activation_member), &(struct FN(activation_job)){x, out, n, 0});
+    team_run(1, FN(activation_member), &(struct FN(activation_job)){FN(tanh), x, out, n});
+}
+
+static void FN(sigmoid_array)(const void *x, void *out, int64_t n)
+{
+    team_run(1, FN(activation_member), &(struct FN(activation_job)){FN(sigmoid), x, out, n});
 }
 
 static void FN(exp_array)(const void *x, void *out, int64_t n)
 {
-    team_run(1, FN(activation_member), &(struct FN(activation_job)){x, out, n, 1});
+    team_run(1, FN(activation_member), &(struct FN(activation_job)){FN(exp), x, out, n});
 }
 
 /* Multiply-adds that wait for nothing but each other: the rate that no product can exceed. */

@@ -4,38 +4,40 @@
  * tile[i*PANEL + j]. */
 typedef void FN(finish)(void *context, int64_t row, int rows, int64_t col, const real *tile);
 
-/* Row i of the result, i < n, is init + a[i] (K reals) times the packed (K, N) matrix. init is NULL
- * (zeros) or rows of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to
- * `finish`, or where that is NULL to `out`, rows of stride out_ld padded to whole vectors.
+/* Row i of the result, i < n, is init + a[i] (K reals) times the packed matrix. init is NULL (zeros) or rows
+ * of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to `finish`, or where
+ * that is NULL to `out`, rows of stride out_ld padded to whole vectors; out may be init.
  * The panel is the outer loop: it stays in the caches while all rows use it. Who multiplies by the same
  * matrix again and again takes the panels `downwards` every other time: what was used last is used first,
  * while it is still in the cache. */
-static void FN(product)(const real *const *a, int64_t n, int64_t K, const real *packed, int64_t N,
-                        int downwards, const real *init, int64_t init_ld, real *out, int64_t out_ld,
-                        FN(finish) *finish, void *context)
+static void FN(product)(const real *const *a, int64_t n, const struct FN(matrix) *m, int downwards,
+                        const real *init, int64_t init_ld, real *out, int64_t out_ld, FN(finish) *finish,
+                        void *context)
 {
-    real tile[MR * PANEL] __attribute__((aligned(64)));
+    real tile[(MR + 1) * PANEL] __attribute__((aligned(64)));
+    const int64_t K = m->K, N = m->N;
+    const int panel = m->panel;
     /* Blocks of rows, balanced: 16 are 6, 5, 5 and not 6, 6, 4. */
     const int64_t blocks = (n + MR - 1) / MR;
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
-    if (n == 1 && N > PANEL && N <= 2 * PANEL &&
+    if (n == 1 && panel == PANEL && N > PANEL && N <= 2 * PANEL &&
         FN(packed_size)(K, N) * (int64_t)sizeof(real) <= FIRST_CACHE) {
-        FN(tile_pair_of)(FN(panel_width)(PANEL, N), K, a[0], packed, init, finish ? tile : out);
+        FN(tile_pair_of)(FN(panel_width)(PANEL, N, PANEL), K, a[0], m->packed, init, finish ? tile : out);
         if (finish) {
             finish(context, 0, 1, 0, tile);
             finish(context, 0, 1, PANEL, tile + PANEL);
         }
         return;
     }
-    const int64_t last = N > 0 ? (N - 1) / PANEL * PANEL : -1;
-    for (int64_t at = 0; at <= last; at += PANEL) {
+    const int64_t last = N > 0 ? (N - 1) / panel * panel : -1;
+    for (int64_t at = 0; at <= last; at += panel) {
         const int64_t col = downwards ? last - at : at;
-        const int width = FN(panel_width)(col, N);
+        const int width = FN(panel_width)(col, N, panel);
+        const int64_t place = col / panel * m->spread + m->slot * (width / m->slots);
         for (int64_t row = 0, i = 0; i < blocks; i++) {
             const int rows = (int)(each + (i < left));
-            FN(tile_of)(rows, width, K, a + row, packed + col * K,
-                        init ? init + row * init_ld + col : NULL, init_ld,
-                        finish ? tile : out + row * out_ld + col, finish ? PANEL : out_ld);
+            FN(tile_of)(rows, width, K, a + row, m->packed + col * K, init ? init + row * init_ld + place : NULL,
+                        init_ld, finish ? tile : out + row * out_ld + place, finish ? PANEL : out_ld);
             if (finish)
                 finish(context, row, rows, col, tile);
             row += rows;
@@ -79,10 +81,11 @@ static void FN(finish_gradient)(void *context, int64_t row, int rows, int64_t co
         }
 }
 
-/* out[j] (+)= the sum over k of rows[k][j], begin <= j < end: one chain from +0 a column, k ascending.
- * Four chains run at once to hide the latency of the addition. */
-static void FN(column_sums)(const real *const *rows, int64_t K, int64_t begin, int64_t end, real *out,
-                            int first_chunk)
+/* out[j] (+)= the sum over k of rows[k][at + j], or of that times by[k][j], begin <= j < end: one chain from +0
+ * a column, k ascending. Four chains run at once to hide the latency of the addition. */
+static ALWAYS_INLINE void FN(columns_summed)(const real *const *rows, int64_t at, const real *const *by,
+                                             int64_t K, int64_t begin, int64_t end, real *out,
+                                             int first_chunk)
 {
     for (int64_t col = begin; col < end; col += PANEL) {
         vec sum[NV];
@@ -93,19 +96,29 @@ static void FN(column_sums)(const real *const *rows, int64_t K, int64_t begin, i
             n[v] = left < 0 ? 0 : left < W ? (int)left : W;
             sum[v] = vzero();
         }
-        if (n[NV - 1] == W) {
-            for (int64_t k = 0; k < K; k++)
-                UNROLL for (int v = 0; v < NV; v++) sum[v] = vadd(sum[v], vload(rows[k] + col + v * W));
-        } else {
-            for (int64_t k = 0; k < K; k++)
-                UNROLL for (int v = 0; v < NV; v++)
-                    sum[v] = vadd(sum[v], vload_n(rows[k] + col + v * W, n[v]));
-        }
+        const int whole = n[NV - 1] == W;
+        for (int64_t k = 0; k < K; k++)
+            UNROLL for (int v = 0; v < NV; v++)
+            {
+                const real *p = rows[k] + at + col + v * W;
+                const vec a = whole ? vload(p) : vload_n(p, n[v]);
+                if (by) {
+                    const real *q = by[k] + col + v * W;
+                    sum[v] = vfma(a, whole ? vload(q) : vload_n(q, n[v]), sum[v]);
+                } else
+                    sum[v] = vadd(sum[v], a);
+            }
         for (int v = 0; v < NV; v++) {
             real *to = out + col + v * W;
             vstore_n(to, first_chunk ? sum[v] : vadd(vload_n(to, n[v]), sum[v]), n[v]);
         }
     }
+}
+
+static void FN(column_sums)(const real *const *rows, int64_t at, int64_t K, int64_t begin, int64_t end,
+                            real *out, int first_chunk)
+{
+    FN(columns_summed)(rows, at, NULL, K, begin, end, out, first_chunk);
 }
 
 /* ------------------------------------------------------------------------------- weight gradients
@@ -122,15 +135,25 @@ struct FN(gradient) {
     real *d_w;    /* (units, N), or NULL: not wanted */
 };
 
+/* Columns `at` ... at + units of the rows of dz, and what they are a factor of. */
+struct FN(source) {
+    int64_t at, units;
+    real *d_b; /* (units,): the gradient of a bias, or NULL */
+    int count;
+    struct FN(gradient) gradients[2];
+};
+
 /* One member's. */
 struct FN(gradient_scratch) {
     const real **columns; /* the rows of dz_t */
     real *dz_t;           /* its columns of dz, transposed */
 };
 
-static uintptr_t FN(carve_gradient)(struct FN(gradient_scratch) *s, int64_t units, int members, uintptr_t at)
+/* `units` of all sources that have a matrix; `sources` is how many these are. */
+static uintptr_t FN(carve_gradient)(struct FN(gradient_scratch) *s, int64_t units, int sources, int members,
+                                    uintptr_t at)
 {
-    const int64_t most = (units + members - 1) / members;
+    const int64_t most = units / members + 2 * sources;
     s->columns = carve(&at, most, sizeof *s->columns);
     s->dz_t = carve(&at, most * FN(stride)(FN(chunk)), sizeof(real));
     return at;
@@ -144,43 +167,67 @@ static int64_t FN(brief_rows)(double flops)
     return rows > 1 << 20 ? 1 << 20 : rows < 4 * MR ? 4 * MR : (int64_t)rows;
 }
 
-/* Adds a chunk of K rows to `count` gradients and to that of the bias, d_b (units), unless that is NULL.
- * Where somebody asked to stop, work is left out but no barrier. */
+static int FN(any_wanted)(const struct FN(source) *source)
+{
+    for (int i = 0; i < source->count; i++)
+        if (source->gradients[i].d_w)
+            return 1;
+    return 0;
+}
+
+/* Adds a chunk of K rows of dz to the gradients of `count` sources. Where somebody asked to stop, work is
+ * left out but no barrier. */
 static void FN(gradient_chunk)(const struct team *team, struct stop *stop,
                                const struct FN(gradient_scratch) *s, const real *const *dz, int64_t K,
-                               int64_t units, int first_chunk, real *d_b,
-                               const struct FN(gradient) *gradients, int count)
+                               int first_chunk, const struct FN(source) *sources, int count)
 {
     const int64_t ld = FN(stride)(FN(chunk));
-    const int64_t begin = units * team->id / team->n, end = units * (team->id + 1) / team->n;
-    int wanted = 0;
+    const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
+    int64_t at = 0; /* rows of dz_t in use */
 
     team_barrier(team); /* dz of all members is there, and the last chunk's packed rows are done with */
-    const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
-    for (int i = 0; i < count; i++)
-        if (gradients[i].d_w) {
-            FN(pack_rows)(gradients[i].rows, share, share_end, K, gradients[i].N, gradients[i].packed);
-            wanted = 1;
+    for (int i = 0; i < count; i++) {
+        const struct FN(source) *source = &sources[i];
+        const int64_t begin = source->units * team->id / team->n;
+        const int64_t end = source->units * (team->id + 1) / team->n;
+        for (int j = 0; j < source->count; j++) {
+            const struct FN(gradient) *g = &source->gradients[j];
+            if (g->d_w)
+                FN(pack_rows)(g->rows, share, share_end, K, g->N, g->packed);
         }
-    if (wanted)
-        for (int64_t k = 0; k < K; k += W)
-            FN(transpose)(dz + k, K - k < W ? (int)(K - k) : W, begin, end - begin, s->dz_t + k, ld);
-    if (d_b)
-        FN(column_sums)(dz, K, begin, end, d_b, first_chunk);
+        if (FN(any_wanted)(source)) {
+            for (int64_t k = 0; k < K; k += W)
+                FN(transpose)(dz + k, K - k < W ? (int)(K - k) : W, source->at + begin, end - begin,
+                              s->dz_t + at * ld + k, ld);
+            at += end - begin;
+        }
+        if (source->d_b)
+            FN(column_sums)(dz, source->at, K, begin, end, source->d_b, first_chunk);
+    }
     team_barrier(team); /* the rows are packed, and dz is free */
 
-    if (wanted)
-        for (int64_t j = begin; j < end; j++)
-            s->columns[j - begin] = s->dz_t + (j - begin) * ld;
-    for (int i = 0; i < count; i++)
-        if (gradients[i].d_w) {
-            const int64_t N = gradients[i].N, most = FN(brief_rows)(2.0 * (double)K * (double)N);
-            for (int64_t j = begin; j < end && !stop_asked(stop); j += most) {
-                const int64_t rows = end - j < most ? end - j : most;
-                struct FN(gradient_out) out = {gradients[i].d_w + j * N, N, first_chunk};
-                FN(product)(s->columns + (j - begin), rows, K, gradients[i].packed, N, 0, NULL, 0, NULL, 0,
+    for (int64_t j = 0; j < at; j++)
+        s->columns[j] = s->dz_t + j * ld;
+    at = 0;
+    for (int i = 0; i < count; i++) {
+        const struct FN(source) *source = &sources[i];
+        const int64_t begin = source->units * team->id / team->n;
+        const int64_t end = source->units * (team->id + 1) / team->n;
+        for (int j = 0; j < source->count; j++) {
+            const struct FN(gradient) *g = &source->gradients[j];
+            if (!g->d_w)
+                continue;
+            const struct FN(matrix) y = FN(matrix)(g->packed, K, g->N);
+            const int64_t most = FN(brief_rows)(2.0 * (double)K * (double)g->N);
+            for (int64_t unit = begin; unit < end && !stop_asked(stop); unit += most) {
+                const int64_t rows = end - unit < most ? end - unit : most;
+                struct FN(gradient_out) out = {g->d_w + unit * g->N, g->N, first_chunk};
+                FN(product)(s->columns + at + (unit - begin), rows, &y, 0, NULL, 0, NULL, 0,
                             FN(finish_gradient), &out);
                 stop_poll(stop, team);
             }
         }
+        if (FN(any_wanted)(source))
+            at += end - begin;
+    }
 }

@@ -1,74 +1,71 @@
 /* The Elman cell.
  *
- *   z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}        (the products: sequence.h)
+ *   z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
  *   h_t = f(z_t)                                       f = tanh or relu
  *
  *   dz_t = (carry_t + d_output_t) f'(z_t)              1 - h_t^2, or 1 where h_t > 0, else 0
- *   carry_{t-1} = W_hh^T dz_t                          (the product: sequence.h)
+ *   carry_{t-1} = W_hh^T dz_t
  *
  * A NaN passes through both nonlinearities, forward and backward.
  */
 
 static ALWAYS_INLINE vec FN(relu)(vec z) { return vselect(vle(z, vzero()), vzero(), z); }
 
-struct FN(rnn_step) {
-    int64_t H;
-    real *const *state;  /* the rows of h_t in scratch, padded to whole vectors */
-    real *const *output; /* the rows of output_t, H reals */
-};
-
-static ALWAYS_INLINE void FN(rnn_finish)(const struct FN(rnn_step) *s, int64_t row, int rows, int64_t col,
-                                         const real *tile, const int nonlinearity)
+static ALWAYS_INLINE void FN(rnn_finish)(const struct FN(step) *s, int64_t row, int rows, int64_t col,
+                                         const real *tile, const int cell)
 {
-    for (int i = 0; i < rows; i++) {
-        real *state = s->state[row + i] + col, *output = s->output[row + i] + col;
-        for (int64_t j = 0; j < PANEL && col + j < s->H; j += W) {
+    const int64_t H = s->a->H;
+    for (int i = 0; i < rows; i++)
+        for (int64_t j = 0; j < PANEL && col + j < H; j += W) {
             const vec z = vload(tile + i * PANEL + j);
-            const vec h = nonlinearity == FASTRNN_TANH ? FN(tanh)(z) : FN(relu)(z);
-            const int64_t left = s->H - col - j;
-            vstore(state + j, h);
-            if (left >= W)
-                vstore(output + j, h);
-            else
-                vstore_n(output + j, h, (int)left);
+            const vec h = cell == FASTRNN_RNN_TANH ? FN(tanh)(z) : FN(relu)(z);
+            vstore(s->h[row + i] + col + j, h);
+            FN(store_lanes)(s->output[row + i] + col + j, h, FN(lanes)(col + j, H));
         }
-    }
 }
 
 static void FN(rnn_finish_tanh)(void *step, int64_t row, int rows, int64_t col, const real *tile)
 {
-    FN(rnn_finish)(step, row, rows, col, tile, FASTRNN_TANH);
+    FN(rnn_finish)(step, row, rows, col, tile, FASTRNN_RNN_TANH);
 }
 
 static void FN(rnn_finish_relu)(void *step, int64_t row, int rows, int64_t col, const real *tile)
 {
-    FN(rnn_finish)(step, row, rows, col, tile, FASTRNN_RELU);
+    FN(rnn_finish)(step, row, rows, col, tile, FASTRNN_RNN_RELU);
 }
 
-/* dz = (carry + d_output) f'(h) for one row of H; d_output may be NULL (zeros). dz and carry are padded
- * to whole vectors. */
-static ALWAYS_INLINE void FN(rnn_backward_as)(const int nonlinearity, int64_t H, const real *h,
-                                              const real *d_output, const real *carry, real *dz)
+static void FN(rnn_step)(struct FN(step) *s)
+{
+    FN(product)(s->h_before, s->active, &s->w->h[0], s->downwards, s->z, s->w->width, NULL, 0,
+                s->a->cell == FASTRNN_RNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu), s);
+}
+
+/* dz = (carry + d_output) f'(h) for one row. */
+static ALWAYS_INLINE void FN(rnn_backward_row)(const int cell, int64_t H, const real *h, const real *d_output,
+                                               const real *carry, real *dz)
 {
     for (int64_t j = 0; j < H; j += W) {
-        const int n = H - j < W ? (int)(H - j) : W;
-        const vec hj = n == W ? vload(h + j) : vload_n(h + j, n);
-        vec d = vzero();
-        if (d_output)
-            d = n == W ? vload(d_output + j) : vload_n(d_output + j, n);
-        const vec dh = vadd(vload(carry + j), d);
-        if (nonlinearity == FASTRNN_TANH)
+        const int n = FN(lanes)(j, H);
+        const vec hj = FN(load_lanes)(h + j, n), dh = FN(d_state)(carry, d_output, j, n);
+        if (cell == FASTRNN_RNN_TANH)
             vstore(dz + j, vmul(dh, vfnma(hj, hj, vset1((real)1))));
         else
             vstore(dz + j, vselect(vle(hj, vzero()), vzero(), dh));
     }
 }
 
-static void FN(rnn_backward_row)(int nonlinearity, int64_t H, const real *h, const real *d_output,
-                                 const real *carry, real *dz)
+static void FN(rnn_back_step)(const struct FN(back_step) *s)
 {
-    if (nonlinearity == FASTRNN_TANH)
-        FN(rnn_backward_as)(FASTRNN_TANH, H, h, d_output, carry, dz);
-    else
-        FN(rnn_backward_as)(FASTRNN_RELU, H, h, d_output, carry, dz);
+    const struct fastrnn_layer *a = s->a;
+    const int64_t stride = FN(stride)(a->H);
+    for (int64_t i = 0; i < s->active; i++) {
+        const real *h = FN(at)(&a->output, s->t, s->rows[i]), *d = FN(d_output)(a, s->t, s->rows[i]);
+        if (a->cell == FASTRNN_RNN_TANH)
+            FN(rnn_backward_row)(FASTRNN_RNN_TANH, a->H, h, d, s->carry_h + i * stride, s->ring[i]);
+        else
+            FN(rnn_backward_row)(FASTRNN_RNN_RELU, a->H, h, d, s->carry_h + i * stride, s->ring[i]);
+    }
+    if (!s->last)
+        FN(product)((const real *const *)s->ring, s->active, &s->w->h[0], s->downwards, NULL, 0, s->carry_h,
+                    stride, NULL, NULL);
 }

@@ -23,10 +23,10 @@ static ALWAYS_INLINE int64_t FN(stride)(int64_t n) { return FN(round_up)(n, LINE
 
 static ALWAYS_INLINE int64_t FN(packed_size)(int64_t K, int64_t N) { return K * FN(round_up)(N, HALF); }
 
-/* Columns of the panel that begins at column `col` of N. */
-static ALWAYS_INLINE int FN(panel_width)(int64_t col, int64_t N)
+/* Columns of the panel that begins at column `col` of N, of panels of `panel` columns. */
+static ALWAYS_INLINE int FN(panel_width)(int64_t col, int64_t N, int panel)
 {
-    return N - col >= PANEL ? PANEL : (int)FN(round_up)(N - col, HALF);
+    return N - col >= panel ? panel : (int)FN(round_up)(N - col, HALF);
 }
 
 /* Stores all of a vector, or its first HALF lanes where these hold the n that count. */
@@ -70,19 +70,62 @@ static void FN(transpose)(const real *const *src, int n, int64_t first, int64_t 
     }
 }
 
-/* Packs P[k][j] = w[j*K + k], the transpose of a row-major (N, K) matrix: member `id` of `members` packs
- * its share of the columns. */
-static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int members)
+/* A packed matrix of K rows and N columns, and which columns of a row of starts or results are its panels':
+ * those of panel p begin at p*spread + slot*(width/slots). */
+struct FN(matrix) {
+    real *packed;
+    int64_t K, N;
+    int panel; /* columns of a panel but the last */
+    int spread, slot, slots;
+};
+
+static ALWAYS_INLINE struct FN(matrix) FN(matrix)(real *packed, int64_t K, int64_t N)
 {
-    const int64_t vectors = (N + W - 1) / W;
+    return (struct FN(matrix)){packed, K, N, PANEL, PANEL, 0, 1};
+}
+
+/* Columns of `gates` interleaved matrices of H columns: W neighbouring columns of each, in turn, at the end
+ * HALF of each where these will do. Panels hold whole groups of such columns, so that a finished tile has all
+ * gates of its units. */
+static ALWAYS_INLINE int64_t FN(columns)(int gates, int64_t H) { return gates * FN(round_up)(H, HALF); }
+
+static ALWAYS_INLINE int FN(group_width)(int64_t unit, int64_t H) { return H - unit > HALF ? W : HALF; }
+
+/* The column of a unit of gate `gate`. */
+static ALWAYS_INLINE int64_t FN(column)(int gates, int gate, int64_t unit, int64_t H)
+{
+    const int64_t first = unit / W * W;
+    return first * gates + gate * FN(group_width)(first, H) + (unit - first);
+}
+
+static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, int gates, int64_t H)
+{
+    const int panel = gates == 3 ? 3 * W : PANEL;
+    return (struct FN(matrix)){packed, K, FN(columns)(gates, H), panel, panel, 0, gates};
+}
+
+/* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of `gates` of the
+ * row-major (H, K) matrices that w is made of: member `id` of `members` packs its share of the columns. */
+static void FN(pack_gates)(const real *w, const int *order, int gates, int64_t K, int64_t H, real *packed,
+                           int id, int members)
+{
+    const int groups = gates == 3 ? 1 : NV / gates; /* in a panel */
+    const int64_t vectors = (H + W - 1) / W * gates;
     for (int64_t v = vectors * id / members; v < vectors * (id + 1) / members; v++) {
-        const int64_t col = v * W, panel_col = v / NV * PANEL;
-        const int n = N - col < W ? (int)(N - col) : W;
+        const int64_t group = v / gates, unit = group * W, begin = group / groups * groups * gates * W;
+        const int gate = (int)(v % gates), n = H - unit < W ? (int)(H - unit) : W;
+        const int64_t left = FN(columns)(gates, H) - begin, full = groups * gates * W;
         const real *rows[W];
         for (int i = 0; i < W; i++)
-            rows[i] = w + (col + (i < n ? i : 0)) * K;
-        FN(transpose)(rows, n, 0, K, packed + panel_col * K + (v % NV) * W, FN(panel_width)(panel_col, N));
+            rows[i] = w + (order[gate] * H + unit + (i < n ? i : 0)) * K;
+        FN(transpose)(rows, n, 0, K, packed + begin * K + FN(column)(gates, gate, unit, H) - begin,
+                      left < full ? left : full);
     }
+}
+
+static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int members)
+{
+    FN(pack_gates)(w, &(int){0}, 1, K, N, packed, id, members);
 }
 
 /* Packs P[k][j] = rows[k][j] for begin <= k < end of K. */
@@ -90,7 +133,7 @@ static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, i
                           real *packed)
 {
     for (int64_t col = 0; col < N; col += PANEL) {
-        const int width = FN(panel_width)(col, N), last = (width - 1) / W * W;
+        const int width = FN(panel_width)(col, N, PANEL), last = (width - 1) / W * W;
         const int tail = N - col >= PANEL ? W : (int)(N - col) - last;
         for (int64_t k = begin; k < end; k++) {
             const real *src = rows[k] + col;

@@ -25,15 +25,25 @@ from .config import (
     show_config,
 )
 from .embedding import Embedding, embedding_backward, embedding_forward
-from .functional import rnn_backward, rnn_forward
+from .functional import (
+    gradient_norms,
+    gru_backward,
+    gru_forward,
+    lstm_backward,
+    lstm_forward,
+    rnn_backward,
+    rnn_forward,
+)
 from .generation import generate
 from .io import load, save
-from .layers import RNN
+from .layers import GRU, LSTM, RNN
 from .linear import Linear, linear_backward, linear_forward
 from .losses import clip_grad_norm, clip_grad_value, mean_squared_error, softmax_cross_entropy
 from .padding import pad_sequence, unpad_sequence
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "RNN",
     "Embedding",
     "Linear",
@@ -46,9 +56,14 @@ __all__ = [
     "generate",
     "get_isa",
     "get_num_threads",
+    "gradient_norms",
+    "gru_backward",
+    "gru_forward",
     "linear_backward",
     "linear_forward",
     "load",
+    "lstm_backward",
+    "lstm_forward",
     "mean_squared_error",
     "num_threads",
     "optim",

@@ -1,11 +1,10 @@
 """Argument checks, shared by the compiled functions and their NumPy twins.
 
-What concerns one function alone stands beside its twin in reference/.
+What concerns the recurrent cells is in _recurrent.py, what concerns one function alone beside its
+twin in reference/.
 
 Sharing it is what makes both backends raise the same errors. Every check runs before any work is
-done and before anything is allocated. A well-formed call takes the fast path at the top of
-`rnn_arguments`, about a microsecond; everything else, wrong or merely unusual, goes the
-careful way, which either converts or explains.
+done and before anything is allocated.
 
 Shapes are given as axes, a tuple of symbols such as ``("T", "B", "D")``, together with the sizes
 that are known for some of the symbols; a symbol without a size matches any size.
@@ -22,16 +21,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy import ndarray
 
-from . import _core
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-    _Optional = Array | None
-    _Checked = tuple[
-        Array, _Optional, Array, Array, _Optional, _Optional, _Optional, _Optional, bool
-    ]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -411,113 +404,8 @@ def restart_array(restart: Any, axes: tuple[str, ...], sizes: Mapping[str, int])
     return np.array(given, bool, order="C")
 
 
-# ------------------------------------------------------------------------------ the Elman cell
-
-
-def rnn_arguments(
-    x: Any,
-    h_0: Any,
-    w_ih: Any,
-    w_hh: Any,
-    b_ih: Any,
-    b_hh: Any,
-    nonlinearity: Any,
-    lengths: Any,
-    restart: Any,
-) -> _Checked:
-    """Check the arguments of rnn_forward and bring them into the form that the kernel takes.
-
-    Returns
-    -------
-    tuple
-        x (T, B, D), h_0 (B, H) or None, w_ih, w_hh, b_ih, b_hh, lengths (B,) int64 or None,
-        restart (T, B) bool or None, and whether x came without a batch axis. lengths and restart
-        are fresh copies; the others are the caller's arrays wherever those will do.
-    """
-    # The fast path: arrays that the kernel takes as they are.
-    if (
-        _core.rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh)
-        and type(nonlinearity) is str
-        and nonlinearity in NONLINEARITIES
-    ):
-        unbatched = x.ndim == 2
-        if unbatched:
-            x = x[:, None]
-            h_0 = None if h_0 is None else h_0[None]
-        if lengths is not None or restart is not None:
-            steps, batch = x.shape[:2]
-            if lengths is not None:
-                lengths = lengths_array(lengths, steps, batch, unbatched)
-            if restart is not None:
-                axes = ("T",) if unbatched else ("T", "B")
-                restart = restart_array(restart, axes, {"T": steps, "B": batch})
-                restart = restart.reshape(steps, batch)
-        return x, h_0, w_ih, w_hh, b_ih, b_hh, lengths, restart, unbatched
-    return _rnn_arguments(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart)
-
-
 def _plain(a: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
     return type(a) is ndarray and a.dtype is dtype and a.shape == shape and a.flags.carray
-
-
-def _rnn_arguments(
-    x: Any,
-    h_0: Any,
-    w_ih: Any,
-    w_hh: Any,
-    b_ih: Any,
-    b_hh: Any,
-    nonlinearity: Any,
-    lengths: Any,
-    restart: Any,
-) -> _Checked:
-    # Types first, in the order of the signature, so that every array below has a rank and a type.
-    x = array("x", x)
-    dtype = x.dtype
-    h_0 = None if h_0 is None else array("h_0", h_0, dtype)
-    w_ih = array("w_ih", w_ih, dtype)
-    w_hh = array("w_hh", w_hh, dtype)
-    b_ih = None if b_ih is None else array("b_ih", b_ih, dtype)
-    b_hh = None if b_hh is None else array("b_hh", b_hh, dtype)
-    choice("nonlinearity", nonlinearity, NONLINEARITIES)
-
-    unbatched = sequence_axes(x, "T", "B")
-    if w_hh.ndim == 2:  # the square matrix says what H is; the other arguments must agree
-        sizes = {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
-        sizes["H"] = w_hh.shape[1]
-    else:
-        sizes = {}
-    shape("w_hh", w_hh.shape, ("H", "H"), sizes)
-    shape("w_ih", w_ih.shape, ("H", "D"), sizes)
-    hint = ", because x is one sequence without a batch axis" if unbatched else ""
-    if h_0 is not None:
-        shape("h_0", h_0.shape, ("H",) if unbatched else ("B", "H"), sizes, hint)
-    if b_ih is not None:
-        shape("b_ih", b_ih.shape, ("H",), sizes)
-    if b_hh is not None:
-        shape("b_hh", b_hh.shape, ("H",), sizes)
-    elements(T=sizes["T"], B=sizes["B"], H=sizes["H"])
-    if lengths is not None:
-        lengths = lengths_array(lengths, sizes["T"], sizes["B"], unbatched)
-    if restart is not None:
-        restart = restart_array(restart, ("T",) if unbatched else ("T", "B"), sizes)
-
-    if unbatched:
-        x = x[:, None]
-        h_0 = None if h_0 is None else h_0[None]
-        restart = None if restart is None else restart[:, None]
-    # Nothing is copied before everything has been checked.
-    return (
-        strided(x),
-        None if h_0 is None else contiguous(h_0),
-        contiguous(w_ih),
-        contiguous(w_hh),
-        None if b_ih is None else contiguous(b_ih),
-        None if b_hh is None else contiguous(b_hh),
-        lengths,
-        restart,
-        unbatched,
-    )
 
 
 def sequence_axes(x: Array, first: str, second: str) -> bool:
@@ -537,37 +425,6 @@ def tape(value: Any, kind: type, function: str) -> None:
     if not isinstance(value, kind):
         given = "None (was it made with record=False?)" if value is None else type(value).__name__
         raise TypeError(f"tape is {given}, expected the {kind.__name__} that {function} returns")
-
-
-def rnn_tape(tape: Any) -> None:
-    """Raise ValueError where an array of the tape was given another shape or type in place."""
-    arrays = (tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh)
-    if not (
-        _core.rnn_fits(*arrays)
-        and tape.output.dtype == tape.x.dtype
-        and tape.output.shape == (*tape.x.shape[:2], len(tape.w_hh))
-    ):
-        raise ValueError(RESHAPED)
-
-
-def sequence_gradient(name: str, value: Any, like: Array, unbatched: bool) -> Array:
-    """d_output: an array like `like` (T, B, .), without the batch axis where x had none."""
-    if not unbatched and _plain(value, like.dtype, like.shape):
-        return value  # type: ignore[no-any-return]
-    value = array(name, value, like.dtype, "the tape")
-    sizes = dict(zip("TBH", like.shape, strict=True))
-    shape(name, value.shape, ("T", "H") if unbatched else ("T", "B", "H"), sizes)
-    return strided(value[:, None] if unbatched else value)
-
-
-def state_gradient(name: str, value: Any, batch: int, like: Array, unbatched: bool) -> Array:
-    """d_h_n: (B, H), or (H,) where x had no batch axis; H is the last axis of `like`."""
-    if not unbatched and _plain(value, like.dtype, (batch, like.shape[-1])):
-        return value  # type: ignore[no-any-return]
-    value = array(name, value, like.dtype, "the tape")
-    sizes = {"B": batch, "H": like.shape[-1]}
-    shape(name, value.shape, ("H",) if unbatched else ("B", "H"), sizes)
-    return contiguous(value[None] if unbatched else value)
 
 
 def rows_gradient(name: str, value: Any, shape_: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -8,42 +8,60 @@ _Array = NDArray[Any]
 
 # x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
 # strides on the others; every other array is C-contiguous. All are aligned, in native byte order
-# and of one type, float32 or float64. Results are written whole, padding included; a result that
-# is None is not computed. nonlinearity: 0 tanh, 1 relu. threads 0: the process-wide number. d_b is
-# the gradient of either bias.
-def rnn_forward(
+# and of one type, float32 or float64. Results are written whole, padding included;
+# a result that is None is not computed. threads 0: the process-wide number.
+# kind is enum fastrnn_cell: 0 tanh, 1 relu, 2 LSTM, 3 GRU, 4 GRU with its reset gate first. What
+# the cell does not have is None: c_0, c_n and c but for an LSTM, gates for an Elman cell; so are c
+# and gates where nothing is recorded. output: None, or where to write it.
+def layer_forward(
+    kind: int,
     x: _Array,
     h_0: _Array | None,
+    c_0: _Array | None,
     w_ih: _Array,
     w_hh: _Array,
     b_ih: _Array | None,
     b_hh: _Array | None,
+    w_hr: _Array | None,
+    w_peep: _Array | None,
     lengths: _Array | None,
     restart: _Array | None,
-    nonlinearity: int,
     reverse: bool,
+    record: bool,
     batch_major: bool,
+    output: _Array | None,
     threads: int,
-) -> tuple[_Array, _Array]: ...
-def rnn_backward(
+) -> tuple[_Array, _Array, Any, Any, Any]: ...  # output, h_n, c_n, c, gates
+
+# wanted: names of arguments; into: where some of their gradients go, made where it does not say;
+# norms: None, or a float64 (T, B) array. Returns the gradients of x, h_0, c_0, w_ih, w_hh, b_ih,
+# b_hh, w_hr and w_peep, None for what is absent or not wanted.
+def layer_backward(
+    kind: int,
     x: _Array,
     h_0: _Array | None,
+    c_0: _Array | None,
     w_ih: _Array,
     w_hh: _Array,
-    output: _Array,
+    b_ih: _Array | None,
+    b_hh: _Array | None,
+    w_hr: _Array | None,
+    w_peep: _Array | None,
     lengths: _Array | None,
     restart: _Array | None,
+    reverse: bool,
+    output: _Array,
+    c: _Array | None,
+    gates: _Array | None,
     d_output: _Array | None,
     d_h_n: _Array | None,
-    d_x: _Array | None,
-    d_h_0: _Array | None,
-    d_w_ih: _Array | None,
-    d_w_hh: _Array | None,
-    d_b: _Array | None,
-    nonlinearity: int,
-    reverse: bool,
+    d_c_n: _Array | None,
+    wanted: frozenset[str],
+    into: dict[str, _Array],
+    batch_major: bool,
+    norms: _Array | None,
     threads: int,
-) -> None: ...
+) -> tuple[Any, ...]: ...
 
 # x, logits and d_output are (N, .) with contiguous rows at any stride; the rest as above.
 def linear_forward(
@@ -70,26 +88,50 @@ def cross_entropy(
     losses: _Array,
     threads: int,
 ) -> float: ...
+
+# layers: of each (kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c); h (P,) and c (H,) or None are
+# the state, written in place.
 def generate(
     embedding: _Array,
-    w_ih: _Array,
-    w_hh: _Array,
-    b_ih: _Array | None,
-    b_hh: _Array | None,
+    layers: tuple[tuple[Any, ...], ...],
     w_out: _Array,
     b_out: _Array | None,
-    h: _Array,
     prompt: _Array,
     uniform: _Array | None,
     temperature: float,
     indices: _Array,
-    nonlinearity: int,
 ) -> None: ...
 def sum_of_squares(x: _Array) -> float: ...
 def empty_sequence(T: int, B: int, n: int, type_number: int, batch_major: bool) -> _Array: ...
-def rnn_fits(
-    x: object, h_0: object, w_ih: object, w_hh: object, b_ih: object, b_hh: object
+def cell_fits(
+    gates: int,
+    x: object,
+    h_0: object,
+    c_0: object,
+    w_ih: object,
+    w_hh: object,
+    b_ih: object,
+    b_hh: object,
+    w_hr: object = None,
+    w_peep: object = None,
 ) -> int: ...
+def tape_fits(
+    gates: int,
+    x: object,
+    h_0: object,
+    c_0: object,
+    w_ih: object,
+    w_hh: object,
+    b_ih: object,
+    b_hh: object,
+    w_hr: object,
+    w_peep: object,
+    output: object,
+    c: object,
+    kept: object,
+    lengths: object,
+    restart: object,
+) -> bool: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def available_isas() -> tuple[str, ...]: ...
@@ -97,7 +139,19 @@ def get_isa() -> str: ...
 def set_isa(name: str) -> None: ...
 def build_info() -> dict[str, Any]: ...
 def tanh(x: _Array, out: _Array) -> None: ...
+def sigmoid(x: _Array, out: _Array) -> None: ...
 def exp(x: _Array, out: _Array) -> None: ...
 def swap_team_policy(per_member: float, to_wake: float) -> tuple[float, float]: ...
 def teams_run() -> int: ...
 def fma_peak(seconds: float, dtype_is_double: bool) -> float: ...
+
+class StreamCore:
+    def _allocate(
+        self, kind: int, weights: list[tuple[_Array | None, ...]], batch: int, threads: Any
+    ) -> None: ...
+    def _pack(self, kind: int, weights: list[tuple[_Array | None, ...]]) -> None: ...
+    def _run(
+        self, x: _Array, output: _Array, between: list[_Array], restart: _Array | None
+    ) -> None: ...
+    def _states(self) -> tuple[_Array, _Array | None]: ...
+    def step(self, x_t: _Array, restart: Any = None, out: _Array | None = None) -> _Array: ...

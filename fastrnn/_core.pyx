@@ -7,123 +7,11 @@ from threading import main_thread
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 cimport numpy as cnp
 
 cnp.import_array()
-
-
-cdef extern from "fastrnn.h" nogil:
-    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE
-
-    struct fastrnn_sequence:
-        void *data
-        int64_t step_t, step_b
-
-    struct fastrnn_call:
-        int threads
-        int (*interrupted)(void *) noexcept
-        void *context
-
-    struct fastrnn_rnn:
-        fastrnn_call call
-        int64_t T, B, D, H
-        int nonlinearity, reverse
-        fastrnn_sequence x
-        const void *h_0
-        const void *w_ih
-        const void *w_hh
-        const void *b_ih
-        const void *b_hh
-        const int64_t *lengths
-        const uint8_t *restart
-        fastrnn_sequence output
-        void *h_n
-        fastrnn_sequence d_output
-        const void *d_h_n
-        fastrnn_sequence d_x
-        void *d_h_0
-        void *d_w_ih
-        void *d_w_hh
-        void *d_b
-
-    struct fastrnn_linear:
-        fastrnn_call call
-        int64_t N, D, O
-        const void *x
-        int64_t step_x
-        const void *weight
-        const void *bias
-        void *output
-        const void *d_output
-        int64_t step_d
-        void *d_x
-        void *d_weight
-        void *d_bias
-
-    struct fastrnn_embedding:
-        fastrnn_call call
-        int64_t N, D, V
-        const int64_t *indices
-        const void *d_output
-        int64_t step_d
-        void *d_weight
-
-    struct fastrnn_cross_entropy:
-        fastrnn_call call
-        int64_t N, C
-        const void *logits
-        int64_t step
-        const int64_t *target
-        const uint8_t *counts
-        double scale
-        void *d_logits
-        double *losses
-        double *total
-
-    struct fastrnn_generate:
-        fastrnn_call call
-        int64_t V, D, H
-        int nonlinearity
-        const void *embedding
-        const void *w_ih
-        const void *w_hh
-        const void *b_ih
-        const void *b_hh
-        const void *w_out
-        const void *b_out
-        void *h
-        const int64_t *prompt
-        int64_t fed, length
-        const double *uniform
-        double temperature
-        int64_t *indices
-
-    ctypedef int fastrnn_kernel(const fastrnn_call *) noexcept nogil
-
-    struct fastrnn_kernels:
-        const char *name
-        fastrnn_kernel *rnn_forward[2]
-        fastrnn_kernel *rnn_backward[2]
-        fastrnn_kernel *linear_forward[2]
-        fastrnn_kernel *linear_backward[2]
-        fastrnn_kernel *embedding_backward[2]
-        fastrnn_kernel *cross_entropy[2]
-        fastrnn_kernel *generate[2]
-        double (*sum_of_squares[2])(const void *, int64_t) noexcept nogil
-        void (*tanh[2])(const void *, void *, int64_t) noexcept nogil
-        void (*exp[2])(const void *, void *, int64_t) noexcept nogil
-
-    const fastrnn_kernels *fastrnn_built[]
-    int fastrnn_runs_here(const fastrnn_kernels *)
-    const fastrnn_kernels *fastrnn_kernels_in_use()
-    int fastrnn_use(const char *)
-    int fastrnn_has_openmp()
-    int fastrnn_get_num_threads()
-    void fastrnn_set_num_threads(int)
-    void fastrnn_swap_team_policy(double *, double *)
-    long fastrnn_teams_run()
-    double fastrnn_multiply_add_rate(int, double)
 
 
 cdef extern from "pythread.h" nogil:
@@ -203,31 +91,6 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
     return 0
 
 
-cdef inline double rnn_flops(const fastrnn_rnn *a) noexcept:
-    return 2.0 * a.T * a.B * a.H * (a.D + a.H)
-
-
-cdef inline void fill(
-    fastrnn_rnn *a, cnp.ndarray x, object h_0, cnp.ndarray w_ih, cnp.ndarray w_hh,
-    object lengths, object restart, cnp.ndarray output, int nonlinearity, bint reverse,
-) noexcept:
-    """What forward and backward have in common; everything else is absent."""
-    memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
-    a.T = cnp.PyArray_DIM(x, 0)
-    a.B = cnp.PyArray_DIM(x, 1)
-    a.D = cnp.PyArray_DIM(x, 2)
-    a.H = cnp.PyArray_DIM(w_hh, 0)
-    a.nonlinearity = nonlinearity
-    a.reverse = reverse
-    a.x = sequence(x)
-    a.h_0 = data(h_0)
-    a.w_ih = data(w_ih)
-    a.w_hh = data(w_hh)
-    a.lengths = <const int64_t *>data(lengths)
-    a.restart = <const uint8_t *>data(restart)
-    a.output = sequence(output)
-
-
 cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
 
@@ -248,46 +111,154 @@ cpdef cnp.ndarray empty_sequence(
     return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
 
 
-def rnn_forward(
-    cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih, b_hh,
-    lengths, restart, int nonlinearity, bint reverse, bint batch_major, int threads,
-):
-    cdef fastrnn_rnn a
-    cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.npy_intp *shape = [cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(w_hh, 0)]
-    cdef cnp.ndarray h_n = cnp.PyArray_EMPTY(2, shape, number, 0)
-    cdef cnp.ndarray output = empty_sequence(
-        cnp.PyArray_DIM(x, 0), shape[0], shape[1], number, batch_major
-    )
-    if cnp.PyArray_SIZE(output) == 0:  # no step is made
-        if h_0 is None:
-            memset(data(h_n), 0, cnp.PyArray_NBYTES(h_n))
-        else:
-            memcpy(data(h_n), data(h_0), cnp.PyArray_NBYTES(h_n))
-        return output, h_n
-    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
+cdef inline int gates_of(int kind) noexcept:
+    return 1 if kind <= FASTRNN_RNN_RELU else 4 if kind == FASTRNN_LSTM else 3
+
+
+cdef inline double step_flops(const fastrnn_layer *a) noexcept:
+    """Of one row and one step; an activation counts as much as some 16 features more."""
+    cdef double flops = 2.0 * gates_of(a.cell) * a.H * (a.D + a.P + 16)
+    return flops if a.w_hr == NULL else flops + 2.0 * a.H * a.P
+
+
+cdef inline void fill_weights(
+    fastrnn_layer *a, int kind, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh,
+    object w_hr, object w_peep,
+) noexcept:
+    """The cell, its weights and what they say of the sizes; everything else is absent."""
+    memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
+    a.cell = kind
+    a.D = cnp.PyArray_DIM(w_ih, 1)
+    a.H = cnp.PyArray_DIM(w_hh, 0) // gates_of(kind)
+    a.P = cnp.PyArray_DIM(w_hh, 1)
+    a.w_ih = data(w_ih)
+    a.w_hh = data(w_hh)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
-    a.h_n = data(h_n)
-    call(fastrnn_kernels_in_use().rnn_forward[is_double(x)], &a.call, rnn_flops(&a), threads)
-    return output, h_n
+    a.w_hr = data(w_hr)
+    a.w_peep = data(w_peep)
 
 
-def rnn_backward(
-    cnp.ndarray x not None, h_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
-    cnp.ndarray output not None, lengths, restart, d_output, d_h_n,
-    d_x, d_h_0, d_w_ih, d_w_hh, d_b, int nonlinearity, bint reverse, int threads,
+cdef inline void fill_layer(
+    fastrnn_layer *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
+    cnp.ndarray output, object c, object gates, bint reverse,
+) noexcept:
+    """What forward and backward have in common, beside the weights."""
+    a.T = cnp.PyArray_DIM(x, 0)
+    a.B = cnp.PyArray_DIM(x, 1)
+    a.reverse = reverse
+    a.x = sequence(x)
+    a.h_0 = data(h_0)
+    a.c_0 = data(c_0)
+    a.lengths = <const int64_t *>data(lengths)
+    a.restart = <const uint8_t *>data(restart)
+    a.output = sequence(output)
+    a.c = data(c)
+    a.gates = data(gates)
+
+
+cdef inline cnp.ndarray rows_of(cnp.npy_intp rows, cnp.npy_intp n, int type_number):
+    cdef cnp.npy_intp *shape = [rows, n]
+    return cnp.PyArray_EMPTY(2, shape, type_number, 0)
+
+
+cdef inline void copy_or_zero(cnp.ndarray to, object of) noexcept:
+    if of is None:
+        memset(data(to), 0, cnp.PyArray_NBYTES(to))
+    else:
+        memcpy(data(to), data(of), cnp.PyArray_NBYTES(to))
+
+
+def layer_forward(
+    int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
+    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, bint batch_major, output,
+    int threads,
 ):
-    cdef fastrnn_rnn a
-    fill(&a, x, h_0, w_ih, w_hh, lengths, restart, output, nonlinearity, reverse)
+    cdef fastrnn_layer a
+    cdef int number = cnp.PyArray_TYPE(x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray h_n
+    cdef object c_n = None, c = None, gates = None
+    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    h_n = rows_of(B, a.P, number)
+    if kind == FASTRNN_LSTM:
+        c_n = rows_of(B, a.H, number)
+    if record and kind > FASTRNN_RNN_RELU:
+        gates = empty_sequence(T, B, 4 * a.H, number, False)
+        if kind == FASTRNN_LSTM:
+            c = empty_sequence(T, B, a.H, number, False)
+    if output is None:
+        output = empty_sequence(T, B, a.P, number, batch_major)
+    if cnp.PyArray_SIZE(<cnp.ndarray>output) == 0:  # no step is made
+        copy_or_zero(h_n, h_0)
+        if c_n is not None:
+            copy_or_zero(c_n, c_0)
+        return output, h_n, c_n, c, gates
+    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse)
+    a.h_n = data(h_n)
+    a.c_n = data(c_n)
+    cdef double flops = step_flops(&a) * T * B
+    call(fastrnn_kernels_in_use().layer_forward[is_double(x)], &a.call, flops, threads)
+    return output, h_n, c_n, c, gates
+
+
+cdef inline object gradient(str name, object argument, frozenset wanted, dict into, bint batch_major):
+    """Where the gradient of an argument goes: None, given, or an array of the argument's shape."""
+    if argument is None or name not in wanted:
+        return None
+    if name in into:
+        return into[name]
+    cdef cnp.ndarray a = argument
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(a)
+    if cnp.PyArray_NDIM(a) == 3:
+        return empty_sequence(shape[0], shape[1], shape[2], cnp.PyArray_TYPE(a), batch_major)
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), shape, cnp.PyArray_TYPE(a), 0)
+
+
+def layer_backward(
+    int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
+    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, cnp.ndarray output not None, c, gates,
+    d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
+    int threads,
+):
+    cdef fastrnn_layer a
+    d_x = gradient("x", x, wanted, into, batch_major)
+    d_h_0 = gradient("h_0", h_0, wanted, into, False)
+    d_c_0 = gradient("c_0", c_0, wanted, into, False)
+    d_w_ih = gradient("w_ih", w_ih, wanted, into, False)
+    d_w_hh = gradient("w_hh", w_hh, wanted, into, False)
+    d_b_ih = gradient("b_ih", b_ih, wanted, into, False)
+    d_b_hh = gradient("b_hh", b_hh, wanted, into, False)
+    d_w_hr = gradient("w_hr", w_hr, wanted, into, False)
+    d_w_peep = gradient("w_peep", w_peep, wanted, into, False)
+    results = d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_w_peep
+    if cnp.PyArray_SIZE(output) == 0:  # no step was made: sums of nothing, and the state went through
+        for result in (*results, norms):
+            if result is not None:
+                result[...] = 0
+        if d_h_0 is not None and d_h_n is not None:
+            d_h_0[...] = d_h_n
+        if d_c_0 is not None and d_c_n is not None:
+            d_c_0[...] = d_c_n
+        return results
+    fill_weights(&a, kind, w_ih, w_hh, None, None, w_hr, w_peep)
+    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
+    a.d_c_n = data(d_c_n)
     a.d_x = sequence(d_x)
     a.d_h_0 = data(d_h_0)
+    a.d_c_0 = data(d_c_0)
     a.d_w_ih = data(d_w_ih)
     a.d_w_hh = data(d_w_hh)
-    a.d_b = data(d_b)
-    call(fastrnn_kernels_in_use().rnn_backward[is_double(x)], &a.call, rnn_flops(&a), threads)
+    a.d_b_ih = data(d_b_ih)
+    a.d_b_hh = data(d_b_hh)
+    a.d_w_hr = data(d_w_hr)
+    a.d_w_peep = data(d_w_peep)
+    a.norms = <double *>data(norms)
+    cdef double flops = step_flops(&a) * a.T * a.B
+    call(fastrnn_kernels_in_use().layer_backward[is_double(x)], &a.call, flops, threads)
+    return results
 
 
 cdef inline void fill_linear(
@@ -366,30 +337,38 @@ def cross_entropy(
 
 
 def generate(
-    cnp.ndarray embedding not None, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih, b_hh,
-    cnp.ndarray w_out not None, b_out, cnp.ndarray h not None, cnp.ndarray prompt not None, uniform,
-    double temperature, cnp.ndarray indices not None, int nonlinearity,
+    cnp.ndarray embedding not None, tuple layers not None, cnp.ndarray w_out not None, b_out,
+    cnp.ndarray prompt not None, uniform, double temperature, cnp.ndarray indices not None,
 ):
     cdef fastrnn_generate a
-    memset(&a, 0, sizeof(a))
-    a.V, a.D = cnp.PyArray_DIM(embedding, 0), cnp.PyArray_DIM(embedding, 1)
-    a.H = cnp.PyArray_DIM(w_hh, 0)
-    a.nonlinearity = nonlinearity
-    a.embedding = data(embedding)
-    a.w_ih = data(w_ih)
-    a.w_hh = data(w_hh)
-    a.b_ih = data(b_ih)
-    a.b_hh = data(b_hh)
-    a.w_out = data(w_out)
-    a.b_out = data(b_out)
-    a.h = data(h)
-    a.prompt = <const int64_t *>data(prompt)
-    a.fed, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
-    a.uniform = <const double *>data(uniform)
-    a.temperature = temperature
-    a.indices = <int64_t *>data(indices)
-    cdef double flops = 2.0 * (a.fed + a.length) * a.H * (a.D + a.H + a.V)
-    call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, flops, 1)
+    cdef fastrnn_layer *each = <fastrnn_layer *>calloc(len(layers), sizeof(fastrnn_layer))
+    cdef double flops = 0
+    cdef int64_t k
+    if each == NULL:
+        raise MemoryError("no memory for the layers of this call")
+    try:
+        memset(&a, 0, sizeof(a))
+        a.V = cnp.PyArray_DIM(embedding, 0)
+        a.embedding = data(embedding)
+        a.layers, a.count = each, len(layers)
+        for k in range(a.count):
+            kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c = layers[k]
+            fill_weights(&each[k], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+            each[k].T = each[k].B = 1
+            each[k].h_n = data(h)
+            each[k].c_n = data(c)
+            flops += step_flops(&each[k])
+        a.w_out = data(w_out)
+        a.b_out = data(b_out)
+        a.prompt = <const int64_t *>data(prompt)
+        a.fed, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
+        a.uniform = <const double *>data(uniform)
+        a.temperature = temperature
+        a.indices = <int64_t *>data(indices)
+        flops = (a.fed + a.length) * (flops + 2.0 * a.V * cnp.PyArray_DIM(w_out, 1))
+        call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, flops, 1)
+    finally:
+        free(each)
 
 
 def sum_of_squares(cnp.ndarray x not None):
@@ -404,56 +383,10 @@ def sum_of_squares(cnp.ndarray x not None):
     return total
 
 
-# ------------------------------------------------------------------------------------------- the checks
-
-cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp rows, cnp.npy_intp columns):
-    """Whether this is a C-contiguous array of that type and shape; rows are the last axis of rank 1."""
-    if not cnp.PyArray_CheckExact(value):
-        return False
-    cdef cnp.ndarray a = value
-    return (
-        cnp.PyArray_TYPE(a) == type_number
-        and cnp.PyArray_ISCARRAY_RO(a)
-        and cnp.PyArray_NDIM(a) == rank
-        and cnp.PyArray_DIM(a, 0) == rows
-        and (rank == 1 or cnp.PyArray_DIM(a, 1) == columns)
-    )
+include "_core_checks.pxi"
 
 
-def rnn_fits(x, h_0, w_ih, w_hh, b_ih, b_hh):
-    """The rank of x where rnn_forward can take these as they are, (T, D) with an axis added; else 0."""
-    if not (cnp.PyArray_CheckExact(x) and cnp.PyArray_CheckExact(w_hh)):
-        return 0
-    cdef cnp.ndarray a = x
-    cdef int number = cnp.PyArray_TYPE(a), rank = cnp.PyArray_NDIM(a)
-    if (
-        not (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
-        or not (rank == 2 or rank == 3)
-        or not (cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISNOTSWAPPED(a))
-        or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2
-    ):
-        return 0
-    cdef cnp.npy_intp D = cnp.PyArray_DIM(a, rank - 1), H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0)
-    cdef cnp.npy_intp B = 1 if rank == 2 else cnp.PyArray_DIM(a, 1)
-    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
-    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
-    if (
-        (strides[rank - 1] != size and D > 1 and cnp.PyArray_SIZE(a) > 0)
-        or strides[0] % size != 0
-        or strides[rank - 2] % size != 0
-        # The careful way finds the sizes whose product is too large to count.
-        or <double>cnp.PyArray_DIM(a, 0) * B * H > 1e15
-    ):
-        return 0
-    if (
-        plain(w_hh, number, 2, H, H)
-        and plain(w_ih, number, 2, H, D)
-        and (h_0 is None or (plain(h_0, number, 1, H, 0) if rank == 2 else plain(h_0, number, 2, B, H)))
-        and (b_ih is None or plain(b_ih, number, 1, H, 0))
-        and (b_hh is None or plain(b_hh, number, 1, H, 0))
-    ):
-        return rank
-    return 0
+include "_stream.pxi"
 
 
 # ------------------------------------------------------------------------------------------ the process
@@ -502,6 +435,10 @@ def build_info():
 
 def tanh(cnp.ndarray x not None, cnp.ndarray out not None):
     fastrnn_kernels_in_use().tanh[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
+
+
+def sigmoid(cnp.ndarray x not None, cnp.ndarray out not None):
+    fastrnn_kernels_in_use().sigmoid[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
 
 
 def exp(cnp.ndarray x not None, cnp.ndarray out not None):

@@ -35,7 +35,12 @@ def make_parser() -> Parser:
         "results are checked first, and turns are interleaved.",
     )
     bench.add_argument("--cells", "--cell", nargs="+", metavar="NAME", help="default: all")
-    bench.add_argument("--modes", nargs="+", metavar="MODE", help="forward, training")
+    bench.add_argument(
+        "--modes",
+        nargs="+",
+        metavar="MODE",
+        help="forward, training (default: both); step: one step from Python, shapes with T = 1",
+    )
     bench.add_argument(
         "--shapes", nargs="+", metavar="SHAPE", help='names such as small, or sizes "T,B,D,H"'
     )
@@ -80,9 +85,9 @@ def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a character-level language model",
-        description="Train a character-level language model on a text: embedding, recurrent layer, "
-        "output layer, truncated backpropagation through time, Adam. The last tenth of the text "
-        "is held out.",
+        description="Train a character-level language model on a text: embedding, recurrent "
+        "layers, output layer, truncated backpropagation through time, Adam. The last tenth of "
+        "the text is held out.",
     )
     add = train.add_argument
     add("text", nargs="?", metavar="TEXT", help="a UTF-8 file; default: Python's help topics")
@@ -92,8 +97,10 @@ def _add_train(commands: Any) -> None:
     add("--force", action="store_true", help="replace the output file or the picture if need be")
     add("--plot", metavar="FILE", help="draw the losses: .png, .svg or .pdf (needs matplotlib)")
     for name, kind, what in (
+        ("cell", str, "rnn, lstm or gru"),
+        ("layers", int, "recurrent layers, one on the other"),
         ("embedding-dim", int, "numbers that stand for a character"),
-        ("hidden-size", int, "units of the recurrent layer"),
+        ("hidden-size", int, "units of a recurrent layer"),
         ("batch-size", int, "streams of the text that are read side by side"),
         ("steps", int, "characters of a stream in a step of training"),
         ("epochs", int, "times that the text is read"),

@@ -6,46 +6,50 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, reference
+from . import _calls, _core, reference
 from .config import current_backend
-from .functional import NONLINEARITY_CODES
 from .reference.generation import generate_arguments
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .embedding import Embedding
-    from .layers import RNN
+    from .layers import GRU, LSTM, RNN
     from .linear import Linear
 
     Array = NDArray[Any]
+    State = Array | tuple[Array, Array]
 
 
 def generate(
     embedding: Embedding,
-    rnn: RNN,
+    rnn: RNN | LSTM | GRU,
     linear: Linear,
     prompt: ArrayLike,
     length: int,
-    state: Array | None = None,
+    state: State | None = None,
     *,
     temperature: float = 1.0,
     rng: Any = None,
-) -> tuple[Array, Array]:
+) -> tuple[Array, State]:
     """Let a network write on: one-to-many.
 
     The network reads the prompt; then each index that it writes is what it reads next.
 
     Parameters
     ----------
-    embedding, rnn, linear : Embedding, RNN, Linear
-        Of one dtype. The output layer has as many features as the embedding has vectors.
+    embedding : Embedding
+    rnn : RNN, LSTM or GRU
+        Of any number of layers, in one direction.
+    linear : Linear
+        As many features as the embedding has vectors. The dtype of all three is one.
     prompt : integer sequence
         One or more indices.
     length : int
         How many indices to write.
-    state : ndarray, optional
-        (1, H): the state before the prompt, as the layer returns it for one sequence. None: zeros.
+    state : ndarray or pair of ndarray, optional
+        The state before the prompt, as the layer returns it for one sequence: (layers, H), for an
+        LSTM the pair of h and c. None: zeros.
     temperature : float
         Indices are drawn from softmax(logits / temperature). Below 1 the probable ones come more
         often; at 0 only the most probable one does, the first of several.
@@ -56,8 +60,8 @@ def generate(
     -------
     indices : ndarray
         (length,) of int64: what was written, without the prompt.
-    state : ndarray
-        (1, H): the state after all but the last of the indices was read. To go on, pass it with
+    state : ndarray or pair of ndarray
+        The state after all but the last of the indices was read. To go on, pass it with
         ``indices[-1:]`` as the prompt.
 
     Raises
@@ -83,13 +87,20 @@ def generate(
         return reference.generate(
             embedding, rnn, linear, prompt, length, state, temperature=temperature, rng=rng
         )
-    w, prompt, h, uniform, temperature = generate_arguments(
+    network, prompt, uniform, temperature = generate_arguments(
         embedding, rnn, linear, prompt, length, state, temperature, rng
     )
+    (number, _), c = _calls.code(network.cell, network.option), network.c
+    layers = tuple(
+        (
+            number, w["w_ih"], w["w_hh"], w["b_ih"], w["b_hh"], w.get("w_hr"), w.get("w_peep"),
+            network.h[k], None if c is None else c[k],
+        )
+        for k, w in enumerate(network.layers)
+    )  # fmt: skip
     indices = np.empty(len(uniform), np.int64)
     _core.generate(
-        w.embedding, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.w_out, w.b_out, h, prompt,
+        network.embedding, layers, network.w_out, network.b_out, prompt,
         uniform if temperature > 0 else None, temperature, indices,
-        NONLINEARITY_CODES[w.nonlinearity],
     )  # fmt: skip
-    return indices, h
+    return indices, network.state()

@@ -27,7 +27,7 @@ from numpy import ndarray
 
 from . import _checks
 from .embedding import Embedding
-from .layers import RNN
+from .layers import GRU, LSTM, RNN
 from .linear import Linear
 from .weights import Weighted
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_LAYERS: dict[str, type[Weighted]] = {cls.__name__: cls for cls in (RNN, Linear, Embedding)}
+_LAYERS: dict[str, type[Weighted]] = {
+    cls.__name__: cls for cls in (RNN, LSTM, GRU, Linear, Embedding)
+}
 
 _OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
 _DTYPES: dict[str, np.dtype[Any]] = {

@@ -92,7 +92,8 @@ class Weighted:
         flat = aligned_empty(len(self._flat), self.dtype)
         if len(named) < len(self._weights):
             flat[...] = 0
-        views = views_of(flat, self._shapes())
+        # As the weights are, whatever has become of the attributes: C writes so much.
+        views = views_of(flat, {name: view.shape for name, view in self._weights.items()})
         return flat, {name: views[name] for name in named}
 
     def _arguments(self) -> dict[str, Any]:
@@ -113,7 +114,10 @@ class Weighted:
             raise ValueError(f"the arguments are {', '.join(arguments)}, not {', '.join(known)}")
         most = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
         for name, value in arguments.items():
-            if isinstance(value, int) and value > most:  # before it becomes a list of that length
+            if name == "num_layers":  # before it becomes a list of that length
+                if isinstance(value, int) and value > len(arrays):
+                    raise ValueError(f"{name} is {value}, but there are {len(arrays)} weights")
+            elif isinstance(value, int) and value > most:
                 raise ValueError(f"{name} is {value}, but no weight has so many rows or columns")
         layer._configure(**arguments)
         shapes = layer._shapes()

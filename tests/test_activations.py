@@ -1,8 +1,8 @@
-"""tanh and exp of every instruction set: at most 2 ULP from the truth, exact where they can be.
+"""tanh, sigmoid, exp of every instruction set: at most 2 ULP off, exact where they can be.
 
 An ULP is the distance of floating-point numbers just below the true |value|, so it is never more
 than the distance just above it. The claim is for normal inputs; subnormal ones count as zero. exp
-is 0 where the result would be subnormal.
+and sigmoid are 0 where the result would be subnormal.
 """
 
 import functools
@@ -28,7 +28,12 @@ def name_of(value: Any) -> str:
 
 
 each = pytest.mark.parametrize(("dtype", "isa"), list(itertools.product(DTYPES, ISAS)), ids=name_of)
-each_function = pytest.mark.parametrize("function", ["tanh", "exp"])
+TRUE = {
+    "tanh": mpmath.tanh,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "exp": mpmath.exp,
+}
+each_function = pytest.mark.parametrize("function", TRUE)
 
 
 def apply(function: str, x: Array) -> Array:
@@ -39,10 +44,6 @@ def apply(function: str, x: Array) -> Array:
 
 def tanh(x: Array) -> Array:
     return apply("tanh", x)
-
-
-def exp(x: Array) -> Array:
-    return apply("exp", x)
 
 
 def as_integers(x: Array) -> Array:
@@ -72,6 +73,9 @@ NOTABLE = [
 # the reduced argument is largest; all far apart enough to be told from each other in float32.
 NOTABLE_EXP = [*(2.0**k for k in range(-30, 9)), *(np.log(2) * k / 2 for k in range(1, 256, 2))]
 
+# sigmoid takes s and r from exp; its binades begin at -log(2^k - 1), and beyond 40 it is set to 1.
+NOTABLE_SIGMOID = [*NOTABLE_EXP, *(np.log(2.0**k - 1.0) for k in range(2, 64)), 40.0]
+
 
 def exp_range(dtype: Any) -> tuple[Any, Any]:
     """The least and the largest x whose exp is a normal number."""
@@ -85,11 +89,14 @@ def exp_range(dtype: Any) -> tuple[Any, Any]:
     return low, high
 
 
-def within_exp_range(x: Array) -> Array:
-    """The numbers with both signs, those whose exp is a normal number."""
+def with_normal_result(function: str, x: Array) -> Array:
+    """The numbers with both signs, those whose exp or sigmoid is a normal number.
+
+    sigmoid x = exp(x) (1 - sigmoid x): the least x is the same, and there is no largest.
+    """
     low, high = exp_range(x.dtype.type)
     x = np.concatenate([x, -x])
-    return x[(x >= low) & (x <= high)]
+    return x[(x >= low) & ((x <= high) | (function == "sigmoid"))]
 
 
 @functools.cache
@@ -110,15 +117,19 @@ def sample32(function: str) -> tuple[Array, Array, Array]:
         x = x[x > np.finfo(np.float32).smallest_normal]
         exact = np.tanh(x.astype(np.float64))
     else:
-        # Below 2^-26 the result is 1, and nothing is to be seen but that it is.
+        # Below 2^-26 the result is that of 0, and nothing is to be seen but that it is.
         everywhere, where_it_bends = stepped(2.0**-126, 89.0, 20011), stepped(2.0**-26, 89.0, 503)
         ends = [abs(float(end)) for end in exp_range(np.float32)]
-        near = neighbours(NOTABLE_EXP + ends, 20, np.float32)
-        x = within_exp_range(np.concatenate([everywhere, where_it_bends, near]))
-        exact = np.exp(x.astype(np.float64))
+        notable = NOTABLE_EXP if function == "exp" else NOTABLE_SIGMOID
+        near = neighbours(notable + ends, 20, np.float32)
+        x = with_normal_result(function, np.concatenate([everywhere, where_it_bends, near]))
+        wide = x.astype(np.float64)
+        exact = np.exp(wide) if function == "exp" else 1.0 / (1.0 + np.exp(-wide))
     nearest = exact.astype(np.float32)
-    # What is less than 1 though float64 rounds it to 1 has the ULP of the numbers below.
-    less = (nearest == 1.0) & ((function == "tanh") | (x < 0))
+    # What is less than 1 (or, sigmoid of x < 0, less than 1/2) though float64 rounds it to that has
+    # the ULP of the numbers below.
+    less = (nearest == 1.0) & ((function != "exp") | (x < 0))
+    less |= (nearest == 0.5) & (function == "sigmoid") & (x < 0)
     over = (nearest > exact) | less
     below = np.where(over, np.nextafter(nearest, np.float32(0)), nearest)
     return x, exact, np.spacing(below).astype(np.float64)
@@ -142,21 +153,25 @@ def sample64(function: str) -> tuple[Array, list[Any], Array]:
         low, high = exp_range(np.float64)
         ends = [-float(low), float(high)]
         halves = np.log(2) / 2 * rng.integers(1, 2045, 2000)
-        x = within_exp_range(
+        notable = NOTABLE_EXP if function == "exp" else NOTABLE_SIGMOID
+        x = with_normal_result(
+            function,
             np.concatenate(
                 [
                     np.exp(rng.uniform(np.log(1e-18), np.log(0.4), 1500)),
                     rng.uniform(0.0, high, 1500),
                     halves * (1.0 + np.exp(rng.uniform(np.log(1e-16), np.log(1e-2), 2000))),
-                    neighbours(NOTABLE_EXP + ends, 2, np.float64),
+                    np.exp(rng.uniform(np.log(0.1), np.log(40.0), 2000)),
+                    rng.uniform(36.0, 38.0, 1000),  # 1 + exp(-x) has no bits left for one of them
+                    neighbours(notable + ends, 2, np.float64),
                 ]
-            )
+            ),
         )
     with mpmath.workdps(40):
-        exact = [getattr(mpmath, function)(mpmath.mpf(float(v))) for v in x]
+        exact = [TRUE[function](mpmath.mpf(float(v))) for v in x]
         # mpmath's value is mantissa * 2^exponent with a mantissa of `bits` bits.
         binade = np.array([int(v.exp) + int(v.bc) - 1 for v in exact])
-    if function == "tanh":  # |tanh| < 1 though 40 digits round it to 1
+    if function != "exp":  # |tanh| < 1 and sigmoid < 1 though 40 digits round it to 1
         binade = np.minimum(binade, -1)
     return x, exact, np.ldexp(1.0, binade - 52)
 
@@ -193,6 +208,10 @@ def test_float64_within_two_ulp(function: str, isa: str) -> None:
     assert error[worst] <= LIMIT, f"{error[worst]:.3f} ULP at {x[worst]!r}"
 
 
+# The values at infinity and at 0.
+RANGE = {"tanh": (1.0, 0.0), "sigmoid": (1.0, 0.5), "exp": (np.inf, 1.0)}
+
+
 def exact_values(function: str, dtype: Any) -> dict[float, float]:
     """Inputs and their results, without the zeros: 0.0 and -0.0 are one key."""
     info = np.finfo(dtype)
@@ -204,10 +223,11 @@ def exact_values(function: str, dtype: Any) -> dict[float, float]:
         float(np.nextafter(end, dtype(far))) for end, far in ((low, -np.inf), (high, np.inf))
     )
     near = float(info.eps) / 8
+    most, middle = RANGE[function]
     return {
-        **{np.inf: np.inf, above: np.inf, largest: np.inf},
+        **{np.inf: most, above: most, largest: most},
         **{-np.inf: 0.0, below: 0.0, 1.01 * below: 0.0, -largest: 0.0},
-        **{near: 1.0, -near: 1.0, subnormal: 1.0, -subnormal: 1.0},
+        **{near: middle, -near: middle, subnormal: middle, -subnormal: middle},
     }
 
 
@@ -217,8 +237,8 @@ def test_exact_values(function: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     values = exact_values(function, dtype)
     x = np.array([0.0, -0.0, *values], dtype)
-    zeros = [1.0, 1.0] if function == "exp" else [0.0, -0.0]
-    want = np.array([*zeros, *values.values()], dtype)
+    middle = RANGE[function][1]
+    want = np.array([middle, -0.0 if function == "tanh" else middle, *values.values()], dtype)
     got = apply(function, x)
     assert got.tobytes() == want.tobytes(), x[as_integers(got) != as_integers(want)]
     # A NaN of either sign and any payload is a NaN still.
@@ -227,25 +247,28 @@ def test_exact_values(function: str, dtype: Any, isa: str) -> None:
     assert np.isnan(apply(function, np.concatenate([nan, payload.view(dtype)]))).all()
 
 
+@pytest.mark.parametrize("function", ["sigmoid", "exp"])
 @each
-def test_the_ends_of_the_range_of_exp(dtype: Any, isa: str) -> None:
-    # Up to each end normal numbers, from there on 0 and infinity: nothing subnormal, no NaN.
+def test_the_ends_of_the_range(function: str, dtype: Any, isa: str) -> None:
+    # exp: up to each end normal numbers, from there on 0 and infinity: nothing subnormal, no NaN.
+    # sigmoid has the lower end alone.
     fastrnn.set_isa(isa)
     low, high = exp_range(dtype)
     info = np.finfo(dtype)
     around = np.arange(-300, 301)
     integer = as_integers(np.zeros(1, dtype)).dtype
-    for end, beyond in ((low, 0.0), (high, np.inf)):
+    ends = [(low, 0.0), (high, np.inf)] if function == "exp" else [(low, 0.0)]
+    for end, beyond in ends:
         x = (as_integers(np.array([end])) + around).astype(integer).view(dtype)
-        y = exp(x)
+        y = apply(function, x)
         inside = (x >= low) & (x <= high)
         assert 300 <= inside.sum() <= 301
         assert (y[~inside] == beyond).all()
         assert (y[inside] >= info.smallest_normal).all()
         assert (y[inside] <= info.max).all()
     far = np.geomspace(1000.0, float(info.max) / 2, 500).astype(dtype)
-    assert (exp(far) == np.inf).all()
-    assert not exp(-far).any()
+    assert (apply(function, far) == RANGE[function][0]).all()
+    assert not apply(function, -far).any()
 
 
 @each
@@ -264,12 +287,19 @@ def test_small_values(dtype: Any, isa: str) -> None:
 
 
 @each
-def test_odd_and_never_beyond_one(dtype: Any, isa: str) -> None:
+def test_tanh_is_odd(dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     x = sample("tanh", dtype)
     y = tanh(x)
     sign = np.iinfo(as_integers(y).dtype).min
     assert np.array_equal(as_integers(tanh(-x)), as_integers(y) ^ sign)
+
+
+@pytest.mark.parametrize("function", ["tanh", "sigmoid"])
+@each
+def test_never_beyond_one(function: str, dtype: Any, isa: str) -> None:
+    fastrnn.set_isa(isa)
+    y = apply(function, sample(function, dtype))
     assert (y <= 1.0).all()
     assert (y >= 0.0).all()
 

@@ -167,6 +167,12 @@ def rnn(**changes):
     return described, {f"rnn.{name}": a for name, a in layer.weights.items()}
 
 
+def lstm(**changes):
+    layer = fastrnn.LSTM(2, 3, proj_size=1, peephole=True, rng=0)
+    described = {"lstm": {"kind": "LSTM", "arguments": layer._arguments() | changes}}
+    return described, {f"lstm.{name}": a for name, a in layer.weights.items()}
+
+
 ARRAY, ONE = {"a": {"kind": "array"}}, np.ones(1)
 
 
@@ -192,7 +198,7 @@ ARRAY, ONE = {"a": {"kind": "array"}}, np.ones(1)
         (ours('{"version": 1}'), "__metadata__['fastrnn'] lacks 'objects'"),
         (ours([]), "__metadata__['fastrnn']: 'objects' is [], no dict"),
         (ours({"a": None}), "objects['a'] is of the kind None"),
-        (ours({"a": {"kind": "LSTM"}}), "objects['a'] is of the kind 'LSTM', expected one of"),
+        (ours({"a": {"kind": "lstm"}}), "objects['a'] is of the kind 'lstm', expected one of"),
         (ours({"a": {"kind": ["RNN"]}}), "objects['a'] is of the kind ['RNN']"),
         (ours({"a": {"kind": "Weighted"}}), "objects['a'] is of the kind 'Weighted'"),
         (ours({"": {"kind": "dict", "items": {}}}), "a name in objects is ''"),
@@ -233,6 +239,15 @@ ARRAY, ONE = {"a": {"kind": "array"}}, np.ones(1)
         (ours(rnn()[0], rnn()[1] | {"rnn.bias_hh_l0": np.zeros(4, "f4")}), "has shape (4,)"),
         (ours(*rnn(hidden_size=4)), "objects['rnn'] (RNN): "),
         (ours(*rnn(hidden_size=2)), "weight_ih_l0 has shape (3, 2), expected (2, 2)"),
+        (ours(*rnn(num_layers=4)), "objects['rnn'] (RNN): the weights are"),
+        (ours(*rnn(num_layers=5)), "(RNN): num_layers is 5, but there are 4 weights"),
+        (ours(*rnn(bidirectional=True)), "objects['rnn'] (RNN): the weights are"),
+        (ours(*lstm(proj_size=2)), "weight_hh_l0 has shape (12, 1), expected (12, 2)"),
+        (ours(*lstm(proj_size=0)), "objects['lstm'] (LSTM): the weights are"),
+        (ours(*lstm(proj_size=3)), "(LSTM): proj_size is 3, expected less than hidden_size = 3"),
+        (ours(*lstm(peephole=False)), "objects['lstm'] (LSTM): the weights are"),
+        (ours(*lstm(forget_bias=1)), "(LSTM): forget_bias is 1, expected 1.0"),
+        (ours(*lstm(bias=False)), "(LSTM): the weights are"),
         (ours({"a": {"kind": "Linear", "arguments": {
             "in_features": 1, "out_features": 2**40, "bias": False}}},
             {"a.weight": np.zeros((2**41, 0), "f4")}), "no weight has so many rows or columns"),
@@ -243,22 +258,48 @@ def test_malformed_descriptions(path, data, text):
     assert text in found, found
 
 
+def test_many_layers_make_no_long_list(path):
+    """The size of a weight bounds no number of layers: each of them would take some names."""
+    layers = 1_000_000
+    described, arrays = rnn(num_layers=layers)
+    arrays["rnn.weight_ih_l0"] = np.zeros((1, layers), np.float32)
+    path.write_bytes(ours(described, arrays))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="num_layers is 1000000, but there are 4 weights"):
+            fastrnn.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
 WRONG = [None, True, False, 0, 1, -1, 2**62, 10**400, -(10**400), 0.0, -0.5, 2.0, 1e300, "", "0.5",
          "tanh\n", [], [0], {}, {"a": 1}, nested(400)]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", fastrnn.RNN(2, 3)._arguments())
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("RNN", name) for name in fastrnn.RNN(2, 3)._arguments()),
+        *(("LSTM", name) for name in ("num_layers", "proj_size", "peephole", "forget_bias")),
+        ("GRU", "reset_after"),
+    ],
+)
 @pytest.mark.parametrize("value", WRONG, ids=lambda v: repr(v)[:12])
-def test_arguments_of_wrong_types(path, name, value):
-    right = fastrnn.RNN(2, 3)._arguments()[name]
-    data = ours(*rnn(**{name: value}))
+def test_arguments_of_wrong_types(path, kind, name, value):
+    layer = getattr(fastrnn, kind)(2, 3)
+    arguments = layer._arguments()
+    right = arguments[name]
+    described = {"layer": {"kind": kind, "arguments": arguments | {name: value}}}
+    data = ours(described, {f"layer.{weight}": a for weight, a in layer.weights.items()})
     if type(value) is not type(right) or value != right:
-        legal = type(value) is bool and name == "batch_first"
+        # What changes no weight's shape is right with every value of its type.
+        legal = type(value) is type(right) and name in ("batch_first", "forget_bias", "reset_after")
         if not legal:
-            assert "objects['rnn'] (RNN): " in refusal(path, data)
+            assert f"objects['layer'] ({kind}): " in refusal(path, data)
             return
     path.write_bytes(data)
-    loaded = fastrnn.load(path)["rnn"]
+    loaded = fastrnn.load(path)["layer"]
     assert getattr(loaded, name) is value or getattr(loaded, name) == value
 
 

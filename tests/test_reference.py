@@ -1,42 +1,39 @@
-"""The reference is right: against hand arithmetic, a literal loop, and finite differences.
+"""The reference is right: what holds for every cell; and the Elman cell, against hand arithmetic,
+a literal loop, and finite differences.
 
 Nothing compiled is involved; other tests compare the compiled code with this.
 """
 
-import itertools
 import math
-import pickle
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+from reference_cells import (
+    LENGTHS,
+    RESTART,
+    TOLERANCE,
+    VARIANTS,
+    WALKS,
+    check_gradients,
+    differences,
+    name_of,
+    upstream,
+)
 
 from fastrnn import reference
-from fastrnn.functional import RNNTape
+from fastrnn.reference.rnn import RNNTape
+from fastrnn.reference.sequences import sigmoid
 
-ARRAYS = ("x", "h_0", "w_ih", "w_hh", "b_ih", "b_hh")
+all_walks = pytest.mark.parametrize("walk", WALKS, ids=name_of)
+all_cells = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 
-# Rows that are empty, partial and whole; restarts at the first step, inside and in the padding.
-LENGTHS = [5, 0, 3]
-RESTART = np.zeros((5, 3), bool)
-RESTART[0, 0] = RESTART[2, 0] = RESTART[2, 2] = RESTART[4, 2] = RESTART[1, 1] = True
-
-OPTIONS = [
-    {"nonlinearity": nonlinearity, "lengths": lengths, "restart": restart, "reverse": reverse}
-    for nonlinearity, lengths, restart, reverse in itertools.product(
-        ("tanh", "relu"), (None, LENGTHS), (None, RESTART), (False, True)
-    )
-]
+# Other row counts make NumPy's matrix product sum in another order, and sums over time are taken
+# in another order: n <= 15 terms below 10 err by at most n u 150 = 3e-13 in either.
+CLOSE = {"rtol": 0, "atol": 1e-12}
 
 
-def name_of(options):
-    return "-".join(
-        str(value) if key == "nonlinearity" else key
-        for key, value in options.items()
-        if value is not None and value is not False
-    )
-
-
-all_options = pytest.mark.parametrize("options", OPTIONS, ids=name_of)
+# ------------------------------------------------------------------------------ the Elman cell
 
 
 def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reverse):
@@ -66,12 +63,13 @@ def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reve
     return output, h_n
 
 
-@all_options
+@all_walks
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("absent", [(), ("h_0",), ("b_ih",), ("b_hh",), ("h_0", "b_ih", "b_hh")])
-def test_forward_is_the_definition(problem, options, absent):
+def test_forward_is_the_definition(problem, walk, nonlinearity, absent):
     arrays = problem() | dict.fromkeys(absent)
-    output, h_n, tape = reference.rnn_forward(**arrays, **options)
-    expected, expected_h_n = literal(**arrays, **options)
+    output, h_n, tape = reference.rnn_forward(**arrays, nonlinearity=nonlinearity, **walk)
+    expected, expected_h_n = literal(**arrays, nonlinearity=nonlinearity, **walk)
     # Sums of 12 terms of order one in another order: a few hundred roundings of 1e-16 at most.
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-13)
     np.testing.assert_allclose(h_n, expected_h_n, rtol=0, atol=1e-13)
@@ -96,6 +94,8 @@ def test_forward_and_backward_by_hand():
     assert grads.w_ih.tolist() == [[9 * 1 + 3 * -9 + 1 * 1]]
     assert grads.w_hh.tolist() == [[9 * 1 + 3 * 7 + 1 * 5]]
     assert grads.b_ih.tolist() == grads.b_hh.tolist() == [13]
+    norms = reference.gradient_norms(tape, d_h_n=-np.ones((1, 1)))
+    assert norms.ravel().tolist() == [9, 3, 1]
     # The same with d_output at the middle step only, where the row then restarts: dz_2 = 1.
     restart = np.array([[False], [True], [False]])
     _, _, tape = reference.rnn_forward(
@@ -117,233 +117,356 @@ def test_tanh_by_hand():
     assert grads.w_ih.item() == pytest.approx(0.5 * (1 - h * h), rel=1e-15)
 
 
-def gradient_check(arrays, options):
-    rng = np.random.default_rng(1)
-    output, h_n, tape = reference.rnn_forward(**arrays, **options)
-    d_output, d_h_n = rng.standard_normal(output.shape), rng.standard_normal(h_n.shape)
-    on = output > 0
-    grads = reference.rnn_backward(tape, d_output, d_h_n)
-
-    def loss():
-        output, h_n, _ = reference.rnn_forward(**arrays, **options, record=False)
-        if options["nonlinearity"] == "relu":  # no unit may pass the kink
-            assert np.array_equal(output > 0, on)
-        return (d_output * output).sum() + (d_h_n * h_n).sum()
-
-    # Central differences err by eps² L'''/6 + u |L|/eps, u = 1.1e-16. With eps = 1e-5, |L| and the
-    # rounding of its terms below 100, and third derivatives below 1000 (some ten units, each with
-    # |tanh'''| <= 2, through five steps): 2e-8 + 1e-9.
-    eps, tolerance = 1e-5, 3e-8
-    for name, array in arrays.items():
-        if array is None:
-            assert getattr(grads, name) is None
-            continue
-        numeric = np.empty_like(array)
-        for index in np.ndindex(array.shape):
-            value = array[index]
-            array[index] = value + eps
-            above = loss()
-            array[index] = value - eps
-            below = loss()
-            array[index] = value
-            numeric[index] = (above - below) / (2 * eps)
-        np.testing.assert_allclose(
-            getattr(grads, name), numeric, rtol=0, atol=tolerance, err_msg=name
-        )
-
-
-@all_options
+@all_walks
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_hh"), ("b_ih",)], ids="-".join)
-def test_gradients_are_finite_differences(problem, options, absent):
-    gradient_check(problem() | dict.fromkeys(absent), options)
+def test_gradients_are_finite_differences(walk, nonlinearity, absent):
+    variant = VARIANTS[nonlinearity]
+    check_gradients(variant, variant.arrays() | dict.fromkeys(absent), walk)
 
 
+# ------------------------------------------------------------------------------ sigmoid
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_is_accurate_relative_to_its_own_value(dtype):
+    # Down to where the result is the smallest normal number, and up to where it is 1.
+    z = np.linspace(math.log(np.finfo(dtype).tiny) * 0.999, 40, 2001).astype(dtype)
+    with np.errstate(all="raise"):
+        got = sigmoid(z)
+    assert got.dtype == dtype
+    with localcontext(prec=40):
+        exact = [1 / (1 + (-Decimal(float(value))).exp()) for value in z]
+        errors = [abs(Decimal(float(s)) / e - 1) for s, e in zip(got, exact, strict=True)]
+    # exp is good to 4 ULP in NumPy; then a sum and a quotient are rounded: 5 eps.
+    assert max(errors) < 5 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_at_the_ends(dtype):
+    z = np.array([0.0, -0.0, 1e4, -1e4, np.inf, -np.inf, np.nan], dtype)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        got = sigmoid(z)
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, [0.5, 0.5, 1, 0, 1, 0, np.nan])
+
+
+# ------------------------------------------------------------------------------ rows and steps
+
+
+@all_cells
 @pytest.mark.parametrize("reverse", [False, True])
-def test_unbatched(problem, reverse):
-    arrays = problem(B=1)
-    output, h_n, tape = reference.rnn_forward(**arrays, lengths=[4], reverse=reverse)
-    grads = reference.rnn_backward(tape, np.ones_like(output), np.ones_like(h_n))
-    one = arrays | {"x": arrays["x"][:, 0], "h_0": arrays["h_0"][0]}
-    output_1, h_n_1, tape_1 = reference.rnn_forward(**one, lengths=4, reverse=reverse)
-    grads_1 = reference.rnn_backward(tape_1, np.ones_like(output_1), np.ones_like(h_n_1))
+def test_unbatched(variant, reverse):
+    arrays = variant.arrays(B=1)
+    restart = np.array([[False], [False], [True], [False], [True]])
+    options = {"reverse": reverse, "lengths": [4]}
+    output, states, tape = variant.forward(**arrays, **options, restart=restart)
+    up = upstream(output, states)
+    grads = variant.backward(tape, up.output, up.states)
+    one = arrays | {"x": arrays["x"][:, 0]}
+    one |= {name: arrays[name][0] for name in ("h_0", "c_0") if name in arrays}
+    options["lengths"] = 4
+    output_1, states_1, tape_1 = variant.forward(**one, **options, restart=restart[:, 0])
+    d_output, d_states = up.output[:, 0], [d[0] for d in up.states]
+    grads_1 = variant.backward(tape_1, d_output, d_states)
     assert np.array_equal(output_1, output[:, 0])
-    assert np.array_equal(h_n_1, h_n[0])
-    assert np.array_equal(grads_1.x, grads.x[:, 0])
-    assert np.array_equal(grads_1.h_0, grads.h_0[0])
-    assert np.array_equal(grads_1.w_hh, grads.w_hh)
+    assert all(np.array_equal(a, b[0]) for a, b in zip(states_1, states, strict=True))
+    for name, expected in grads._asdict().items():
+        if name == "x":
+            expected = expected[:, 0]
+        elif name in ("h_0", "c_0"):
+            expected = expected[0]
+        assert np.array_equal(getattr(grads_1, name), expected), name
+    norms = reference.gradient_norms(tape_1, d_output, *d_states)
+    assert np.array_equal(norms, reference.gradient_norms(tape, up.output, *up.states)[:, 0])
 
 
-# Other row counts make NumPy's matrix product sum in another order, hence no comparison of bits.
-CLOSE = {"rtol": 0, "atol": 1e-12}
-
-
-@all_options
-def test_a_ragged_batch_is_its_rows_alone(problem, options):
-    arrays = problem()
-    lengths = options["lengths"] or [5, 5, 5]
-    output, h_n, tape = reference.rnn_forward(**arrays, **options)
-    d_output, d_h_n = np.cos(output), np.sin(h_n) + 1
-    grads = reference.rnn_backward(tape, d_output, d_h_n)
-    sums = dict.fromkeys(ARRAYS[2:], 0.0)
-    for b, length in enumerate(lengths):
-        row = arrays | {"x": arrays["x"][:length, b], "h_0": arrays["h_0"][b]}
-        restart = options["restart"]
-        alone = options | {
-            "lengths": None,
-            "restart": None if restart is None else restart[:length, b],
-        }
-        output_b, h_n_b, tape_b = reference.rnn_forward(**row, **alone)
-        grads_b = reference.rnn_backward(tape_b, d_output[:length, b].copy(), d_h_n[b].copy())
+@all_cells
+@all_walks
+def test_a_ragged_batch_is_its_rows_alone(variant, walk):
+    arrays = variant.arrays()
+    output, states, tape = variant.forward(**arrays, **walk)
+    up = upstream(output, states)
+    grads = variant.backward(tape, up.output, up.states)
+    sums = {name: 0.0 for name in arrays if name not in ("x", "h_0", "c_0")}
+    initial = [f"{state}_0" for state in variant.cell.states]
+    for b, length in enumerate(walk["lengths"] or [5, 5, 5]):
+        row = arrays | {"x": arrays["x"][:length, b]} | {k: arrays[k][b] for k in initial}
+        restart = None if walk["restart"] is None else walk["restart"][:length, b]
+        alone = {"restart": restart, "reverse": walk["reverse"]}
+        output_b, states_b, tape_b = variant.forward(**row, **alone)
+        grads_b = variant.backward(tape_b, up.output[:length, b], [d[b] for d in up.states])
         np.testing.assert_allclose(output[:length, b], output_b, **CLOSE)
         assert not output[length:, b].any()
-        np.testing.assert_allclose(h_n[b], h_n_b, **CLOSE)
+        for state, state_b in zip(states, states_b, strict=True):
+            np.testing.assert_allclose(state[b], state_b, **CLOSE)
         np.testing.assert_allclose(grads.x[:length, b], grads_b.x, **CLOSE)
         assert not grads.x[length:, b].any()
-        np.testing.assert_allclose(grads.h_0[b], grads_b.h_0, **CLOSE)
+        for name in initial:
+            np.testing.assert_allclose(getattr(grads, name)[b], getattr(grads_b, name), **CLOSE)
         for name in sums:
             sums[name] = sums[name] + getattr(grads_b, name)
     for name, total in sums.items():
-        np.testing.assert_allclose(getattr(grads, name), total, **CLOSE)
-    assert np.array_equal(h_n[1], arrays["h_0"][1]) or options["lengths"] is None
+        np.testing.assert_allclose(getattr(grads, name), total, **CLOSE, err_msg=name)
 
 
-@all_options
-def test_padding_is_never_looked_at(problem, options):
-    arrays = problem()
+@all_cells
+def test_a_row_without_steps(variant):
+    arrays = variant.arrays()
+    _, states, tape = variant.forward(**arrays, lengths=LENGTHS)
+    d_states = [np.cos(state) for state in states]
+    grads = variant.backward(tape, None, d_states)
+    for state, d_state, name in zip(states, d_states, variant.cell.states, strict=True):
+        assert np.array_equal(state[1], arrays[f"{name}_0"][1])
+        assert np.array_equal(getattr(grads, f"{name}_0")[1], d_state[1])
+
+
+@all_cells
+@all_walks
+def test_padding_is_never_looked_at(variant, walk):
+    arrays = variant.arrays()
     padded = np.arange(5)[:, None] >= LENGTHS
-    options = options | {"lengths": LENGTHS}
-    output, h_n, tape = reference.rnn_forward(**arrays, **options)
-    d_output = np.cos(output)
-    grads = reference.rnn_backward(tape, d_output, h_n)
-    arrays["x"][padded] = np.nan
-    d_output[padded] = np.nan
-    output_2, h_n_2, tape_2 = reference.rnn_forward(**arrays, **options)
-    grads_2 = reference.rnn_backward(tape_2, d_output, h_n)
-    assert np.array_equal(output, output_2)
-    assert np.array_equal(h_n, h_n_2)
-    for name in ARRAYS:
-        assert np.array_equal(getattr(grads, name), getattr(grads_2, name)), name
+    walk = walk | {"lengths": LENGTHS}
+    results = []
+    for nothing in (0.0, np.nan):
+        arrays["x"][padded] = nothing
+        output, states, tape = variant.forward(**arrays, **walk)
+        up = upstream(output, states)
+        up.output[padded] = nothing
+        grads = variant.backward(tape, up.output, up.states)
+        norms = reference.gradient_norms(tape, up.output, *up.states)
+        kept = [getattr(tape, name) for name in ("c", "gates") if name in tape._fields]
+        results.append([output, *states, *kept, norms, *(g for g in grads if g is not None)])
+        for a in (output, *kept, norms, grads.x):
+            assert not a[padded].any()
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@all_cells
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_restart_is_a_cut(problem, nonlinearity, reverse):
-    arrays = problem()
-    options = {"nonlinearity": nonlinearity, "reverse": reverse}
+def test_a_restart_is_a_cut(variant, reverse):
+    arrays = variant.arrays()
     restart = np.zeros((5, 3), bool)
     restart[2] = True
-    output, h_n, tape = reference.rnn_forward(**arrays, **options, restart=restart)
-    grads = reference.rnn_backward(tape, np.ones_like(output), np.ones_like(h_n))
-    # In order of processing: with h_0 up to the restart, then from zeros.
+    output, states, tape = variant.forward(**arrays, reverse=reverse, restart=restart)
+    up = upstream(output, states)
+    grads = variant.backward(tape, up.output, up.states)
+    initial = [f"{state}_0" for state in variant.cell.states]
+    # In order of processing: with the initial state up to the restart, then from zeros.
     first, second = (slice(3, 5), slice(0, 3)) if reverse else (slice(0, 2), slice(2, 5))
-    total = 0
-    for part, h_0, last in ((first, arrays["h_0"], False), (second, None, True)):
-        piece = arrays | {"x": arrays["x"][part], "h_0": h_0}
-        output_p, h_n_p, tape_p = reference.rnn_forward(**piece, **options)
-        np.testing.assert_allclose(output[part], output_p, **CLOSE)
-        grads_p = reference.rnn_backward(
-            tape_p, np.ones_like(output_p), np.ones_like(h_n_p) if last else None
-        )
-        np.testing.assert_allclose(grads.x[part], grads_p.x, **CLOSE)
-        if last:
-            np.testing.assert_allclose(h_n, h_n_p, **CLOSE)
-        else:
-            np.testing.assert_allclose(grads.h_0, grads_p.h_0, **CLOSE)
-        total = total + grads_p.w_hh
-    np.testing.assert_allclose(grads.w_hh, total, **CLOSE)
+    before = arrays | {"x": arrays["x"][first]}
+    output_1, _, tape_1 = variant.forward(**before, reverse=reverse)
+    grads_1 = variant.backward(tape_1, up.output[first])
+    after = arrays | {"x": arrays["x"][second]} | dict.fromkeys(initial)
+    output_2, states_2, tape_2 = variant.forward(**after, reverse=reverse)
+    grads_2 = variant.backward(tape_2, up.output[second], up.states)
+
+    np.testing.assert_allclose(output[first], output_1, **CLOSE)
+    np.testing.assert_allclose(output[second], output_2, **CLOSE)
+    for state, state_2 in zip(states, states_2, strict=True):
+        np.testing.assert_allclose(state, state_2, **CLOSE)
+    np.testing.assert_allclose(grads.x[first], grads_1.x, **CLOSE)
+    np.testing.assert_allclose(grads.x[second], grads_2.x, **CLOSE)
+    for name in arrays.keys() - {"x"}:
+        expected = getattr(grads_1, name)
+        if name not in initial:
+            expected = expected + getattr(grads_2, name)
+        np.testing.assert_allclose(getattr(grads, name), expected, **CLOSE, err_msg=name)
 
 
-def test_a_restart_at_the_first_step_drops_h_0(problem):
-    arrays = problem()
+@all_cells
+def test_a_restart_at_the_first_step_drops_the_initial_state(variant):
+    arrays = variant.arrays()
     restart = np.zeros((5, 3), bool)
     restart[0, 1] = True
-    output, _, tape = reference.rnn_forward(**arrays, restart=restart)
-    grads = reference.rnn_backward(tape, np.ones_like(output))
-    assert not grads.h_0[1].any()
-    assert grads.h_0[0].any()
-    arrays["h_0"][1] = np.nan
-    output_2, _, _ = reference.rnn_forward(**arrays, restart=restart)
+    output, _, tape = variant.forward(**arrays, restart=restart)
+    grads = variant.backward(tape, np.ones_like(output))
+    for state in variant.cell.states:
+        assert not getattr(grads, f"{state}_0")[1].any()
+        assert getattr(grads, f"{state}_0")[0].any()
+        arrays[f"{state}_0"][1] = np.nan
+    output_2, _, tape_2 = variant.forward(**arrays, restart=restart)
     assert np.array_equal(output, output_2)
+    grads_2 = variant.backward(tape_2, np.ones_like(output))
+    assert all(np.array_equal(a, b) for a, b in zip(grads, grads_2, strict=True) if a is not None)
 
 
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_reverse_is_flipping(problem, nonlinearity):
-    arrays = problem()
-    output, h_n, tape = reference.rnn_forward(**arrays, nonlinearity=nonlinearity, reverse=True)
-    grads = reference.rnn_backward(tape, np.cos(output), h_n)
+@all_cells
+def test_reverse_is_flipping(variant):
+    arrays = variant.arrays()
     flipped = arrays | {"x": arrays["x"][::-1]}
-    output_f, h_n_f, tape_f = reference.rnn_forward(**flipped, nonlinearity=nonlinearity)
-    grads_f = reference.rnn_backward(tape_f, np.cos(output_f), h_n_f)
+    output, states, tape = variant.forward(**arrays, reverse=True)
+    output_f, states_f, tape_f = variant.forward(**flipped)
     assert np.array_equal(output, output_f[::-1])
-    assert np.array_equal(h_n, h_n_f)
+    assert all(np.array_equal(a, b) for a, b in zip(states, states_f, strict=True))
+    up = upstream(output, states)
+    grads = variant.backward(tape, up.output, up.states)
+    grads_f = variant.backward(tape_f, up.output[::-1], up.states)
     assert np.array_equal(grads.x, grads_f.x[::-1])
     assert np.array_equal(grads.h_0, grads_f.h_0)
-    # The sums over time run in the other order: n terms, each at most |dz| max(|x|, |h|, 1), err by
-    # at most n u times their sum in either order, and |dz| grows by at most the largest column
-    # sum of |W_hh| a step.
-    steps, batch, _ = output.shape
-    n = steps * batch
-    growth = np.abs(arrays["w_hh"]).sum(axis=0).max()
-    largest_dz = (1 + np.abs(h_n).max()) * sum(growth**k for k in range(steps))
-    factor = max(np.abs(arrays["x"]).max(), np.abs(output).max(), np.abs(arrays["h_0"]).max(), 1)
-    tolerance = 2 * n * np.finfo(output.dtype).eps / 2 * n * largest_dz * factor
-    for name in ("w_ih", "w_hh", "b_ih", "b_hh"):
+    for name in arrays.keys() - {"x"}:
         np.testing.assert_allclose(
-            getattr(grads, name), getattr(grads_f, name), rtol=0, atol=tolerance, err_msg=name
+            getattr(grads, name), getattr(grads_f, name), **CLOSE, err_msg=name
         )
+    norms_f = reference.gradient_norms(tape_f, up.output[::-1], *up.states)
+    assert np.array_equal(reference.gradient_norms(tape, up.output, *up.states), norms_f[::-1])
 
 
-def test_gradient_of_a_row_without_steps(problem):
-    _, h_n, tape = reference.rnn_forward(**problem(), lengths=LENGTHS)
-    d_h_n = np.ones_like(h_n)
-    grads = reference.rnn_backward(tape, d_h_n=d_h_n)
-    assert np.array_equal(grads.h_0[1], d_h_n[1])
-
-
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_nan_and_infinity_pass_in_their_own_row(problem, nonlinearity):
-    arrays = problem()
+@all_cells
+def test_nan_and_infinity_pass_in_their_own_row(variant):
+    arrays = variant.arrays()
     arrays["x"][2, 1, 0] = np.nan
     arrays["x"][2, 2, 0] = np.inf
-    output, _, _ = reference.rnn_forward(**arrays, nonlinearity=nonlinearity)
+    output, states, _ = variant.forward(**arrays)
     assert np.isnan(output[2:, 1]).all()
+    assert all(np.isnan(state[1]).all() for state in states)
     assert np.isfinite(output[:2]).all()
     assert np.isfinite(output[:, 0]).all()
 
 
-@pytest.mark.parametrize(
-    "sizes", [(0, 3, 4, 6), (5, 0, 4, 6), (5, 3, 0, 6), (5, 3, 4, 0), (0, 0, 0, 0)]
-)
-def test_sizes_of_zero(problem, sizes):
-    arrays = problem(*sizes)
-    T, B, _, H = sizes
-    output, h_n, tape = reference.rnn_forward(**arrays)
-    assert output.shape == (T, B, H)
-    assert h_n.shape == (B, H)
-    if T == 0:
-        assert np.array_equal(h_n, arrays["h_0"])
-    grads = reference.rnn_backward(tape, np.ones_like(output), np.ones_like(h_n))
-    for name in ARRAYS:
-        assert getattr(grads, name).shape == arrays[name].shape
+@all_cells
+@pytest.mark.parametrize("sizes", [(0, 3, 2, 3), (5, 0, 2, 3), (5, 3, 0, 3), (0, 0, 0, 2)])
+def test_sizes_of_zero(variant, sizes):
+    arrays = variant.arrays(*sizes)
+    output, states, tape = variant.forward(**arrays)
+    T, B, _, _ = sizes
+    assert output.shape == (T, B, arrays["w_hh"].shape[1])
+    for state, name in zip(states, variant.cell.states, strict=True):
+        assert state.shape == arrays[f"{name}_0"].shape
+        assert T > 0 or np.array_equal(state, arrays[f"{name}_0"])
+    grads = variant.backward(tape, np.ones_like(output), [np.ones_like(s) for s in states])
+    for name, array in arrays.items():
+        assert getattr(grads, name).shape == array.shape
         assert np.isfinite(getattr(grads, name)).all()
+        if T * B == 0 and name.startswith(("w_", "b_")):
+            assert not getattr(grads, name).any()
+    if T == 0:
+        for name in variant.cell.states:
+            assert (getattr(grads, f"{name}_0") == 1).all()
+    assert reference.gradient_norms(tape, np.ones_like(output)).shape == (T, B)
 
 
-def test_float32_stays_float32(problem):
-    arrays = problem(dtype=np.float32)
-    output, h_n, tape = reference.rnn_forward(**arrays, lengths=LENGTHS, restart=RESTART)
-    grads = reference.rnn_backward(tape, output, h_n)
-    assert {a.dtype for a in (output, h_n, *grads)} == {np.dtype(np.float32)}
+@pytest.mark.parametrize("name", ["tanh", "relu", "lstm", "lstm-peepholes", "gru"])
+def test_no_units(name):
+    variant = VARIANTS[name]
+    arrays = variant.arrays(H=0)
+    output, states, tape = variant.forward(**arrays)
+    assert output.shape == (5, 3, 0)
+    grads = variant.backward(tape, output, states)
+    assert all(getattr(grads, k).shape == a.shape for k, a in arrays.items())
+    assert not grads.x.any()
 
 
-def test_the_tape(problem):
-    arrays = problem()
-    output, h_n, tape = reference.rnn_forward(**arrays, lengths=LENGTHS, reverse=True)
-    assert repr(tape) == "RNNTape(T=5, B=3, D=4, H=6, float64, 'tanh', reverse, lengths)"
-    with pytest.raises(AttributeError):
-        tape.x = None
-    before = reference.rnn_backward(tape, output)
-    again = reference.rnn_backward(pickle.loads(pickle.dumps(tape)), output)
-    assert all(np.array_equal(a, b) for a, b in zip(before, again, strict=True))
-    assert tape == tape
-    assert tape != reference.rnn_forward(**arrays)[2]
-    assert not np.shares_memory(h_n, output)
+@all_cells
+def test_float32_stays_float32(variant):
+    arrays = variant.arrays(dtype=np.float32)
+    output, states, tape = variant.forward(**arrays, lengths=LENGTHS, restart=RESTART)
+    up = upstream(output, states)
+    grads = variant.backward(tape, up.output, up.states)
+    results = [output, *states, *(g for g in grads if g is not None)]
+    results += [getattr(tape, name) for name in ("c", "gates") if name in tape._fields]
+    assert {a.dtype for a in results} == {np.dtype(np.float32)}
+    assert reference.gradient_norms(tape, up.output).dtype == np.float64
+
+
+@all_cells
+@pytest.mark.parametrize("order", "<>")
+def test_any_layout_of_the_arguments(variant, order):
+    arrays = variant.arrays()
+    output, states, tape = variant.forward(**arrays)
+    up = upstream(output, states)
+    grads = variant.backward(tape, up.output, up.states)
+
+    def spread(a):  # every other element of a larger array, its bytes in either order
+        every_other = tuple(slice(None, None, 2) for _ in a.shape)
+        wide = np.full(tuple(2 * n for n in a.shape), np.nan, np.dtype(a.dtype).newbyteorder(order))
+        wide[every_other] = a
+        return wide[every_other]
+
+    output_2, states_2, tape_2 = variant.forward(**{k: spread(a) for k, a in arrays.items()})
+    grads_2 = variant.backward(tape_2, spread(up.output), [spread(d) for d in up.states])
+    pairs = zip((output, *states, *grads), (output_2, *states_2, *grads_2), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs if a is not None)
+    for name in arrays:
+        a = getattr(tape_2, name)
+        assert a.flags.carray, name
+        assert a.dtype.isnative, name
+
+
+# ------------------------------------------------------------------------------ gradient_norms
+
+
+def run_piece(variant, arrays, walk, part, state):
+    """The steps of a slice alone, from another initial state or, with {}, the arrays' own."""
+    lengths = np.array(walk["lengths"] or [5, 5, 5])
+    return variant.forward(
+        **(arrays | {"x": arrays["x"][part]} | state),
+        lengths=np.clip(lengths - part.start, 0, part.stop - part.start),
+        restart=None if walk["restart"] is None else walk["restart"][part],
+        reverse=walk["reverse"],
+    )
+
+
+@all_cells
+@all_walks
+@pytest.mark.parametrize("t", range(5))
+def test_gradient_norms_are_those_of_the_state_carried_on(variant, walk, t):
+    arrays = variant.arrays()
+    output, states, tape = variant.forward(**arrays, **walk)
+    up = upstream(output, states)
+    norms = reference.gradient_norms(tape, up.output, *up.states)
+    assert norms.dtype == np.float64
+    assert norms.shape == (5, 3)
+    # The sequence is cut after step t. What is left of the loss is a function of the state there,
+    # of which h is also the output at t.
+    if walk["reverse"]:
+        done, rest = slice(t, 5), slice(0, t)
+    else:
+        done, rest = slice(0, t + 1), slice(t + 1, 5)
+    _, reached, _ = run_piece(variant, arrays, walk, done, {})
+    state = {f"{name}_0": a for name, a in zip(variant.cell.states, reached, strict=True)}
+
+    def loss():
+        output, states, _ = run_piece(variant, arrays, walk, rest, state)
+        here = (up.output[t] * state["h_0"]).sum()
+        return here + up._replace(output=up.output[rest]).loss(output, states)
+
+    squares = sum(np.square(differences(loss, a)).sum(axis=1) for a in reached)
+    live = t < np.array(walk["lengths"] or [5, 5, 5])
+    # A norm errs by no more than the root of the sum of squared errors, of 6 elements at most.
+    expected = np.where(live, np.sqrt(squares), 0.0)
+    np.testing.assert_allclose(norms[t], expected, rtol=0, atol=math.sqrt(6) * TOLERANCE)
+    assert not norms[t, ~live].any()
+
+
+@all_cells
+def test_gradient_norms_at_the_ends(variant):
+    arrays = variant.arrays()
+    _, states, tape = variant.forward(**arrays)
+    up = upstream(np.zeros(0), states)
+    norms = reference.gradient_norms(tape, None, *up.states)
+    # After the last step, the state's gradient is what was given.
+    given = np.concatenate(up.states, axis=1)
+    np.testing.assert_allclose(norms[-1], np.linalg.norm(given, axis=1), rtol=1e-14)
+    # After the first, it is the gradient of the state that the other steps start from.
+    walk = {"lengths": None, "restart": None, "reverse": False}
+    _, reached, _ = run_piece(variant, arrays, walk, slice(0, 1), {})
+    initial = [f"{name}_0" for name in variant.cell.states]
+    state = dict(zip(initial, reached, strict=True))
+    _, _, tape = run_piece(variant, arrays, walk, slice(1, 5), state)
+    grads = variant.backward(tape, None, up.states)
+    arrived = np.concatenate([getattr(grads, name) for name in initial], axis=1)
+    np.testing.assert_allclose(norms[0], np.linalg.norm(arrived, axis=1), rtol=1e-12)
+
+
+def test_gradient_norms_refuses():
+    _, _, tape = VARIANTS["gru"].forward(**VARIANTS["gru"].arrays())
+    d = np.zeros((3, 3))
+    with pytest.raises(ValueError, match="d_output and d_h_n are None"):
+        reference.gradient_norms(tape)
+    with pytest.raises(ValueError, match="d_c_n is given, but gru_forward has no state c"):
+        reference.gradient_norms(tape, d_h_n=d, d_c_n=d)
+    with pytest.raises(TypeError, match="rnn_forward or lstm_forward or gru_forward"):
+        reference.gradient_norms(3, d_h_n=d)
+    with pytest.raises(TypeError, match=r"tape is None \(was it made with record=False"):
+        reference.gradient_norms(None, d_h_n=d)

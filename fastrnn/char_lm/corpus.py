@@ -23,10 +23,15 @@ class CharLMError(Exception):
     """What a user can mend, in one line."""
 
 
+CELLS = ("rnn", "lstm", "gru")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a training run depends on, besides its text."""
 
+    cell: str = "rnn"
+    layers: int = 1
     embedding_dim: int = 64
     hidden_size: int = 256
     batch_size: int = 32  # streams, read side by side
@@ -51,6 +56,8 @@ class Settings:
                 raise CharLMError(f"{field.name} is {value!r}, expected a finite number above 0")
         if self.dtype not in ("float32", "float64"):
             raise CharLMError(f"dtype is {self.dtype!r}, expected float32 or float64")
+        if self.cell not in CELLS:
+            raise CharLMError(f"cell is {self.cell!r}, expected one of {', '.join(CELLS)}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .. import optim
 from ..embedding import Embedding
 from ..generation import generate
 from ..io import Loaded, load, save
-from ..layers import RNN
+from ..layers import GRU, LSTM, RNN
 from ..linear import Linear
 from ..losses import clip_grad_norm, softmax_cross_entropy
 from .corpus import CharLMError, Corpus, Settings
@@ -28,13 +28,16 @@ WARM_UP = 0.02  # of all steps, until the learning rate is at its height
 BLOCK = 4096  # characters, when the held-out text is read
 
 
+RECURRENT = {"rnn": RNN, "lstm": LSTM, "gru": GRU}  # by Settings.cell
+
+
 @dataclass(frozen=True)
 class Model:
-    """The three layers and the characters that their numbers stand for."""
+    """The layers and the characters that their numbers stand for."""
 
     characters: str
     embedding: Embedding
-    rnn: RNN
+    rnn: RNN | LSTM | GRU
     head: Linear
 
     @classmethod
@@ -44,14 +47,14 @@ class Model:
         return cls(
             characters,
             Embedding(len(characters), s.embedding_dim, dtype=s.dtype, rng=rng),
-            RNN(s.embedding_dim, s.hidden_size, dtype=s.dtype, rng=rng),
+            RECURRENT[s.cell](s.embedding_dim, s.hidden_size, s.layers, dtype=s.dtype, rng=rng),
             Linear(s.hidden_size, len(characters), dtype=s.dtype, rng=rng),
         )
 
     @classmethod
     def loaded(cls, path: str, file: Loaded) -> Model:
         """The model in a file; CharLMError where it holds none."""
-        kinds = {"embedding": Embedding, "rnn": RNN, "head": Linear}
+        kinds: dict[str, Any] = {"embedding": Embedding, "rnn": (RNN, LSTM, GRU), "head": Linear}
         if file.metadata.get("kind") != KIND or not all(
             isinstance(file.get(name), kind) for name, kind in kinds.items()
         ):
@@ -64,17 +67,19 @@ class Model:
         count = len(model.characters)
         wanted = (count, count, model.embedding.embedding_dim, model.rnn.hidden_size)
         dtypes = {layer.dtype for layer in model.layers()}
-        if sizes != wanted or len(dtypes) > 1 or model.rnn.batch_first:
+        plain = not (model.rnn.batch_first or model.rnn.bidirectional)
+        if sizes != wanted or len(dtypes) > 1 or not plain:
             raise CharLMError(f"{path}: its layers do not fit each other")
         return model
 
-    def layers(self) -> tuple[Embedding, RNN, Linear]:
+    def layers(self) -> tuple[Embedding, RNN | LSTM | GRU, Linear]:
         """In the order in which a character passes them."""
         return self.embedding, self.rnn, self.head
 
     def bits(self, ids: Array) -> float:
         """Bits per character of a text read as one sequence."""
-        state, nats = None, 0.0
+        state: Any = None
+        nats = 0.0
         for start in range(0, len(ids) - 1, BLOCK):
             target = ids[start + 1 : start + 1 + BLOCK]
             output, state = self.rnn(self.embedding(ids[start : start + len(target)]), state)
@@ -114,7 +119,7 @@ class Training:
         self.steps_per_epoch = -(-per_stream // settings.steps)
         self.total = self.steps_per_epoch * settings.epochs
         self.step_count = 0
-        self.state: Array | None = None  # of the streams
+        self.state: Any = None  # of the streams: an array, of an LSTM two
         self.losses: list[float] = []  # of each step, in bits per character
         self.held_out: list[float] = []  # after each epoch
 
@@ -167,7 +172,7 @@ class Training:
             "held_out": np.array(self.held_out),
         }
         if self.state is not None:
-            training["state"] = self.state
+            training |= zip(("state", "state_c"), _arrays(self.state), strict=False)
         objects: dict[str, Any] = dict(
             zip(("embedding", "rnn", "head"), self.model.layers(), strict=True)
         )
@@ -192,12 +197,13 @@ class Training:
             run = cls(corpus, settings, model)
             if model.characters != corpus.characters:
                 raise ValueError("its characters are not those of the text")
-            sizes = model.embedding.embedding_dim, model.rnn.hidden_size, str(model.rnn.dtype)
-            if sizes != (settings.embedding_dim, settings.hidden_size, settings.dtype):
+            rnn, s = model.rnn, settings
+            made = (type(rnn), rnn.num_layers, rnn.hidden_size, str(rnn.dtype), rnn.input_size)
+            if made != (RECURRENT[s.cell], s.layers, s.hidden_size, s.dtype, s.embedding_dim):
                 raise ValueError("its layers are not those of its settings")
             run.adam.load_state_dict(file["adam"])
             at = file["training"]
-            run.step_count, run.state = at["step_count"], at.get("state")
+            run.step_count = at["step_count"]
             if at["losses"].ndim != 1 or at["held_out"].ndim != 1:
                 raise ValueError("its losses are no sequence")
             run.losses, run.held_out = at["losses"].tolist(), at["held_out"].tolist()
@@ -209,12 +215,18 @@ class Training:
             if len(run.losses) != run.step_count:
                 raise ValueError("it has not a loss for each step")
             if run.step_count:
-                shape = (1, settings.batch_size, settings.hidden_size)
-                if run.state.shape != shape or run.state.dtype != model.rnn.dtype:
+                shape = (s.layers, settings.batch_size, settings.hidden_size)
+                arrays = [at["state"], at["state_c"]] if settings.cell == "lstm" else [at["state"]]
+                if any(a.shape != shape or a.dtype != model.rnn.dtype for a in arrays):
                     raise ValueError(f"its state is not {settings.dtype} {shape}")
+                run.state = tuple(arrays) if len(arrays) == 2 else arrays[0]
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise CharLMError(f"{path}: cannot go on from it: {error}") from None
         return run
+
+
+def _arrays(state: Any) -> tuple[Array, ...]:
+    return state if isinstance(state, tuple) else (state,)
 
 
 def load_model_file(path: str) -> Loaded:

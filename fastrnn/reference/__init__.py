@@ -6,8 +6,11 @@ be read beside the equations. ``with fastrnn.backend("reference"):`` runs the wh
 
 from .embedding import embedding_backward, embedding_forward
 from .generation import generate
+from .gru import gru_backward, gru_forward
 from .linear import linear_backward, linear_forward
 from .losses import clip_grad_norm, mean_squared_error, softmax_cross_entropy
+from .lstm import lstm_backward, lstm_forward
+from .norms import gradient_norms
 from .rnn import rnn_backward, rnn_forward
 
 __all__ = [
@@ -15,8 +18,13 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "generate",
+    "gradient_norms",
+    "gru_backward",
+    "gru_forward",
     "linear_backward",
     "linear_forward",
+    "lstm_backward",
+    "lstm_forward",
     "mean_squared_error",
     "rnn_backward",
     "rnn_forward",

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _recurrent
 from .embedding import embedding_forward
+from .gru import gru_forward
 from .linear import linear_arguments, linear_forward
+from .lstm import lstm_forward
 from .rnn import rnn_forward
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from ..embedding import Embedding
-    from ..layers import RNN
+    from ..layers import GRU, LSTM, RNN
     from ..linear import Linear
 
     Array = NDArray[Any]
+    State = Array | tuple[Array, Array]
 
 
 # What C cannot choose from: the same words as in _core.pyx.
@@ -26,29 +29,33 @@ NOT_FINITE = "the network's output is not finite: there is nothing to choose fro
 
 
 class Network(NamedTuple):
-    """The weights of an embedding, a layer and an output layer."""
+    """The weights of an embedding, recurrent layers of one kind and an output layer; the state."""
 
     embedding: Array
-    w_ih: Array
-    w_hh: Array
-    b_ih: Array | None
-    b_hh: Array | None
+    cell: _recurrent.Cell
+    option: Any  # nonlinearity of an RNN, reset_after of a GRU
+    layers: list[dict[str, Any]]
     w_out: Array
     b_out: Array | None
-    nonlinearity: str
+    h: Array  # (layers, P), to be written to
+    c: Array | None  # (layers, H), of an LSTM
+
+    def state(self) -> State:
+        """The state as the layer returns it for one sequence."""
+        return self.h if self.c is None else (self.h, self.c)
 
 
 def generate(
     embedding: Embedding,
-    rnn: RNN,
+    rnn: RNN | LSTM | GRU,
     linear: Linear,
     prompt: ArrayLike,
     length: int,
-    state: Array | None = None,
+    state: State | None = None,
     *,
     temperature: float = 1.0,
     rng: Any = None,
-) -> tuple[Array, Array]:
+) -> tuple[Array, State]:
     """Let a network write on, in plain NumPy: see `fastrnn.generate`.
 
     Each index is fed to the network, which gives the logits x of the next one. That is drawn from
@@ -64,26 +71,32 @@ def generate(
     >>> len(indices), state.shape
     (6, (1, 4))
     """
-    w, prompt, h, uniform, temperature = generate_arguments(
+    network, prompt, uniform, temperature = generate_arguments(
         embedding, rnn, linear, prompt, length, state, temperature, rng
     )
     indices = np.empty(len(uniform), np.int64)
-
-    def feed(index: Any, h: Array) -> Array:
-        x, _ = embedding_forward(index, w.embedding, record=False)
-        return rnn_forward(
-            x[None, None], h, w.w_ih, w.w_hh, w.b_ih, w.b_hh,
-            nonlinearity=w.nonlinearity, record=False,
-        )[1]  # fmt: skip
-
     for index in prompt:
-        h = feed(index, h)
+        top = _feed(network, index)
     for n, u in enumerate(uniform):
         if n > 0:
-            h = feed(indices[n - 1], h)
-        logits, _ = linear_forward(h, w.w_out, w.b_out, record=False)
+            top = _feed(network, indices[n - 1])
+        logits, _ = linear_forward(top, network.w_out, network.b_out, record=False)
         indices[n] = _choose(logits.astype(np.float64), temperature, u)
-    return indices, h
+    return indices, network.state()
+
+
+def _feed(network: Network, index: Any) -> Any:
+    """One step of every layer; the last one's output (P,)."""
+    option, h, c = network.option, network.h, network.c
+    x, _ = embedding_forward([index], network.embedding, record=False)
+    for k, weights in enumerate(network.layers):
+        if c is not None:
+            x, h[k], c[k], _ = lstm_forward(x, h[k], c[k], **weights, record=False)
+        elif network.cell is _recurrent.GRU:
+            x, h[k], _ = gru_forward(x, h[k], **weights, reset_after=option, record=False)
+        else:
+            x, h[k], _ = rnn_forward(x, h[k], **weights, nonlinearity=option, record=False)
+    return x[0]
 
 
 def _choose(logits: Array, temperature: float, u: float) -> int:
@@ -107,33 +120,40 @@ def generate_arguments(
     state: Any,
     temperature: Any,
     rng: Any,
-) -> tuple[Network, Array, Array, Array, float]:
+) -> tuple[Network, Array, Array, float]:
     """Check the arguments of generate.
 
     Returns
     -------
     tuple
-        The weights, the prompt (int64), the state (1, H) to be written to, one uniform number for
-        every index, and the temperature, within what the dtype can hold.
+        The network, the prompt (int64), one uniform number for every index, and the temperature,
+        within what the dtype can hold.
     """
-    from ..embedding import Embedding  # not above: they are built on the reference
-    from ..layers import RNN
+    from .._layer_tape import pair  # not above: they are built on the reference
+    from ..embedding import Embedding
+    from ..layers import GRU, LSTM, RNN
     from ..linear import Linear
 
     kinds: dict[str, tuple[Any, Any]] = {
-        "embedding": (embedding, Embedding),
-        "rnn": (rnn, RNN),
-        "linear": (linear, Linear),
+        "embedding": (embedding, (Embedding,)),
+        "rnn": (rnn, (RNN, LSTM, GRU)),
+        "linear": (linear, (Linear,)),
     }
-    for name, (layer, kind) in kinds.items():
-        if not isinstance(layer, kind):
-            given = type(layer).__name__
-            raise TypeError(f"{name} is a {given}, expected a fastrnn.{kind.__name__}")
+    for name, (layer, allowed) in kinds.items():
+        if not isinstance(layer, allowed):
+            kind = type(layer).__name__
+            expected = " or ".join(f"fastrnn.{one.__name__}" for one in allowed)
+            raise TypeError(f"{name} is a {kind}, expected a {expected}")
         if layer.dtype != embedding.dtype:
             raise TypeError(f"{name} is {layer.dtype}, embedding is {embedding.dtype}")
+    if rnn.bidirectional:
+        raise ValueError("rnn is bidirectional: it would have to read what is not written yet")
+    projected = bool(getattr(rnn, "proj_size", 0))
+    units = rnn.proj_size if projected else rnn.hidden_size
+    units_name = "rnn.proj_size" if projected else "rnn.hidden_size"
     for name, size, wanted, of in (
         ("rnn.input_size", rnn.input_size, embedding.embedding_dim, "embedding.embedding_dim"),
-        ("linear.in_features", linear.in_features, rnn.hidden_size, "rnn.hidden_size"),
+        ("linear.in_features", linear.in_features, units, units_name),
         (
             "linear.out_features", linear.out_features, embedding.num_embeddings,
             "embedding.num_embeddings",
@@ -147,26 +167,46 @@ def generate_arguments(
     _checks.in_range("prompt", prompt, embedding.num_embeddings, "embedding.num_embeddings")
     length = _checks.size("length", length, 0)
     _checks.elements(length=length)
-    h = np.zeros((1, rnn.hidden_size), embedding.dtype)
-    if state is not None:
-        state = _checks.array("state", state, embedding.dtype, "the network")
-        _checks.shape("state", state.shape, ("1", "H"), {"1": 1, "H": rnn.hidden_size})
-        h[...] = state
+    dtype = embedding.dtype
+    c = None
+    if isinstance(rnn, LSTM):
+        h, c = (None, None) if state is None else pair("state", state)
+        h = _state("state[0]", h, dtype, rnn.num_layers, units, "P" if projected else "H")
+        c = _state("state[1]", c, dtype, rnn.num_layers, rnn.hidden_size, "H")
+    else:
+        h = _state("state", state, dtype, rnn.num_layers, units, "H")
     temperature = _checks.bounded("temperature", temperature)
     if temperature > 0:
-        info = np.finfo(embedding.dtype)
+        info = np.finfo(dtype)
         temperature = float(np.clip(temperature, float(info.tiny), float(info.max)))
     uniform = np.random.default_rng(rng).random(length)
 
     # The arrays are what the kernel reads: their shapes count, whatever the attributes say.
-    w, head = rnn.weights, linear.weights
-    arrays = _checks.rnn_arguments(
-        np.zeros((1, 1, rnn.input_size), embedding.dtype), h, w["weight_ih_l0"],
-        w["weight_hh_l0"], w.get("bias_ih_l0"), w.get("bias_hh_l0"), rnn.nonlinearity, None, None,
-    )  # fmt: skip
+    features, weights = rnn.input_size, []
+    for k, own in enumerate(rnn._cells):
+        arrays = _recurrent.forward_arguments(
+            rnn._cell, np.zeros((1, 1, features), dtype), h[k : k + 1],
+            None if c is None else c[k : k + 1], own["w_ih"], own["w_hh"], own["b_ih"],
+            own["b_hh"], own.get("w_hr"), own.get("w_peep"), None, None,
+        )  # fmt: skip
+        weights.append({name: getattr(arrays, name) for name in own})
+        features = units
+    head = linear.weights
     _, w_out, b_out = linear_arguments(h, head["weight"], head.get("bias"))
-    table = _checks.array("embedding", embedding.weights["weight"], h.dtype, "the network")
-    for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, h.shape[1])):
+    table = _checks.array("embedding", embedding.weights["weight"], dtype, "the network")
+    for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, units)):
         _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
-    network = Network(_checks.contiguous(table), *arrays[2:6], w_out, b_out, rnn.nonlinearity)
-    return network, prompt, h, uniform, temperature
+    network = Network(
+        _checks.contiguous(table), rnn._cell, rnn._option, weights, w_out, b_out, h, c
+    )
+    return network, prompt, uniform, temperature
+
+
+def _state(name: str, given: Any, dtype: Any, count: int, units: int, letter: str) -> Array:
+    """A copy of the state of so many layers; zeros for None."""
+    state = np.zeros((count, units), dtype)
+    if given is not None:
+        given = _checks.array(name, given, dtype, "the network")
+        _checks.shape(name, given.shape, (str(count), letter), {str(count): count, letter: units})
+        state[...] = given
+    return state

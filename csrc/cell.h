@@ -1,0 +1,109 @@
+/* What the cells share: their packed weights, a step forward, a step of backpropagation, and the common
+ * loops over rows. Each cell has a file of its own: its equations, its layout, its pointwise operations. */
+#ifndef FASTRNN_CELL_COMMON
+#define FASTRNN_CELL_COMMON
+static int gates_of(int cell) { return cell == FASTRNN_LSTM ? 4 : cell <= FASTRNN_RNN_RELU ? 1 : 3; }
+#endif
+
+/* Packed weights. A row of pre-activations is `width` long, begins as `bias` and takes up the products with
+ * x[0] and, where there are two, x[1] from column x_at[i] on; then the step goes on from there. */
+struct FN(weights) {
+    int x_count;
+    int64_t x_at[2], width;
+    struct FN(matrix) x[2], h[2], w_hr;
+    real *bias, *peep; /* peep: three rows, stride(H) apart */
+};
+
+/* One step of the rows of a member that are active. */
+struct FN(step) {
+    const struct fastrnn_layer *a;
+    const struct FN(weights) *w;
+    int64_t active, t;
+    const int64_t *rows; /* their places in the batch */
+    int downwards;
+    real *z;                    /* (active) rows of pre-activations; the input part is in them */
+    const real *const *h_before; /* rows of h_{t-1} and of h_t, padded to whole vectors */
+    real *const *h;
+    real *c;                   /* LSTM: rows of c, stride(H) apart, in place */
+    real *const *between;       /* rows of H, padded: what the second product of a step multiplies */
+    real *const *output;       /* rows of output_t, P reals */
+};
+
+/* One step of backpropagation. The rows of the ring hold dz, and what else the weight gradients need. */
+struct FN(back_step) {
+    const struct fastrnn_layer *a;
+    const struct FN(weights) *w; /* here: as they are, not transposed */
+    int64_t active, t;
+    const int64_t *rows;
+    int downwards, last;          /* last: nobody asks for the gradient of the state before */
+    real *const *ring;            /* (active) rows */
+    real *carry_h, *carry_c;      /* rows of P and of H, from the later steps to the earlier ones */
+    real *between;                /* (active) rows of H in scratch */
+    const real **factors;         /* (active) pointers, for products */
+    const real *zeros;            /* the state before a start */
+};
+
+static ALWAYS_INLINE real *FN(at)(const struct fastrnn_sequence *s, int64_t t, int64_t b)
+{
+    return (real *)s->data + t * s->step_t + b * s->step_b;
+}
+
+/* Loads and stores of units [unit, H): of the last vector only the lanes that are there. */
+static ALWAYS_INLINE int FN(lanes)(int64_t unit, int64_t H) { return H - unit < W ? (int)(H - unit) : W; }
+
+static ALWAYS_INLINE vec FN(load_lanes)(const real *p, int n) { return n == W ? vload(p) : vload_n(p, n); }
+
+static ALWAYS_INLINE void FN(store_lanes)(real *p, vec a, int n)
+{
+    if (n == W)
+        vstore(p, a);
+    else
+        vstore_n(p, a, n);
+}
+
+/* Rows of the tape. */
+static ALWAYS_INLINE real *FN(tape_row)(const struct fastrnn_layer *a, void *tape, int64_t t, int64_t b,
+                                        int64_t n)
+{
+    return (real *)tape + (t * a->B + b) * n;
+}
+
+/* The state before step t of row b: of an earlier step, initial, or zeros. `n` reals of `initial` and
+ * `sequence`; NULL stands for zeros. */
+static ALWAYS_INLINE const real *FN(before)(const struct fastrnn_layer *a, const struct fastrnn_sequence *s,
+                                            const void *initial, int64_t n, int64_t t, int64_t b)
+{
+    const int64_t length = a->lengths ? a->lengths[b] : a->T, earlier = a->reverse ? t + 1 : t - 1;
+    if (a->restart && a->restart[t * a->B + b])
+        return NULL;
+    if (earlier >= 0 && earlier < length)
+        return FN(at)(s, earlier, b);
+    return initial ? (const real *)initial + b * n : NULL;
+}
+
+static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_layer *a, const real *zeros, int64_t t,
+                                              int64_t b)
+{
+    const real *h = FN(before)(a, &a->output, a->h_0, a->P, t, b);
+    return h ? h : zeros;
+}
+
+static ALWAYS_INLINE const real *FN(c_before)(const struct fastrnn_layer *a, const real *zeros, int64_t t,
+                                              int64_t b)
+{
+    const struct fastrnn_sequence tape = {a->c, a->B * a->H, a->H};
+    const real *c = FN(before)(a, &tape, a->c_0, a->H, t, b);
+    return c ? c : zeros;
+}
+
+/* d_output_t of a row, or NULL: zeros. */
+static ALWAYS_INLINE const real *FN(d_output)(const struct fastrnn_layer *a, int64_t t, int64_t b)
+{
+    return a->d_output.data ? FN(at)(&a->d_output, t, b) : NULL;
+}
+
+/* carry + d_output, from unit j on. */
+static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, int64_t j, int n)
+{
+    return vadd(vload(carry + j), d_output ? FN(load_lanes)(d_output + j, n) : vzero());
+}

@@ -1,0 +1,129 @@
+# cython: language_level=3
+# What _core.pyx uses of csrc/fastrnn.h, which says what it means.
+from libc.stdint cimport int64_t, uint8_t
+
+
+cdef extern from "fastrnn.h" nogil:
+    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE
+
+    struct fastrnn_sequence:
+        void *data
+        int64_t step_t, step_b
+
+    struct fastrnn_call:
+        int threads
+        int (*interrupted)(void *) noexcept
+        void *context
+
+    enum: FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET_FIRST
+
+    struct fastrnn_layer:
+        fastrnn_call call
+        int cell, reverse
+        int64_t T, B, D, H, P
+        fastrnn_sequence x
+        const void *h_0
+        const void *c_0
+        const void *w_ih
+        const void *w_hh
+        const void *b_ih
+        const void *b_hh
+        const void *w_hr
+        const void *w_peep
+        const int64_t *lengths
+        const uint8_t *restart
+        const void *packed
+        fastrnn_sequence output
+        void *h_n
+        void *c_n
+        void *c
+        void *gates
+        fastrnn_sequence d_output
+        const void *d_h_n
+        const void *d_c_n
+        fastrnn_sequence d_x
+        void *d_h_0
+        void *d_c_0
+        void *d_w_ih
+        void *d_w_hh
+        void *d_b_ih
+        void *d_b_hh
+        void *d_w_hr
+        void *d_w_peep
+        double *norms
+
+    struct fastrnn_linear:
+        fastrnn_call call
+        int64_t N, D, O
+        const void *x
+        int64_t step_x
+        const void *weight
+        const void *bias
+        void *output
+        const void *d_output
+        int64_t step_d
+        void *d_x
+        void *d_weight
+        void *d_bias
+
+    struct fastrnn_embedding:
+        fastrnn_call call
+        int64_t N, D, V
+        const int64_t *indices
+        const void *d_output
+        int64_t step_d
+        void *d_weight
+
+    struct fastrnn_cross_entropy:
+        fastrnn_call call
+        int64_t N, C
+        const void *logits
+        int64_t step
+        const int64_t *target
+        const uint8_t *counts
+        double scale
+        void *d_logits
+        double *losses
+        double *total
+
+    struct fastrnn_generate:
+        fastrnn_call call
+        int64_t V
+        const void *embedding
+        const fastrnn_layer *layers
+        int64_t count
+        const void *w_out
+        const void *b_out
+        const int64_t *prompt
+        int64_t fed, length
+        const double *uniform
+        double temperature
+        int64_t *indices
+
+    ctypedef int fastrnn_kernel(const fastrnn_call *) noexcept nogil
+
+    struct fastrnn_kernels:
+        const char *name
+        fastrnn_kernel *layer_forward[2]
+        fastrnn_kernel *layer_backward[2]
+        size_t (*pack[2])(const fastrnn_layer *, void *) noexcept nogil
+        fastrnn_kernel *linear_forward[2]
+        fastrnn_kernel *linear_backward[2]
+        fastrnn_kernel *embedding_backward[2]
+        fastrnn_kernel *cross_entropy[2]
+        fastrnn_kernel *generate[2]
+        double (*sum_of_squares[2])(const void *, int64_t) noexcept nogil
+        void (*tanh[2])(const void *, void *, int64_t) noexcept nogil
+        void (*sigmoid[2])(const void *, void *, int64_t) noexcept nogil
+        void (*exp[2])(const void *, void *, int64_t) noexcept nogil
+
+    const fastrnn_kernels *fastrnn_built[]
+    int fastrnn_runs_here(const fastrnn_kernels *)
+    const fastrnn_kernels *fastrnn_kernels_in_use()
+    int fastrnn_use(const char *)
+    int fastrnn_has_openmp()
+    int fastrnn_get_num_threads()
+    void fastrnn_set_num_threads(int)
+    void fastrnn_swap_team_policy(double *, double *)
+    long fastrnn_teams_run()
+    double fastrnn_multiply_add_rate(int, double)

@@ -1,0 +1,114 @@
+# Part of _core.pyx: whether arrays are such as the kernels take, as they are.
+
+cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp rows, cnp.npy_intp columns):
+    """Whether this is a C-contiguous array of that type and shape; rows are the last axis of rank 1."""
+    if not cnp.PyArray_CheckExact(value):
+        return False
+    cdef cnp.ndarray a = value
+    return (
+        cnp.PyArray_TYPE(a) == type_number
+        and cnp.PyArray_ISCARRAY_RO(a)
+        and cnp.PyArray_NDIM(a) == rank
+        and cnp.PyArray_DIM(a, 0) == rows
+        and (rank == 1 or cnp.PyArray_DIM(a, 1) == columns)
+    )
+
+
+cdef inline bint walkable(object value, int rank):
+    """Whether this is a sequence, (T, B, n) or (T, n), that `sequence` can describe."""
+    if not cnp.PyArray_CheckExact(value):
+        return False
+    cdef cnp.ndarray a = value
+    if cnp.PyArray_NDIM(a) != rank or not (cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISNOTSWAPPED(a)):
+        return False
+    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(a)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(a)
+    return (
+        (strides[rank - 1] == size or cnp.PyArray_DIM(a, rank - 1) <= 1 or cnp.PyArray_SIZE(a) == 0)
+        and strides[0] % size == 0
+        and strides[rank - 2] % size == 0
+    )
+
+
+cdef inline bint state_fits(object state, int type_number, int rank, cnp.npy_intp B, cnp.npy_intp units):
+    """Whether this is the state of a layer whose x has that rank, or None."""
+    return state is None or plain(state, type_number, rank - 1, units if rank == 2 else B, units)
+
+
+cpdef int cell_fits(
+    int gates, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
+    object w_hr=None, object w_peep=None,
+):
+    """The rank of x where layer_forward can take these as they are, (T, D) with an axis added; else 0."""
+    if not (cnp.PyArray_CheckExact(x) and cnp.PyArray_CheckExact(w_hh)):
+        return 0
+    cdef cnp.ndarray a = x
+    cdef int number = cnp.PyArray_TYPE(a), rank = cnp.PyArray_NDIM(a)
+    if (
+        not (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
+        or not (rank == 2 or rank == 3)
+        or not walkable(a, rank)
+        or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2
+    ):
+        return 0
+    cdef cnp.npy_intp D = cnp.PyArray_DIM(a, rank - 1), B = 1 if rank == 2 else cnp.PyArray_DIM(a, 1)
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // gates
+    cdef cnp.npy_intp P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+    # The careful way finds the sizes whose product is too large to count.
+    if <double>cnp.PyArray_DIM(a, 0) * B * rows > 1e15:
+        return 0
+    if (
+        plain(w_hh, number, 2, gates * H, P)
+        and plain(w_ih, number, 2, rows, D)
+        and state_fits(h_0, number, rank, B, P)
+        and state_fits(c_0, number, rank, B, H)
+        and (b_ih is None or plain(b_ih, number, 1, rows, 0))
+        and (b_hh is None or plain(b_hh, number, 1, rows, 0))
+        and (P == H if w_hr is None else 0 < P < H and plain(w_hr, number, 2, P, H))
+        and (w_peep is None or plain(w_peep, number, 1, 3 * H, 0))
+    ):
+        return rank
+    return 0
+
+
+cdef inline bint tape_sequence(object value, int type_number, cnp.ndarray x, cnp.npy_intp n, bint strided):
+    """Whether this is a (T, B, n) array of that type, T and B those of x."""
+    if not walkable(value, 3):
+        return False
+    cdef cnp.ndarray a = value
+    return (
+        cnp.PyArray_TYPE(a) == type_number
+        and cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(x, 0)
+        and cnp.PyArray_DIM(a, 1) == cnp.PyArray_DIM(x, 1)
+        and cnp.PyArray_DIM(a, 2) == n
+        and (strided or cnp.PyArray_IS_C_CONTIGUOUS(a))
+    )
+
+
+cdef inline bint lengths_fit(object lengths, cnp.npy_intp T, cnp.npy_intp B):
+    if not plain(lengths, cnp.NPY_INT64, 1, B, 0):
+        return False
+    cdef const int64_t *length = <const int64_t *>data(lengths)
+    cdef cnp.npy_intp b
+    for b in range(B):
+        if not 0 <= length[b] <= T:
+            return False
+    return True
+
+
+def tape_fits(
+    int gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, kept, lengths, restart,
+):
+    """Whether layer_backward can take these, x with its batch axis. `kept` are the gates on the tape."""
+    if cell_fits(gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
+        return False
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    cdef cnp.npy_intp H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0) // gates
+    return (
+        tape_sequence(output, number, x, cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1), True)
+        and (gates != 4 or tape_sequence(c, number, x, H, False))
+        and (gates == 1 or tape_sequence(kept, number, x, 4 * H, False))
+        and (lengths is None or lengths_fit(lengths, T, B))
+        and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, B))
+    )

@@ -1,0 +1,247 @@
+"""The tape of a recurrent layer, and how gradients go down through its stack of cells.
+
+Cells are counted in the order of the state's first axis, which is PyTorch's: layer 0 forward,
+layer 0 reverse, layer 1 forward, ... Inside, a sequence is time-major and has a batch axis; it is
+turned where it comes in and where it goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from . import _checks, _tapes, functional
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._recurrent import Cell
+
+    Array = NDArray[Any]
+
+
+# ------------------------------------------------------------------------------ the caller's arrays
+
+
+def sequence_axes(batch_first: bool, unbatched: bool, last: str) -> tuple[str, ...]:
+    """The axes of a sequence as the caller sees it."""
+    if unbatched:
+        return ("T", last)
+    return ("B", "T", last) if batch_first else ("T", "B", last)
+
+
+def fitting(
+    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axes: tuple[str, ...]
+) -> Array:
+    """The value as an array of this type and shape."""
+    array: Array = value
+    if type(value) is not ndarray or value.dtype is not dtype or value.shape != shape:
+        array = _checks.array(name, value, dtype, "the layer")
+        _checks.shape(name, array.shape, axes, dict(zip(axes, shape, strict=True)))
+    return array
+
+
+def state_array(
+    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letter: str
+) -> Array:
+    """h or c of all cells as (cells, B, n).
+
+    Parameters
+    ----------
+    name, value
+        What the caller calls it, and passed.
+    shape : tuple of int
+        What it must have: (cells, B, n), or (cells, n) for one sequence.
+    letter : str
+        For n.
+    """
+    if len(shape) == 3:
+        return fitting(name, value, dtype, shape, ("layers·directions", "B", letter))
+    return fitting(name, value, dtype, shape, ("layers·directions", letter))[:, None]
+
+
+def pair(name: str, state: Any) -> tuple[Any, Any]:
+    """The two elements of an LSTM's state."""
+    if not isinstance(state, tuple | list):
+        kind = type(state).__name__
+        raise TypeError(f"{name} is a {kind}, expected a pair of arrays, (h, c)")
+    if len(state) != 2:
+        raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
+    return state[0], state[1]
+
+
+def halves(a: Array | None, directions: int) -> Sequence[Any]:
+    """What of a (T, B, directions·P) array is of each direction, as views."""
+    if a is None or directions == 1:
+        return (a,) * directions
+    units = a.shape[2] // 2
+    return a[:, :, :units], a[:, :, units:]
+
+
+def thinned(a: Array, dropped: Array, scale: float, out: Array | None = None) -> Array:
+    """a · scale, and zero where dropped: dropout, and its gradient."""
+    with np.errstate(all="ignore"):
+        out = np.multiply(a, scale, out=out)
+    out[dropped] = 0  # no product with zero: what is dropped may be infinite
+    return out
+
+
+# ------------------------------------------------------------------------------ the tape
+
+
+class LayerGradients(NamedTuple):
+    """What a layer's backward returns; None where `wrt` leaves it out.
+
+    `state` is like the layer's state. `weights` maps the names asked for to views into
+    `flat_weights`, which is laid out like the layer's own and holds zeros for the weights that were
+    not asked for.
+    """
+
+    x: Array | None
+    state: Any
+    weights: dict[str, Array]
+    flat_weights: Array | None
+
+
+class _LayerTapeFields(NamedTuple):
+    layer: str
+    cell: Cell
+    tapes: tuple[Any, ...]  # of the cells
+    dropped: tuple[Array, ...]  # what dropout made zero, between each two layers; or ()
+    scale: float  # of what it left
+    batch_first: bool
+    unbatched: bool
+    keep: frozenset[str]
+
+
+class LayerTape(_tapes.Tape, _LayerTapeFields):
+    """What a layer's forward keeps for its backward: the tapes of its cells. Immutable.
+
+    What forward was told to keep is read from the attributes below: a tuple of one array for every
+    layer and direction, in the order of the state's first axis. The arrays are (T, B, n), or
+    (B, T, n) or (T, n) as forward's x was; they belong to the tape and must not be changed before
+    backward.
+
+    Attributes
+    ----------
+    c : tuple of ndarray
+        With ``keep=("c",)``, of an LSTM: the state c after every step, n = H.
+    gates : tuple of ndarray
+        With ``keep=("gates",)``, of an LSTM: the gates i, f, g, o of every step, n = 4·H. Of a GRU:
+        r, z, n, with n = 3·H.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"LayerTape({self.layer}: {', '.join(map(repr, self.tapes))})"
+
+    @property
+    def c(self) -> tuple[Array, ...]:
+        return self._kept("c")
+
+    @property
+    def gates(self) -> tuple[Array, ...]:
+        return self._kept("gates")
+
+    def _kept(self, name: str) -> tuple[Array, ...]:
+        if not hasattr(self.tapes[0], name):
+            raise AttributeError(f"the tape has no {name}: {self.layer} has none to keep")
+        if name not in self.keep:
+            raise AttributeError(f"{name} was not kept: pass keep=({name!r},) to forward")
+        arrays = [getattr(tape, name) for tape in self.tapes]
+        if name == "gates":  # without what else a GRU's backward needs
+            arrays = [a[:, :, : len(tape.w_hh)] for a, tape in zip(arrays, self.tapes, strict=True)]
+        if self.unbatched:
+            return tuple(a[:, 0] for a in arrays)
+        return tuple(a.swapaxes(0, 1) if self.batch_first else a for a in arrays)
+
+    @property
+    def directions(self) -> int:
+        """How many cells a layer has, 1 or 2."""
+        return 2 if self.tapes[-1].reverse else 1
+
+    def _norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
+        """`fastrnn.gradient_norms`: (cells, T, B), or (cells, T) for one sequence."""
+        if d_c_n is not None and "c" not in self.cell.states:
+            raise ValueError(f"d_c_n is given, but the state of {self.layer} has no c")
+        names = ("d_h_n", "d_c_n")[: len(self.cell.states)]
+        d_output, d_h, d_c = self.gradients(d_output, names, (d_h_n, d_c_n))
+        norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
+
+        def back(i: int, d: Array | None, through: bool) -> Array | None:
+            d_state = None if d_h is None else d_h[i], None if d_c is None else d_c[i]
+            norms[i] = functional.gradient_norms(self.tapes[i], d, *d_state)
+            d_x: Array | None = None
+            if through:
+                d_x = functional.backward(self.tapes[i], d, *d_state, {"x"}, {}).x
+            return d_x
+
+        self.down(d_output, 0, back)
+        return norms[:, :, 0] if self.unbatched else norms
+
+    def gradients(
+        self, d_output: Any, names: tuple[str, ...], d_state: Sequence[Any]
+    ) -> tuple[Any, Any, Any]:
+        """What backward starts from: d_output (T, B, n), the gradients of h and c (cells, B, n).
+
+        `names` are the caller's names for `d_state`, one or two as the cell has states.
+        """
+        given = dict(zip(names, d_state, strict=False))
+        _checks.some_gradient(d_output=d_output, **given)
+        first = self.tapes[0]
+        dtype, (steps, batch) = first.x.dtype, first.x.shape[:2]
+        p, h = first.w_hh.shape[1], len(first.w_hh) // self.cell.gates
+        letter = "P" if p < h else "H"
+        if d_output is not None:
+            last = letter if self.directions == 1 else f"2·{letter}"
+            sizes = {"T": steps, "B": batch, last: self.directions * p}
+            axes = sequence_axes(self.batch_first, self.unbatched, last)
+            shape = tuple(map(sizes.__getitem__, axes))
+            d_output = fitting("d_output", d_output, dtype, shape, axes)
+            if self.unbatched:
+                d_output = d_output[:, None]
+            elif self.batch_first:
+                d_output = d_output.swapaxes(0, 1)
+        rows = (len(self.tapes),) if self.unbatched else (len(self.tapes), batch)
+        parts: list[Array | None] = [None, None]
+        for i, name in enumerate(names):
+            if d_state[i] is not None:
+                units, n = (letter, p) if i == 0 else ("H", h)
+                parts[i] = state_array(name, d_state[i], dtype, (*rows, n), units)
+        return d_output, parts[0], parts[1]
+
+    def down(
+        self,
+        d_output: Array | None,
+        lowest: int,
+        back: Callable[[int, Array | None, bool], Array | None],
+    ) -> Array | None:
+        """Take the gradient of output from the last layer down to that of x.
+
+        Parameters
+        ----------
+        d_output : ndarray or None
+            (T, B, n).
+        lowest : int
+            The first cell of which anything is wanted, -1 for x: layers below are not visited.
+        back : callable
+            ``back(i, d_output, through)`` goes back through cell i; where `through`, it returns
+            the gradient of the cell's x, in an array that nobody else has.
+        """
+        n = self.directions
+        for first in range(len(self.tapes) - n, -1, -n):
+            through = lowest < first
+            d_x = [back(first + i, half, through) for i, half in enumerate(halves(d_output, n))]
+            d_output = d_x[0]
+            if d_output is None:
+                return None
+            if n == 2:
+                with np.errstate(all="ignore"):
+                    d_output += d_x[1]
+            if first and self.dropped:
+                thinned(d_output, self.dropped[first // n - 1], self.scale, out=d_output)
+        return d_output

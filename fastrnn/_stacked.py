@@ -1,0 +1,488 @@
+"""What the recurrent layers share: weights, state, stacking, both directions, dropout.
+
+A layer is a stack of `num_layers` layers with one cell for each direction; a cell is one call of a
+function. How cells are counted, and where axes are turned: see _layer_tape.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy import ndarray
+
+from . import _checks, _core, functional
+from ._layer_tape import (
+    LayerGradients,
+    LayerTape,
+    pair,
+    sequence_axes,
+    state_array,
+    thinned,
+)
+from .stream import Stream
+from .weights import Weighted, same_weight
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from ._recurrent import Cell
+
+    Array = NDArray[Any]
+    _Optional = Array | None
+
+# A function's weight arguments and their names on a layer, in PyTorch's order.
+WEIGHT_NAMES: dict[str, str] = {
+    "w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh",
+}  # fmt: skip
+
+State = TypeVar("State")
+
+
+class Recurrent(Weighted, Generic[State]):
+    """What the recurrent layers share.
+
+    A subclass says which cell it has, what the cell's option is, and which weights it has besides
+    the four of every cell.
+    """
+
+    _cell: Cell
+    _names = WEIGHT_NAMES
+    _keepable: tuple[str, ...] = ()
+    _cells: list[dict[str, _Optional]]  # the weights of each, by the names of function arguments
+
+    @property
+    def _option(self) -> Any:
+        """What a function is told besides arrays."""
+        return None
+
+    @property
+    def _units(self) -> int:
+        """P: how many units the state h, and so the output of a direction, has."""
+        return self.hidden_size
+
+    def _configure_sizes(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+    ) -> None:
+        self.input_size = _checks.size("input_size", input_size, 0)
+        self.hidden_size = _checks.size("hidden_size", hidden_size)
+        self.num_layers = _checks.size("num_layers", num_layers)
+        self.bias = _checks.flag("bias", bias)
+        self.batch_first = _checks.flag("batch_first", batch_first)
+        self.dropout = _checks.fraction("dropout", dropout)
+        self.bidirectional = _checks.flag("bidirectional", bidirectional)
+
+    @property
+    def _suffixes(self) -> list[str]:
+        """One suffix a cell, in the order of weights and of the state's first axis."""
+        directions = ("", "_reverse") if self.bidirectional else ("",)
+        return [f"_l{k}{end}" for k in range(self.num_layers) for end in directions]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        below = self._units * (2 if self.bidirectional else 1)
+        for suffix in self._suffixes:
+            features = self.input_size if suffix in ("_l0", "_l0_reverse") else below
+            for name, shape in self._cell_shapes(features).items():
+                shapes[name + suffix] = shape
+        return shapes
+
+    def _cell_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
+        """The weights of one cell, in PyTorch's order."""
+        rows = self._cell.gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, features),
+            "weight_hh": (rows, self._units),
+        }
+        if self.bias:
+            shapes["bias_ih"] = shapes["bias_hh"] = (rows,)
+        return shapes
+
+    def _initialise(self, dtype: DTypeLike, rng: Any, init: str) -> None:
+        init = _checks.choice("init", init, ("uniform", "orthogonal"))
+        self._allocate(_checks.float_dtype("dtype", dtype))
+        # Drawn in float64 and rounded, so that one seed means one network in both types.
+        rng = np.random.default_rng(rng)
+        bound = 1 / math.sqrt(self.hidden_size)
+        for name, view in self._weights.items():
+            if init == "orthogonal" and name.startswith("weight_hh"):
+                for gate in np.split(view, self._cell.gates):
+                    gate[...] = _orthogonal(rng, *gate.shape)
+            else:
+                view[...] = rng.uniform(-bound, bound, view.shape)
+
+    def _adopt(self, flat: Array) -> None:
+        super()._adopt(flat)
+        self._cells = [
+            {arg: self._weights.get(name + suffix) for arg, name in self._names.items()}
+            for suffix in self._suffixes
+        ]
+
+    # -------------------------------------------------------------------- forward
+
+    def __call__(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        restart: ArrayLike | None = None,
+    ) -> tuple[Array, State]:
+        """Run the layer for its results only: no tape, no dropout.
+
+        Parameters
+        ----------
+        x : ndarray
+            (T, B, D), or (B, T, D) if `batch_first`, or (T, D) for one sequence; the layer's dtype.
+        state : ndarray, or of an LSTM a pair of them; optional
+            h, (layers·directions, B, H), or (layers·directions, H) for one sequence: the state
+            before the first step, in PyTorch's order: layer 0, layer 0 reverse, layer 1, ... Of an
+            LSTM the pair (h, c), where h has `proj_size` units if there is a projection. None:
+            zeros.
+        lengths : integer sequence, optional
+            (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is
+            zero; see `fastrnn.rnn_forward`.
+        restart : boolean array, optional
+            (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of every layer is
+            zero before that step (in the order in which a direction takes them).
+
+        Returns
+        -------
+        output : ndarray
+            (T, B, n), (B, T, n) or (T, n) as x is: h of the last layer at every step; n is its
+            units, or twice as many if `bidirectional`, those of the reverse direction behind.
+        state : ndarray, or of an LSTM a pair of them
+            Like the argument: to be passed to the next call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the error names it.
+        """
+        return self._run(x, state, lengths, restart, None, None)[:2]
+
+    def forward(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        restart: ArrayLike | None = None,
+        training: bool = True,
+        rng: Any = None,
+        keep: Collection[str] = (),
+        checkpoint: int | None = None,
+    ) -> tuple[Array, State, LayerTape]:
+        """Run the layer and keep a tape for `backward`.
+
+        Parameters
+        ----------
+        x, state, lengths, restart
+            As for a call of the layer.
+        training : bool
+            Whether dropout acts: each element of the output of every layer but the last is then
+            zero with the probability `dropout`, or else divided by 1 - `dropout`.
+        rng : optional
+            The source of dropout, and needed where it acts: anything that
+            `numpy.random.default_rng` takes but None, a seed or a Generator.
+        keep : collection of str
+            What to have as attributes of the tape, at every step of every layer and direction: of
+            an LSTM "c" and "gates", of a GRU "gates"; see `LayerTape`.
+        checkpoint : None
+            Not in this version.
+
+        Returns
+        -------
+        output, state
+            As from a call of the layer.
+        tape : LayerTape
+            It refers to x, output and the weights, which must not be changed before backward. It
+            may be used more than once, and from several threads.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the error names it.
+        """
+        training = _checks.flag("training", training)
+        keep = _checks.names("keep", keep, self._keepable)
+        if checkpoint is not None:
+            raise ValueError(f"checkpoint is {checkpoint!r}: this version has only None")
+        if not (training and self.dropout and self.num_layers > 1):
+            rng = None
+        elif rng is None:
+            raise ValueError(
+                f"rng is None, but dropout is {self.dropout} and training is True: pass a seed, "
+                "or a numpy.random.Generator"
+            )
+        else:
+            try:
+                rng = np.random.default_rng(rng)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"rng is {rng!r}: {error}") from None
+        return self._run(x, state, lengths, restart, rng, keep)
+
+    def _run(
+        self, x: Any, state: Any, lengths: Any, restart: Any, rng: Any, keep: Any
+    ) -> tuple[Array, Any, Any]:
+        """forward; without a tape where `keep` is None, with dropout where `rng` is not."""
+        x = self._check_x(x)
+        unbatched = x.ndim == 2
+        if unbatched:
+            x = x[:, None]
+        elif self.batch_first:
+            x = x.swapaxes(0, 1)
+        steps, batch, _ = x.shape
+        h_0 = c_0 = None
+        if state is not None:
+            h_0, c_0 = self._check_state(state, batch, unbatched)
+        batch_first, cells, record = self.batch_first, self._cells, keep is not None
+        if lengths is not None:
+            lengths = _checks.lengths_array(lengths, steps, batch, unbatched)
+        if restart is not None:
+            axes = sequence_axes(batch_first, unbatched, "")[:-1]
+            restart = _checks.restart_array(restart, axes, {"T": steps, "B": batch})
+            restart = restart[:, None] if unbatched else restart.T if batch_first else restart
+
+        if len(cells) > 1:
+            x, h_n, c_n, tapes, dropped = self._climb(x, h_0, c_0, lengths, restart, rng, record)
+        else:  # what _climb would do, in less time
+            x, h_n, c_n, tape = functional.forward(
+                self._cell, x, None if h_0 is None else h_0[0], None if c_0 is None else c_0[0],
+                cells[0], self._option, lengths, restart, False, record, False, batch_first,
+            )  # fmt: skip
+            h_n, tapes, dropped = h_n[None], (tape,), ()
+            if c_n is not None:
+                c_n = c_n[None]
+        if unbatched:
+            x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
+        elif batch_first:
+            x = np.ascontiguousarray(x.swapaxes(0, 1))  # a copy only where the reference made it
+        final = h_n if c_n is None else (h_n, c_n)
+        if not record:
+            return x, final, None
+        return x, final, LayerTape(
+            type(self).__name__, self._cell, tapes, dropped, 1 / (1 - self.dropout), batch_first,
+            unbatched, keep,
+        )  # fmt: skip
+
+    def _climb(
+        self,
+        x: Array,
+        h_0: Array | None,
+        c_0: Array | None,
+        lengths: Array | None,
+        restart: Array | None,
+        rng: np.random.Generator | None,
+        record: bool,
+    ) -> tuple[Array, Array, Any, tuple[Any, ...], tuple[Array, ...]]:
+        """Run layer after layer: output, h_n, c_n, the cells' tapes, and what was dropped."""
+        cells, n = self._cells, 2 if self.bidirectional else 1
+        h_n: list[Array] = []
+        c_n: list[Any] = []
+        tapes: list[Any] = []
+        dropped: list[Array] = []
+        places: list[Array | None] = [None]
+        output: Array | None = None
+        for first in range(0, len(cells), n):
+            if first and rng is not None:
+                # In float32 whatever the layer's type: one seed then drops the same in both.
+                dropped.append(rng.random(x.shape, np.float32) < self.dropout)
+                x = thinned(x, dropped[-1], 1 / (1 - self.dropout))
+            if n == 2:
+                output, places = self._both(x, *cells[first : first + 2])
+            for i, place in enumerate(places, first):
+                y, h, c, tape = functional.forward(
+                    self._cell, x, None if h_0 is None else h_0[i], None if c_0 is None else c_0[i],
+                    cells[i], self._option, lengths, restart, i > first, record, False,
+                    self.batch_first, place,
+                )  # fmt: skip
+                h_n.append(h)
+                c_n.append(c)
+                tapes.append(tape)
+            x = y if output is None else output
+        final = np.stack(h_n), None if c is None else np.stack(c_n)
+        return x, *final, tuple(tapes), tuple(dropped)
+
+    # -------------------------------------------------------------------- backward
+
+    def backward(
+        self,
+        tape: LayerTape,
+        d_output: Array | None = None,
+        d_state: Any = None,
+        *,
+        wrt: Collection[str] | None = None,
+    ) -> LayerGradients:
+        """Gradients of x, the initial state and the weights.
+
+        Parameters
+        ----------
+        tape : LayerTape
+            From this layer's `forward`. It is not changed.
+        d_output : ndarray or None
+            The loss's gradient with respect to output, of its shape and dtype. None: zeros.
+        d_state : ndarray or None, or of an LSTM a pair of them
+            The loss's gradient with respect to the final state, likewise; of an LSTM for h and c,
+            either of which may be None. Not everything may be None.
+        wrt : collection of str, optional
+            Which gradients to compute: "x", "state", names of weights, or "weights" for all of
+            them. What is left out costs nothing, nor do layers below the last one that something
+            is wanted of. None: all.
+
+        Returns
+        -------
+        LayerGradients
+            ``.x``, ``.state`` (like the state; None where forward had none), ``.weights`` (a dict)
+            and ``.flat_weights``, laid out as the layer's, of which ``.weights`` holds views.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tape is another layer's, both gradients are None, or an argument does not fit.
+        """
+        self._check_tape(tape)
+        wanted = _checks.names("wrt", wrt, ("x", "state", "weights", *self._weights))
+        names: tuple[str, ...] = ("d_state",)
+        if len(self._cell.states) == 2:
+            names = "d_state[0]", "d_state[1]"
+            d_state = (None, None) if d_state is None else pair("d_state", d_state)
+        else:
+            d_state = (d_state,)
+        d_output, d_h, d_c = tape.gradients(d_output, names, d_state)
+
+        flat, views = self._weight_gradients(wanted)
+        into = [
+            {arg: views[n + suffix] for arg, n in self._names.items() if n + suffix in views}
+            for suffix in self._suffixes
+        ]
+        initial: dict[str, list[Any]] = {}
+        if "state" in wanted and tape.tapes[0].h_0 is not None:
+            initial = {f"{name}_0": [None] * len(into) for name in self._cell.states}
+        cell_wrt = {*initial}, {"x", *initial}
+
+        def back(i: int, d: Array | None, through: bool) -> Array | None:
+            wrt = cell_wrt[through].union(into[i])
+            if not wrt:
+                return None
+            grads = functional.backward(
+                tape.tapes[i], d, None if d_h is None else d_h[i], None if d_c is None else d_c[i],
+                wrt, into[i],
+            )  # fmt: skip
+            for name, of_cells in initial.items():
+                of_cells[i] = getattr(grads, name)
+            d_x: Array | None = grads.x
+            return d_x
+
+        if "x" in wanted:
+            lowest = -1
+        elif initial:
+            lowest = 0
+        else:
+            lowest = next((i for i, places in enumerate(into) if places), len(into))
+        d_x = tape.down(d_output, lowest, back)
+        state = [d[0][None] if len(d) == 1 else np.stack(d) for d in initial.values()]
+        if tape.unbatched:
+            d_x = None if d_x is None else d_x[:, 0]
+            state = [d[:, 0] for d in state]
+        elif self.batch_first and d_x is not None:
+            d_x = np.ascontiguousarray(d_x.swapaxes(0, 1))
+        d_state = state[0] if len(state) == 1 else tuple(state) or None
+        return LayerGradients(d_x, d_state, views, flat)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """A stream: this layer step by step, with a state of its own and packed weights.
+
+        Parameters
+        ----------
+        batch_size : int
+            How many sequences run side by side.
+
+        Returns
+        -------
+        Stream
+            Its state is zero; it has a snapshot of the weights, which ``stream.update()`` renews.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional: its output depends on steps to come.
+        """
+        return Stream(self, batch_size)
+
+    # -------------------------------------------------------------------- checks and axes
+
+    def _check_x(self, x: Any) -> Array:
+        """x as an array of two or three axes, as it was given."""
+        if (
+            type(x) is ndarray
+            and x.dtype is self._flat.dtype
+            and 2 <= x.ndim <= 3
+            and x.shape[-1] == self.input_size
+        ):
+            return x
+        given = _checks.array("x", x, self.dtype, "the layer")
+        unbatched = _checks.sequence_axes(given, *sequence_axes(self.batch_first, False, "D")[:2])
+        axes = sequence_axes(self.batch_first, unbatched, "D")
+        _checks.shape("x", given.shape, axes, {"D": self.input_size})
+        return given
+
+    def _check_state(self, state: Any, batch: int, unbatched: bool) -> tuple[Any, Any]:
+        """h and c as (cells, B, n); c None where the cell has none."""
+        cells, n, dtype = len(self._cells), self.hidden_size, self._flat.dtype
+        shape = (cells, n) if unbatched else (cells, batch, n)
+        if self._cell.states == ("h",):
+            return state_array("state", state, dtype, shape, "H"), None
+        h, c = pair("state", state)
+        p = self._units
+        of_h = (*shape[:-1], p)
+        return (
+            state_array("state[0]", h, dtype, of_h, "P" if p < n else "H"),
+            state_array("state[1]", c, dtype, shape, "H"),
+        )
+
+    def _both(self, x: Array, *cells: dict[str, Any]) -> tuple[Array, list[Array | None]]:
+        """An output (T, B, 2·P), and what of it each direction is to write."""
+        # By the weights, whatever has become of the attributes: C writes so much.
+        units, others = (cell["w_hh"].shape[-1] for cell in cells)
+        steps, batch, _ = x.shape
+        _checks.elements(T=steps, B=batch, n=units + others)
+        number = x.dtype.num
+        output = _core.empty_sequence(steps, batch, units + others, number, self.batch_first)
+        return output, [output[:, :, :units], output[:, :, units:]]
+
+    def _check_tape(self, tape: Any) -> None:
+        """Raise unless the tape's weights are this layer's, or (after a copy) equal to them."""
+        name = type(self).__name__
+        _checks.tape(tape, LayerTape, f"{name}.forward")
+        if tape.layer != name:
+            raise TypeError(f"tape is of {tape.layer}, this layer is {name}")
+        both = tape.directions == 2
+        if len(tape.tapes) != len(self._cells) or both != self.bidirectional:
+            given = len(tape.tapes) // tape.directions
+            raise ValueError(
+                f"tape is of another layer: of one with num_layers={given}, bidirectional={both}"
+            )
+        for suffix, cell, cell_tape in zip(self._suffixes, self._cells, tape.tapes, strict=True):
+            for arg, own in cell.items():
+                same_weight(self._names[arg] + suffix, getattr(cell_tape, arg), own)
+
+
+def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    """A random matrix with orthonormal columns (rows >= columns), evenly distributed.
+
+    The sign correction is what makes it so: F. Mezzadri, "How to generate random matrices from the
+    classical compact groups", Notices of the AMS 54 (2007), 592-604.
+    """
+    q, r = np.linalg.qr(rng.standard_normal((rows, columns)))
+    return q * np.where(np.diagonal(r) < 0, -1, 1)

@@ -1,0 +1,196 @@
+"""Streams: layers that keep packed weights and a state, for one time step after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _checks, _core
+from ._calls import code
+from ._layer_tape import pair, sequence_axes, state_array
+from ._recurrent import forward_arguments
+from .config import current_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._stacked import Recurrent
+
+    Array = NDArray[Any]
+
+
+class Stream(_core.StreamCore):
+    """A layer that is fed step by step: made by ``layer.stream(batch_size)``.
+
+    It has a snapshot of the layer's weights, packed for the kernels, and the state of `batch_size`
+    sequences. It returns the bits of the layer on the whole sequence, however that is cut.
+    A stream is compiled code on either backend, and belongs to one thread at a time.
+
+    Parameters
+    ----------
+    layer : RNN, LSTM or GRU
+        Of any number of layers, but one direction.
+    batch_size : int
+        B: how many sequences run side by side.
+
+    Raises
+    ------
+    ValueError
+        If the layer is bidirectional: its output depends on steps to come.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.LSTM(3, 4, rng=0)
+    >>> x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    >>> stream = layer.stream()
+    >>> y = np.stack([stream.step(x_t) for x_t in x])
+    >>> bool((y == layer(x)[0]).all())
+    True
+    """
+
+    def __init__(self, layer: Recurrent[Any], batch_size: int = 1) -> None:
+        name = type(layer).__name__
+        if layer.bidirectional:
+            raise ValueError(
+                f"{name} is bidirectional: its output depends on steps to come, so it has no stream"
+            )
+        self._layer = layer
+        self._batch = _checks.size("batch_size", batch_size, 0)
+        _checks.elements(layers=layer.num_layers, batch_size=self._batch, H=layer.hidden_size)
+        self._shapes: list[Any] = []
+        self._allocate(self._code(), self._weights(), self._batch, current_threads)
+
+    def _code(self) -> int:
+        return code(self._layer._cell, self._layer._option)[0]
+
+    def _weights(self) -> list[tuple[Array | None, ...]]:
+        """The layer's arrays, checked: C reads as much of them as their shapes say."""
+        layer, dtype = self._layer, self._layer.dtype
+        weights: list[tuple[Array | None, ...]] = []
+        shapes: list[Any] = []
+        below = layer.input_size
+        for cell in layer._cells:
+            x = np.empty((0, 1, below), dtype)
+            arguments = forward_arguments(
+                layer._cell, x, None, None, cell["w_ih"], cell["w_hh"], cell["b_ih"], cell["b_hh"],
+                cell.get("w_hr"), cell.get("w_peep"), None, None,
+            )  # fmt: skip
+            weights.append(arguments[3:9])
+            shapes.append([None if w is None else w.shape for w in weights[-1]])
+            below = arguments.w_hh.shape[1]
+        if shapes != (self._shapes or shapes):
+            raise ValueError("the layer's weights have other shapes than when the stream was made")
+        self._shapes = shapes
+        return weights
+
+    def __repr__(self) -> str:
+        return f"Stream({self._layer!r}, batch_size={self._batch})"
+
+    def run(self, x: Array, restart: ArrayLike | None = None) -> Array:
+        """Take several steps at once.
+
+        Parameters
+        ----------
+        x : ndarray
+            (T, B, D), or (B, T, D) if the layer is `batch_first`, or (T, D) where B = 1.
+        restart : boolean array, optional
+            (T, B), (B, T) or (T,), like x: where true, the state before that step is zero.
+
+        Returns
+        -------
+        ndarray
+            (T, B, P), (B, T, P) or (T, P): the last layer's output at every step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the error names it, and the state is as before. So it is
+            where Ctrl-C ends the call.
+        """
+        layer, batch, units = self._layer, self._batch, self._units()
+        x = _checks.array("x", x, layer.dtype, "the layer")
+        turned = layer.batch_first
+        alone = _checks.sequence_axes(x, *sequence_axes(turned, False, "D")[:2]) and batch == 1
+        axes = sequence_axes(turned, alone, "D")
+        _checks.shape("x", x.shape, axes, {"B": batch, "D": layer.input_size})
+        if restart is not None:
+            sizes = dict(zip(axes, x.shape, strict=True))
+            restart = _checks.restart_array(restart, axes[:-1], sizes)
+            restart = np.ascontiguousarray(restart.T if turned else restart)
+        x = x[:, None] if alone else x.swapaxes(0, 1) if turned else x
+        steps = len(x)
+        _checks.elements(T=steps, B=batch, P=units)
+        number = layer.dtype.num
+        output = _core.empty_sequence(steps, batch, units, number, turned)
+        # Between the layers: what one writes the next reads.
+        between = [np.empty_like(output, order="C") for _ in range(layer.num_layers - 1)]
+        if output.size:
+            self._run(_checks.strided(x), output, between, restart)
+        return output[:, 0] if alone else output.swapaxes(0, 1) if turned else output
+
+    @property
+    def state(self) -> Any:
+        """The state after the last step, as the layer returns it: (layers, B, H) or a pair.
+
+        Reading gives a copy; what is assigned is checked and copied.
+        """
+        h, c = self._states()
+        return h.copy() if c is None else (h.copy(), c.copy())
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        h, c = self._states()
+        if c is None:
+            h[...] = state_array("state", value, h.dtype, h.shape, "H")
+            return
+        given_h, given_c = pair("state", value)
+        letter = "P" if h.shape[2] < c.shape[2] else "H"
+        given_h = state_array("state[0]", given_h, h.dtype, h.shape, letter)
+        given_c = state_array("state[1]", given_c, c.dtype, c.shape, "H")
+        h[...], c[...] = given_h, given_c
+
+    def reset(self, rows: Any = None) -> None:
+        """Make the state zero, of all sequences or of the rows that index the batch.
+
+        Parameters
+        ----------
+        rows : int, slice, integer or boolean array, optional
+            Which of the batch. None: all.
+        """
+        for state in self._states():
+            if state is not None:
+                state[:, slice(None) if rows is None else rows] = 0
+
+    def update(self) -> None:
+        """Read the layer's weights again; the state stays."""
+        self._pack(self._code(), self._weights())
+
+    # -------------------------------------------------------------------- for the compiled side
+
+    def _units(self) -> int:
+        return int(self._states()[0].shape[2])
+
+    def _checked_step(self, x_t: Any) -> Array:
+        """x_t in the form that `step` takes, or an error."""
+        layer, batch = self._layer, self._batch
+        x_t = _checks.array("x_t", x_t, layer.dtype, "the layer")
+        alone = x_t.ndim == 1 and batch == 1
+        axes = ("D",) if alone else ("B", "D")
+        _checks.shape("x_t", x_t.shape, axes, {"B": batch, "D": layer.input_size})
+        return _checks.contiguous(x_t)
+
+    def _checked_out(self, out: Any, alone: bool) -> None:
+        """Say what is wrong with an `out` that `step` cannot take."""
+        out = _checks.writable("out", out)
+        _checks.array("out", out, self._layer.dtype, "the layer")
+        axes = ("P",) if alone else ("B", "P")
+        _checks.shape("out", out.shape, axes, {"B": self._batch, "P": self._units()})
+        raise ValueError("out is not C-contiguous: pass np.ascontiguousarray(out), or no out")
+
+    def _checked_restart(self, restart: Any) -> Array:
+        """restart of one step, (B,)."""
+        if isinstance(restart, bool | np.bool_):
+            return np.full(self._batch, restart)
+        return _checks.restart_array(restart, ("B",), {"B": self._batch})
