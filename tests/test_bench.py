@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import textwrap
 
 import numpy as np
 import pytest
 
-from fastrnn import bench
-from fastrnn.bench import plot, pool, report, session, shapes, tables
-from fastrnn.bench.peers import OWN, PEERS, expected_results, find_peer, missing_module
+from fastrnn import bench, reference
+from fastrnn.bench import plot, report, session, shapes, tables
+from fastrnn.bench.peers import OWN, expected_results
 from fastrnn.bench.report import Report, Row, Timing
 from fastrnn.bench.timer import time_calls
 
 RNN = bench.CELLS["rnn"]
 TINY = bench.Shape(3, 2, 4, 5)
-
-
-def tiny_run(peers, **options):
-    """The whole machinery on the smallest problem; returns the report and what it said."""
-    said = []
-    chosen = {"shapes": ["3,2,4,5"], "rounds": 1, "min_time": 0.0, "threads": [1], **options}
-    return bench.run(bench.Options(peers=peers, **chosen), said.append), said
+ONE = bench.Shape(1, 2, 4, 5)
 
 
 def made_report(ours=2e6, theirs=3e6):
@@ -69,6 +62,33 @@ def made_report(ours=2e6, theirs=3e6):
     )
 
 
+def steps_report():
+    """A report as if measured: one step, in several ways."""
+
+    def timing(peer, threads, nanoseconds, way=""):
+        batch = {"best": nanoseconds, "median": nanoseconds, "calls": 7}
+        return Timing(peer, threads, [batch], way)
+
+    made = made_report()
+    made.peers = ["numpy", "onnxruntime", OWN]
+    made.rows = [
+        Row(
+            "lstm",
+            "step",
+            "float32",
+            (1, 1, 64, 64),
+            [
+                timing("numpy", 1, 2e4),
+                timing("onnxruntime", 1, 5e3, "bound"),
+                timing("onnxruntime", 2, 4e3, "bound"),
+                timing("onnxruntime", 1, 6e3, "run"),
+                timing(OWN, 1, 1e3, "out="),
+            ],
+        )
+    ]
+    return made
+
+
 class TestShapes:
     @pytest.mark.parametrize(
         ("sizes", "forward"),
@@ -83,8 +103,11 @@ class TestShapes:
         assert bench.flops(RNN, bench.Shape(*sizes), "training") == 3 * forward
 
     def test_flops_count_gates(self):
-        four = shapes.Cell("lstm", 4, ("h_0", "c_0"))
-        assert bench.flops(four, TINY) == 4 * bench.flops(RNN, TINY)
+        for name, gates in (("lstm", 4), ("gru", 3)):
+            assert bench.flops(bench.CELLS[name], TINY) == gates * bench.flops(RNN, TINY)
+
+    def test_flops_of_a_step_are_those_of_forward(self):
+        assert bench.flops(RNN, ONE, "step") == bench.flops(RNN, ONE)
 
     def test_parse(self):
         assert shapes.parse_shape("3,2,4,5") == TINY
@@ -110,15 +133,59 @@ class TestShapes:
         assert one.output_names == ("output", "h_n")
 
     def test_problem_has_two_states_where_the_cell_has(self):
-        problem = bench.make_problem(shapes.Cell("lstm", 4, ("h_0", "c_0")), TINY)
+        problem = bench.make_problem(bench.CELLS["lstm"], TINY)
         assert problem.weights["w_ih"].shape == (20, 4)
+        assert problem.input_names[:3] == ("x", "h_0", "c_0")
         assert problem.output_names == ("output", "h_n", "c_n")
+
+    def test_several_steps_are_checked(self):
+        problem = bench.make_problem(bench.CELLS["lstm"], ONE)
+        assert shapes.checked_problem(problem, "forward") is problem
+        checked = shapes.checked_problem(problem, "step")
+        assert checked.shape == bench.Shape(shapes.CHECKED_STEPS, 2, 4, 5)
+        assert checked.x.shape == (shapes.CHECKED_STEPS, 2, 4)
+        for x_t in checked.x:
+            np.testing.assert_array_equal(x_t, problem.x[0])
+        assert expected_results(checked)["output"].shape == (shapes.CHECKED_STEPS, 2, 5)
+
+
+class TestPlan:
+    """Which modes are timed on which shapes."""
+
+    def plan(self, **options):
+        return session.check(bench.Options(peers=[], **options))
+
+    def test_steps_are_timed_only_on_request(self):
+        assert self.plan().modes == list(bench.DEFAULT_MODES) == ["forward", "training"]
+        assert self.plan().cells == list(bench.CELLS) == ["rnn", "lstm", "gru"]
+        assert self.plan(modes=["step"]).modes == ["step"]
+
+    def test_a_step_is_one_step(self):
+        timed = [name for name, shape in bench.SHAPES.items() if shapes.is_timed("step", shape)]
+        assert timed == ["one-step"]
+        assert all(shapes.is_timed(mode, TINY) for mode in bench.DEFAULT_MODES)
+
+    def test_longer_shapes_are_for_the_other_modes(self):
+        plan = self.plan(modes=["forward", "step"], shapes=["small", "one-step"])
+        assert [shape.name for shape in plan.shapes] == ["small", "one-step"]
+
+    @pytest.mark.parametrize(
+        ("modes", "chosen"),
+        [
+            (["step"], ["small"]),
+            (["step"], ["one-step", "small"]),
+            (["step", "forward"], ["small"]),
+        ],
+    )
+    def test_a_request_that_nothing_answers_is_refused(self, modes, chosen):
+        with pytest.raises(bench.BenchError, match="has T = 100: the mode step takes T = 1"):
+            self.plan(modes=modes, shapes=chosen)
 
 
 class TestDisagreements:
-    @pytest.fixture
-    def problem(self):
-        return bench.make_problem(RNN, TINY)
+    @pytest.fixture(params=bench.CELLS)
+    def problem(self, request):
+        return bench.make_problem(bench.CELLS[request.param], TINY)
 
     @pytest.fixture
     def expected(self, problem):
@@ -131,15 +198,17 @@ class TestDisagreements:
         assert expected["output"].dtype == np.float64
         assert shapes.disagreements(expected, self.rounded(expected), problem) == []
 
-    @pytest.mark.parametrize(
-        "name", ["output", "h_n", "d_x", "d_h_0", "d_w_ih", "d_w_hh", "d_b_ih", "d_b_hh"]
-    )
+    def test_everything_is_compared(self, problem, expected):
+        gradients = [f"d_{name}" for name in problem.input_names]
+        assert sorted(expected) == sorted([*problem.output_names, *gradients])
+
     @pytest.mark.parametrize("wrong", [1e-3, np.nan, np.inf])
-    def test_one_wrong_value_is_seen(self, problem, expected, name, wrong):
-        got = self.rounded(expected)
-        got[name].flat[0] += wrong * np.abs(expected[name]).max()
-        (line,) = shapes.disagreements(expected, got, problem)
-        assert line.startswith(f"{name} differs by")
+    def test_one_wrong_value_is_seen(self, problem, expected, wrong):
+        for name, want in expected.items():
+            got = self.rounded(expected)
+            got[name].flat[0] += wrong * np.abs(want).max()
+            (line,) = shapes.disagreements(expected, got, problem)
+            assert line.startswith(f"{name} differs by")
 
     def test_other_differences(self, problem, expected):
         got = self.rounded(expected)
@@ -149,20 +218,25 @@ class TestDisagreements:
         lines = shapes.disagreements(expected, got, problem)
         assert sorted(line.split()[0] for line in lines) == ["d_x", "h_n", "output"]
 
-    def test_bfloat16_products_do_not_pass_for_float32(self):
-        """Inputs cut to 8 bits of mantissa, at a shape with a wide tolerance."""
-        problem = bench.make_problem(RNN, bench.SHAPES["small"])
-        cut = [(a.view(np.uint32) & 0xFFFF0000).view(np.float32) for a in problem.inputs]
-        from fastrnn import reference
+    def test_tolerance_is_of_the_longest_sum(self):
+        problem = bench.make_problem(bench.CELLS["lstm"], bench.Shape(50, 10, 8, 32))
+        unit = 64 * float(np.finfo(np.float32).eps)
+        for name, terms in (("output", 64), ("d_x", 128), ("d_c_0", 128), ("d_w_hh", 500)):
+            assert shapes.tolerance(name, problem) == pytest.approx(unit * terms**0.5)
+        # 16,000 summands, and still no more than a thousandth.
+        long = bench.make_problem(RNN, bench.SHAPES["long"])
+        assert shapes.tolerance("d_b_hh", long) <= 1e-3
 
-        output, h_n, _ = reference.rnn_forward(*cut, record=False)
-        expected = {
-            name: array
-            for name, array in expected_results(problem).items()
-            if name in ("output", "h_n")
-        }
-        lines = shapes.disagreements(expected, {"output": output, "h_n": h_n}, problem)
-        assert len(lines) == 2
+    @pytest.mark.parametrize("cell", bench.CELLS)
+    @pytest.mark.parametrize("shape", ["sequence", "small"])
+    def test_bfloat16_products_do_not_pass_for_float32(self, cell, shape):
+        """Inputs cut to 8 bits of mantissa."""
+        problem = bench.make_problem(bench.CELLS[cell], bench.SHAPES[shape])
+        cut = [(a.view(np.uint32) & 0xFFFF0000).view(np.float32) for a in problem.inputs]
+        *outputs, _ = getattr(reference, f"{cell}_forward")(*cut, record=False)
+        got = dict(zip(problem.output_names, outputs, strict=True))
+        expected = {name: a for name, a in expected_results(problem).items() if name in got}
+        assert len(shapes.disagreements(expected, got, problem)) == len(got)
 
 
 class TestTimer:
@@ -225,6 +299,28 @@ class TestReport:
         assert file.read_text() == "one"
         assert os.listdir(tmp_path) == ["out.json"]
 
+    def test_the_fastest_way_is_taken(self):
+        made = steps_report()
+        (row,) = made.rows
+        assert row.taken("onnxruntime", "median").way == "bound"
+        assert row.taken("onnxruntime", "median", "run").nanoseconds("median") == 6e3
+        assert row.taken("onnxruntime", "median", "other") is None
+        assert row.ways("onnxruntime") == ["bound", "run"]
+        assert row.ways("numpy") == row.ways("torch") == []
+        assert row.ratio("median") == pytest.approx(4.0)
+        assert Report.from_json(made.to_json()) == made
+        summary = json.loads(made.to_json())["rows"][0]["summary"]["median"]
+        assert summary["milliseconds"] == {"numpy": 0.02, "onnxruntime": 0.004, OWN: 0.001}
+        assert summary["ways"]["onnxruntime"] == {"bound": 0.004, "run": 0.006}
+        assert summary["ways"][OWN] == {"out=": 0.001}
+
+    def test_files_without_ways_are_read(self):
+        entry = json.loads(made_report().to_json())
+        for row in entry["rows"]:
+            for timing in row["timings"]:
+                del timing["way"]
+        assert Report.from_json(json.dumps(entry)) == made_report()
+
 
 class TestTables:
     @pytest.mark.parametrize(
@@ -276,6 +372,19 @@ class TestTables:
         assert len({line.count("|") for line in lines}) == 1
         assert set(lines[1]) <= set("|-: ")
 
+    def test_ways_are_told_below_the_table(self):
+        text = bench.format_report(steps_report())
+        assert "lstm step, float32" in text
+        assert (
+            "ways at (1,1,64,64): onnxruntime bound 0.00400 (2), run 0.00600 (1); "
+            f"{OWN} out= 0.00100 (1)"
+        ) in text
+        assert "step is one time step from Python" in text
+        assert "one step 4.00, rows lost: 0 of 1" in text
+        text = bench.format_report(made_report())
+        assert "ways at" not in text
+        assert "time step from Python" not in text
+
     def test_without_peers_or_ourselves(self):
         made = made_report()
         for row in made.rows:
@@ -284,177 +393,6 @@ class TestTables:
         for row in made.rows:
             row.timings.clear()
         assert "100,32" in bench.format_report(made)
-
-
-class TestPeers:
-    @pytest.mark.parametrize("name", PEERS)
-    def test_each_is_found_and_says_what_it_needs(self, name):
-        peer = find_peer(name)
-        assert peer.name == name
-        assert peer.unsupported("rnn", "forward", "float32") == ""
-        assert missing_module(peer) in ("", *peer.modules)
-
-    @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-    def test_inference_only(self, name):
-        peer = find_peer(name)
-        assert peer.unsupported("rnn", "training", "float32") == "inference only"
-        assert peer.unsupported("rnn", "forward", "float64") == "no float64"
-        assert "no" in peer.unsupported("other", "forward", "float32")
-
-    @pytest.mark.parametrize(
-        "spec", ["tensorflow", "nowhere:Peer", "fastrnn.bench.peers:Nobody", ":"]
-    )
-    def test_unknown(self, spec):
-        with pytest.raises(bench.BenchError, match="unknown peer"):
-            find_peer(spec)
-
-
-class TestWorker:
-    def test_is_stopped_between_turns(self):
-        worker = pool.WorkerHandle("numpy", 1)
-        try:
-            worker.ask("build", "rnn", TINY.sizes, "float32", "forward", 0)
-            if os.path.exists("/proc/self/stat"):
-                # The signal is sent before ask returns; it is carried out soon after.
-                os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
-                with open(f"/proc/{worker.pid}/stat") as file:
-                    assert file.read().rpartition(")")[2].split()[0] == "T"
-            assert worker.ask("time", 0.0, 3)["calls"] >= 3
-        finally:
-            worker.close()
-        assert not worker.alive
-
-    def test_an_error_is_told_and_the_worker_lives(self):
-        worker = pool.WorkerHandle("numpy", 1)
-        try:
-            with pytest.raises(pool.WorkerError, match="KeyError"):
-                worker.ask("build", "nonsense", TINY.sizes, "float32", "forward", 0)
-            assert worker.ask("drop") is None
-        finally:
-            worker.close()
-
-    def test_no_answer_in_time(self):
-        worker = pool.WorkerHandle("numpy", 1)
-        try:
-            worker.ask("build", "rnn", TINY.sizes, "float32", "forward", 0)
-            with pytest.raises(pool.WorkerError, match="no answer within"):
-                worker.ask("time", 60.0, 3, timeout=0.02)
-        finally:
-            worker.close()
-
-
-class TestRun:
-    @pytest.mark.parametrize("dtype", shapes.DTYPES)
-    def test_numpy(self, dtype):
-        made, said = tiny_run(["numpy"], dtype=dtype)
-        assert made.problems == []
-        assert made.peers == ["numpy", OWN]
-        assert [(row.mode, row.sizes) for row in made.rows] == [
-            ("forward", TINY.sizes),
-            ("training", TINY.sizes),
-        ]
-        for row in made.rows:
-            assert {timing.peer for timing in row.timings} == {"numpy", OWN}
-            assert all(len(timing.rounds) == 1 for timing in row.timings)
-        assert set(made.peak[dtype]) == {"1"}
-        assert Report.from_json(made.to_json()).to_json() == made.to_json()
-        assert len([line for line in said if "timed" in line]) == 2
-
-    @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino", "jax"])
-    def test_framework(self, name):
-        if module := missing_module(find_peer(name)):
-            pytest.skip(f"{module} is not installed")
-        made, said = tiny_run([name])
-        assert made.problems == [], said
-        modes = [row.mode for row in made.rows if row.taken(name, "median") is not None]
-        assert modes == ["forward"] + ["training"] * (name in ("torch", "jax"))
-
-    def test_missing_peer_is_said(self, monkeypatch):
-        monkeypatch.setattr(find_peer("torch"), "modules", ("no_such_module",))
-        made, said = tiny_run(["torch"], modes=["forward"])
-        assert "torch is not timed: no_such_module is not installed" in said
-        assert made.peers == [OWN]
-        assert "not timed: torch" in bench.format_report(made)
-
-    @pytest.fixture
-    def own_peers(self, tmp_path, monkeypatch):
-        """Peers of one's own that are wrong each in its way."""
-        (tmp_path / "own_peers.py").write_text(
-            textwrap.dedent("""
-            import importlib, os
-
-            class Wrong:
-                name = "wrong"
-                modules = ()
-                @staticmethod
-                def unsupported(cell, mode, dtype):
-                    return ""
-                @staticmethod
-                def prepare(threads):
-                    pass
-                @classmethod
-                def build(cls, problem, mode, threads):
-                    peers = importlib.import_module("fastrnn.bench.peers")
-                    run = peers.NumpyReference.build(problem, mode, threads)
-                    return cls.spoil(run)
-                @staticmethod
-                def spoil(run):
-                    right = run.results
-                    run.results = lambda r: {n: a * a.dtype.type(1.01) for n, a in right(r).items()}
-                    return run
-
-            class Raises(Wrong):
-                name = "raises"
-                @staticmethod
-                def spoil(run):
-                    raise RuntimeError("broken on purpose")
-
-            class Dies(Wrong):
-                name = "dies"
-                @staticmethod
-                def spoil(run):
-                    calls = []
-                    right = run.call
-                    def call():
-                        calls.append(1)
-                        if len(calls) > 1:
-                            os._exit(7)
-                        return right()
-                    run.call = call
-                    return run
-
-            class Prints(Wrong):
-                name = "prints"
-                @staticmethod
-                def spoil(run):
-                    print("this must not reach the answers", flush=True)
-                    os.write(1, b"nor this")
-                    return run
-            """)
-        )
-        monkeypatch.syspath_prepend(str(tmp_path))
-
-    @pytest.mark.parametrize(
-        ("name", "why"),
-        [
-            ("Wrong", "output differs by"),
-            ("Raises", "RuntimeError: broken on purpose"),
-            ("Dies", "ended with status 7"),
-        ],
-    )
-    def test_a_wrong_peer_is_excluded_loudly(self, own_peers, name, why):
-        made, said = tiny_run([f"own_peers:{name}"], modes=["forward"])
-        (row,) = made.rows
-        assert {timing.peer for timing in row.timings} == {OWN}
-        assert row.ratio("median") is None
-        assert any(why in line for line in row.problems)
-        assert any(line.startswith("EXCLUDED") and why in line for line in said)
-        assert "EXCLUDED" in bench.format_report(made)
-
-    def test_what_a_peer_prints_is_harmless(self, own_peers):
-        made, _ = tiny_run(["own_peers:Prints"], modes=["forward"])
-        assert made.problems == []
-        assert made.rows[0].taken("prints", "median") is not None
 
 
 class TestPlot:
@@ -473,3 +411,17 @@ class TestPlot:
         file = tmp_path / "out.svg"
         plot.save_plot(made_report(), str(file))
         assert "<svg" in file.read_text()
+
+    def test_cells_and_modes_have_panels(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        made = made_report()
+        made.rows += steps_report().rows
+        file = tmp_path / "out.svg"
+        plot.save_plot(made, str(file))
+        # Text is drawn as paths, but what it says is kept beside them.
+        text = file.read_text()
+        assert "rnn forward, float32" in text
+        assert "lstm step, float32" in text
+        for row in made.rows:
+            row.timings.clear()
+        plot.save_plot(made, str(file))

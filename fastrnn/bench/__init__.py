@@ -7,6 +7,10 @@ Every (peer, thread count) runs in a process of its own. Only one is awake at a 
 are stopped, so that their idle threads cannot take its processor. All get the same weights and
 inputs, all results are checked against the reference in float64 before anything is timed, and
 turns are interleaved over several rounds, so that a slow minute of the machine slows all alike.
+
+Modes are forward and training, which call a layer over a whole sequence, and, only if it is asked
+for, step: one time step from Python, the state carried from call to call, as a program does that
+has each input only when it has the output before. There fastrnn is a layer's stream.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ from __future__ import annotations
 from .plot import save_plot
 from .report import Report, write_text
 from .session import Options, run
-from .shapes import CELLS, MODES, SHAPES, BenchError, Shape, flops, make_problem
+from .shapes import CELLS, DEFAULT_MODES, MODES, SHAPES, BenchError, Shape, flops, make_problem
 from .tables import format_report
 
 __all__ = [
     "CELLS",
+    "DEFAULT_MODES",
     "MODES",
     "SHAPES",
     "BenchError",

@@ -1,4 +1,4 @@
-"""The frameworks: PyTorch, ONNX Runtime, OpenVINO and JAX.
+"""The frameworks that train: PyTorch and JAX.
 
 Each works in the layout it prefers; what is converted is converted outside the timed part. Each
 class has its own small table of cells. All weights are given, and all gradients (x, the initial
@@ -7,36 +7,28 @@ states, every weight and bias) are asked for.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .peers import Results, Run, restrict_processors
+from .peers import LAYER_NAMES, Built, Results, Run, refusal, restrict_processors
 from .shapes import Problem
 
 
-def _refuse(known: Any, cell: str, mode: str, dtype: str, modes: str, dtypes: str) -> str:
-    """Say why a combination is not timed; '' if it is."""
-    if cell not in known:
-        return f"no {cell} cell"
-    if mode not in modes.split():
-        return "inference only"
-    return "" if dtype in dtypes.split() else f"no {dtype}"
-
-
 class Torch:
-    """PyTorch: nn.RNN under inference mode; training through autograd, gradients set to None."""
+    """PyTorch: the layers under inference mode; training through autograd, gradients set to None.
+
+    One step is that of the layer with T = 1, or of nn.RNNCell, nn.LSTMCell, nn.GRUCell.
+    """
 
     name = "torch"
     modules = ("torch",)
-    layers: ClassVar[dict[str, str]] = {"rnn": "RNN"}
+    layers: ClassVar[dict[str, str]] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return _refuse(Torch.layers, cell, mode, dtype, "forward training", "float32 float64")
+        return refusal(Torch.layers, cell, mode, dtype, "forward training step", "float32 float64")
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -45,22 +37,56 @@ class Torch:
         torch.set_num_threads(threads)
 
     @staticmethod
-    def build(problem: Problem, mode: str, threads: int) -> Run:
+    def module(problem: Problem, kind: str) -> tuple[Any, dict[str, Any]]:
+        """Return the layer, or with kind "Cell" its cell, and its weights under our names."""
         import torch
 
-        shape, cell = problem.shape, problem.cell
-        layer = getattr(torch.nn, Torch.layers[cell.name])(shape.D, shape.H)
-        layer = layer.to(getattr(torch, problem.dtype))
-        suffix = {
-            "w_ih": "weight_ih_l0",
-            "w_hh": "weight_hh_l0",
-            "b_ih": "bias_ih_l0",
-            "b_hh": "bias_hh_l0",
-        }
-        weights = {name: getattr(layer, suffix[name]) for name in problem.weights}
-        with torch.no_grad():
-            for name, array in problem.weights.items():
+        shape = problem.shape
+        module = getattr(torch.nn, Torch.layers[problem.cell.name] + kind)(shape.D, shape.H)
+        module = module.to(getattr(torch, problem.dtype))
+        weights = {}
+        for name, array in problem.weights.items():
+            theirs = LAYER_NAMES[name].removesuffix("_l0") if kind else LAYER_NAMES[name]
+            weights[name] = getattr(module, theirs)
+            with torch.no_grad():
                 weights[name].copy_(torch.from_numpy(array))
+        return module, weights
+
+    @staticmethod
+    def step(problem: Problem, kind: str) -> Run:
+        """Return the run of one step after the other."""
+        import torch
+
+        module, _ = Torch.module(problem, kind)
+        x = torch.tensor(problem.x[0] if kind else problem.x)
+        states = [torch.tensor(state if kind else state[None]) for state in problem.states]
+        state: Any = states[0] if len(states) == 1 else tuple(states)
+
+        def cell_step() -> Any:
+            nonlocal state
+            state = module(x, state)
+            return state
+
+        def layer_step() -> Any:
+            nonlocal state
+            _, state = module(x, state)
+            return state
+
+        def results(state: Any) -> Results:
+            finals = [state] if len(states) == 1 else list(state)
+            arrays = [final.numpy().reshape(problem.states[0].shape) for final in finals]
+            # After one step, the output is h.
+            return dict(zip(problem.output_names, [arrays[0][None], *arrays], strict=True))
+
+        return Run(cell_step if kind else layer_step, results, torch.inference_mode)
+
+    @staticmethod
+    def build(problem: Problem, mode: str, threads: int) -> Built:
+        import torch
+
+        if mode == "step":
+            return {"cell": Torch.step(problem, "Cell"), "layer": Torch.step(problem, "")}
+        layer, weights = Torch.module(problem, "")
         x = torch.tensor(problem.x)
         states = [torch.tensor(state[None]) for state in problem.states]
         h_0 = states[0] if len(states) == 1 else tuple(states)
@@ -97,181 +123,81 @@ class Torch:
             out = named(outputs)
             for name, leaf in zip(problem.input_names, leaves, strict=True):
                 grad = leaf.grad.numpy()
-                out[f"d_{name}"] = grad[0] if name in cell.states else grad
+                out[f"d_{name}"] = grad[0] if name in problem.cell.states else grad
             return out
 
         return Run(train, results)
 
 
-@dataclass(frozen=True)
-class OnnxCell:
-    """How ONNX writes a cell: the operator, its gates in terms of ours, and attributes."""
-
-    operator: str
-    gates: tuple[int, ...]  # position in ONNX -> our gate
-    attributes: dict[str, Any]
+# What JAX knows of a cell: a function that takes the weights, matrices as (inputs, outputs), and
+# returns the input part of all gates, outside the loop one product for all steps, and a step, with
+# one product for all gates. Both are traced, so that XLA fuses what is pointwise.
+JaxCell = Callable[..., tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]]
 
 
-ONNX_CELLS = {"rnn": OnnxCell("RNN", (0,), {"activations": ["Tanh"]})}
+def _jax_rnn(w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+    import jax.numpy as jnp
+
+    def inputs(x: Any) -> Any:
+        return x @ w_ih + (b_ih + b_hh)
+
+    def step(states: Any, z: Any) -> Any:
+        (h,) = states
+        return (jnp.tanh(z + h @ w_hh),)
+
+    return inputs, step
 
 
-def onnx_model(problem: Problem) -> bytes:
-    """Return the problem's layer as an ONNX model with inputs x, h_0, ... of fixed sizes."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    T, B, D, H = problem.shape.sizes
-    cell = ONNX_CELLS[problem.cell.name]
-
-    def gates(array: np.ndarray) -> np.ndarray:
-        blocks = array.reshape(len(cell.gates), H, *array.shape[1:])
-        return blocks[list(cell.gates)].reshape(array.shape)
-
-    w = {name: gates(array) for name, array in problem.weights.items()}
-    constants = [
-        numpy_helper.from_array(w["w_ih"][None], "W"),
-        numpy_helper.from_array(w["w_hh"][None], "R"),
-        numpy_helper.from_array(np.concatenate([w["b_ih"], w["b_hh"]])[None], "B"),
-    ]
-
-    def tensor(name: str, *sizes: int) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
-
-    states = list(problem.cell.states)
-    finals = list(problem.output_names[1:])
-    node = helper.make_node(
-        cell.operator,
-        ["x", "W", "R", "B", "", *states],
-        ["output", *finals],
-        hidden_size=H,
-        **cell.attributes,
-    )
-    graph = helper.make_graph(
-        [node],
-        "layer",
-        [tensor("x", T, B, D), *(tensor(name, 1, B, H) for name in states)],
-        [tensor("output", T, 1, B, H), *(tensor(name, 1, B, H) for name in finals)],
-        constants,
-    )
-    # An operator set and file version old enough for every runtime in use.
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
-    checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def _onnx_feeds(problem: Problem) -> dict[str, np.ndarray]:
-    states = {
-        name: np.ascontiguousarray(state[None])
-        for name, state in zip(problem.cell.states, problem.states, strict=True)
-    }
-    return {"x": problem.x, **states}
-
-
-def _onnx_results(problem: Problem, arrays: list[np.ndarray]) -> Results:
-    output, *finals = arrays
-    squeezed = [output[:, 0], *(final[0] for final in finals)]
-    return {
-        name: np.array(array) for name, array in zip(problem.output_names, squeezed, strict=True)
-    }
-
-
-class OnnxRuntime:
-    """ONNX Runtime on the CPU, inputs bound beforehand (half the cost of `run` on a small cell)."""
-
-    name = "onnxruntime"
-    modules = ("onnxruntime", "onnx")
-
-    @staticmethod
-    def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return _refuse(ONNX_CELLS, cell, mode, dtype, "forward", "float32")
-
-    @staticmethod
-    def prepare(threads: int) -> None:
-        """The session takes the thread count."""
-
-    @staticmethod
-    def build(problem: Problem, mode: str, threads: int) -> Run:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(
-            onnx_model(problem), options, providers=["CPUExecutionProvider"]
-        )
-        binding = session.io_binding()
-        for name, array in _onnx_feeds(problem).items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        for name in problem.output_names:
-            binding.bind_output(name, "cpu")
-        call = functools.partial(session.run_with_iobinding, binding)
-        return Run(call, lambda _: _onnx_results(problem, binding.copy_outputs_to_cpu()))
-
-
-class OpenVino:
-    """OpenVINO on the CPU, from the same ONNX model; float32 asked for, latency preferred."""
-
-    name = "openvino"
-    modules = ("openvino", "onnx")
-
-    @staticmethod
-    def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return _refuse(ONNX_CELLS, cell, mode, dtype, "forward", "float32")
-
-    @staticmethod
-    def prepare(threads: int) -> None:
-        """The compiled model takes the thread count."""
-
-    @staticmethod
-    def build(problem: Problem, mode: str, threads: int) -> Run:
-        import openvino
-
-        core = openvino.Core()
-        model = core.compile_model(
-            core.read_model(onnx_model(problem)),
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-                # Otherwise it computes in bfloat16 on processors that have it.
-                "INFERENCE_PRECISION_HINT": "f32",
-            },
-        )
-        request = model.create_infer_request()
-        feeds = _onnx_feeds(problem)
-        for name, array in feeds.items():
-            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
-
-        def results(_: Any) -> Results:
-            names = problem.output_names
-            return _onnx_results(problem, [request.get_tensor(name).data for name in names])
-
-        # The outputs are read where they are, not copied into new arrays.
-        return Run(functools.partial(request.infer, share_outputs=True), results, keep=feeds)
-
-
-def _jax_rnn(x: Any, h_0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+def _jax_lstm(w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    inputs = x @ w_ih + (b_ih + b_hh)  # outside the loop: one product for all steps
+    sigmoid = jax.nn.sigmoid
 
-    def step(h: Any, z: Any) -> Any:
-        h = jnp.tanh(z + h @ w_hh)
-        return h, h
+    def inputs(x: Any) -> Any:
+        return x @ w_ih + (b_ih + b_hh)
 
-    h_n, output = jax.lax.scan(step, h_0, inputs)
-    return output, h_n
+    def step(states: Any, z: Any) -> Any:
+        h, c = states
+        i, f, g, o = jnp.split(z + h @ w_hh, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        return sigmoid(o) * jnp.tanh(c), c
+
+    return inputs, step
+
+
+def _jax_gru(w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    def inputs(x: Any) -> Any:
+        return x @ w_ih + b_ih
+
+    def step(states: Any, z: Any) -> Any:
+        (h,) = states
+        x_r, x_z, x_n = jnp.split(z, 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(h @ w_hh + b_hh, 3, axis=-1)
+        r = jax.nn.sigmoid(x_r + h_r)
+        n = jnp.tanh(x_n + r * h_n)
+        return (n + jax.nn.sigmoid(x_z + h_z) * (h - n),)
+
+    return inputs, step
 
 
 class Jax:
-    """JAX: jit of lax.scan; training is jit of vjp. Matrices are (inputs, outputs), its habit."""
+    """JAX: jit of lax.scan; training is jit of vjp; one step is jit of the scan's body.
+
+    Matrices are (inputs, outputs), its habit. For a step the weights are constants of the compiled
+    code, which saves handing them over at each call.
+    """
 
     name = "jax"
     modules = ("jax", "jaxlib")
-    layers: ClassVar[dict[str, Callable[..., Any]]] = {"rnn": _jax_rnn}
+    cells: ClassVar[dict[str, JaxCell]] = {"rnn": _jax_rnn, "lstm": _jax_lstm, "gru": _jax_gru}
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return _refuse(Jax.layers, cell, mode, dtype, "forward training", "float32 float64")
+        return refusal(Jax.cells, cell, mode, dtype, "forward training step", "float32 float64")
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -286,12 +212,23 @@ class Jax:
         config.update("jax_platforms", "cpu")
         config.update("jax_enable_x64", problem.dtype == "float64")
         wait: Callable[[Any], Any] = jax.block_until_ready
-        layer = Jax.layers[problem.cell.name]
+        make_cell = Jax.cells[problem.cell.name]
+        count = len(problem.states)
         matrices = [name for name, array in problem.weights.items() if array.ndim == 2]
         arguments = [
             jnp.array(array.T if name in matrices else array)
             for name, array in zip(problem.input_names, problem.inputs, strict=True)
         ]
+
+        def layer(x: Any, *arguments: Any) -> Any:
+            inputs, step = make_cell(*arguments[count:])
+
+            def body(states: Any, z: Any) -> Any:
+                states = step(states, z)
+                return states, states[0]
+
+            states, output = jax.lax.scan(body, arguments[:count], inputs(x))
+            return output, *states
 
         def named(outputs: Any) -> Results:
             return {
@@ -302,6 +239,18 @@ class Jax:
         if mode == "forward":
             forward = jax.jit(layer)
             return Run(lambda: wait(forward(*arguments)), named)
+
+        if mode == "step":
+            inputs, step = make_cell(*arguments[1 + count :])
+            one = jax.jit(lambda x, states: step(states, inputs(x)))
+            x, states = arguments[0][0], tuple(arguments[1 : 1 + count])
+
+            def call() -> Any:
+                nonlocal states
+                states = wait(one(x, states))
+                return states
+
+            return Run(call, lambda states: named((states[0][None], *states)))
 
         def train(arguments: Any, d_outputs: Any) -> Any:
             outputs, pull = jax.vjp(layer, *arguments)

@@ -5,6 +5,10 @@ returns a `Run` for one problem. Nothing is imported here: this module is read b
 process and by every worker, and a framework is imported in the worker that times it, once its
 environment and its processors are set.
 
+What one step of a stream takes can often be had in several ways, such as with buffers bound
+beforehand or as the tutorial has it. `build` may return several runs, by name: all are checked and
+timed, and the fastest is taken, as among thread counts.
+
 A peer of your own is a class named as ``module:Class`` in ``--peers``, importable from the
 current path; it needs what `Peer` lists.
 """
@@ -12,11 +16,12 @@ current path; it needs what `Peer` lists.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -52,6 +57,16 @@ class Run:
     keep: object = None
 
 
+# What `build` returns: a run, or several ways of doing the same, by name.
+Built = Run | dict[str, Run]
+
+
+def ways_of(built: Built) -> dict[str, Run]:
+    """Return the runs by name; the name of a single one is empty."""
+    # Not by the class of a run: in a worker a peer from outside has that of `fastrnn.bench`.
+    return built if isinstance(built, dict) else {"": built}
+
+
 class Peer(Protocol):
     """What the benchmark asks of a peer."""
 
@@ -67,20 +82,35 @@ class Peer(Protocol):
         """Set the thread count of this process; called once, before the first build."""
 
     @staticmethod
-    def build(problem: Problem, mode: str, threads: int) -> Run:
-        """Make the timed call."""
+    def build(problem: Problem, mode: str, threads: int) -> Built:
+        """Make the timed call.
+
+        In mode "step" each call of a run makes one time step on problem.x[0] from the state that
+        the call before has left, the first one from problem.states.
+        """
 
 
 # name -> where its class is. Order is the order of the columns.
 PEERS: dict[str, str] = {
     "numpy": "peers:NumpyReference",
     "torch": "frameworks:Torch",
-    "onnxruntime": "frameworks:OnnxRuntime",
-    "openvino": "frameworks:OpenVino",
+    "onnxruntime": "onnx_peers:OnnxRuntime",
+    "openvino": "onnx_peers:OpenVino",
     "jax": "frameworks:Jax",
     "fastrnn": "peers:Compiled",
 }
 OWN = "fastrnn"
+
+
+def refusal(
+    cells: Container[str], cell: str, mode: str, dtype: str, modes: str, dtypes: str
+) -> str:
+    """Say why a combination is not timed; '' if it is."""
+    if cell not in cells:
+        return f"no {cell} cell"
+    if mode not in modes.split():
+        return "inference only"
+    return "" if dtype in dtypes.split() else f"no {dtype}"
 
 
 def find_peer(spec: str) -> type[Peer]:
@@ -149,6 +179,15 @@ def restrict_processors(threads: int) -> None:
             os.sched_setaffinity(0, allowed[-threads:])
 
 
+# The weights of `Problem` under the names that layers give them, here and in PyTorch.
+LAYER_NAMES = {
+    "w_ih": "weight_ih_l0",
+    "w_hh": "weight_hh_l0",
+    "b_ih": "bias_ih_l0",
+    "b_hh": "bias_hh_l0",
+}
+
+
 def function_run(functions: Any, problem: Problem, mode: str) -> Run:
     """Return the run of a module that has ``rnn_forward`` and ``rnn_backward``."""
     forward = getattr(functions, f"{problem.cell.name}_forward")
@@ -162,6 +201,18 @@ def function_run(functions: Any, problem: Problem, mode: str) -> Run:
             return forward(*inputs, record=False)
 
         return Run(infer, lambda returned: dict(zip(names, returned[:-1], strict=True)))
+
+    if mode == "step":
+        states: tuple[Any, ...] = problem.states
+        weights = tuple(problem.weights.values())
+
+        def step() -> Any:
+            nonlocal states
+            output, *states_n, _ = forward(problem.x, *states, *weights, record=False)
+            states = tuple(states_n)
+            return output, *states
+
+        return Run(step, lambda returned: dict(zip(names, returned, strict=True)))
 
     def train() -> Any:
         *outputs, tape = forward(*inputs, record=True)
@@ -195,15 +246,41 @@ class NumpyReference:
         return function_run(importlib.import_module("fastrnn.reference"), problem, mode)
 
 
+def stream_run(layer: Any, problem: Problem, fresh: bool) -> Run:
+    """Return the run of ``layer.stream``, into an array of the caller's or into a fresh one."""
+    stream = layer.stream(batch_size=problem.shape.B)
+    states = tuple(state[None] for state in problem.states)
+    stream.state = states[0] if len(states) == 1 else states
+    y = None if fresh else np.empty_like(problem.states[0])
+    # Not a function of ours: its frame would take a twentieth of the time of a small step.
+    step = functools.partial(stream.step, problem.x[0], out=y)
+
+    def results(output: Any) -> Results:
+        finals = (stream.state,) if len(states) == 1 else stream.state
+        arrays = [output[None], *(final[0] for final in finals)]
+        return dict(zip(problem.output_names, arrays, strict=True))
+
+    return Run(step, results)
+
+
 class Compiled:
-    """The compiled functions, checks, allocation and packing of the weights included."""
+    """The compiled functions, checks, allocation and packing of the weights included.
+
+    One step is that of a layer's stream, which has packed the weights.
+    """
 
     name = OWN
     modules = ()
+    layers: ClassVar[dict[str, str]] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return ""
+        import fastrnn
+
+        if mode != "step":
+            return ""
+        layer = getattr(fastrnn, Compiled.layers[cell], None)
+        return "" if hasattr(layer, "stream") else "no stream"
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -212,10 +289,20 @@ class Compiled:
         fastrnn.set_num_threads(threads)
 
     @staticmethod
-    def build(problem: Problem, mode: str, threads: int) -> Run:
+    def build(problem: Problem, mode: str, threads: int) -> Built:
         import fastrnn
 
-        return function_run(fastrnn, problem, mode)
+        if mode != "step":
+            return function_run(fastrnn, problem, mode)
+        _, _, D, H = problem.shape.sizes
+        kind = getattr(fastrnn, Compiled.layers[problem.cell.name])
+        layer = kind(D, H, dtype=problem.dtype)
+        for name, array in problem.weights.items():
+            layer.weights[LAYER_NAMES[name]][...] = array
+        return {
+            "out=": stream_run(layer, problem, fresh=False),
+            "fresh array": stream_run(layer, problem, fresh=True),
+        }
 
 
 def expected_results(problem: Problem) -> Results:

@@ -24,6 +24,7 @@ class Timing:
     peer: str
     threads: int
     rounds: list[dict[str, float]] = field(default_factory=list)  # best, median (ns), calls
+    way: str = ""  # which of the ways of the peer, where it has several
 
     def nanoseconds(self, statistic: str) -> float:
         """Return the smallest over the rounds of a batch's `statistic`."""
@@ -51,10 +52,22 @@ class Row:
         """Operations in the matrix products of one call."""
         return flops(CELLS[self.cell], self.shape, self.mode)
 
-    def taken(self, peer: str, statistic: str) -> Timing | None:
-        """Return the peer's timing at its better thread count; None if it was not timed."""
-        found = [timing for timing in self.timings if timing.peer == peer and timing.rounds]
+    def taken(self, peer: str, statistic: str, way: str | None = None) -> Timing | None:
+        """Return the peer's timing at its best thread count and in its best way, or a given way.
+
+        None if it was not timed.
+        """
+        found = [
+            timing
+            for timing in self.timings
+            if timing.peer == peer and timing.rounds and way in (None, timing.way)
+        ]
         return min(found, key=lambda timing: timing.nanoseconds(statistic), default=None)
+
+    def ways(self, peer: str) -> list[str]:
+        """Return the names of the peer's ways that were timed; none where it has only one."""
+        ways = (t.way for t in self.timings if t.peer == peer and t.rounds and t.way)
+        return list(dict.fromkeys(ways))
 
     def best_peer(self, statistic: str) -> Timing | None:
         """Return the fastest timing that is not this package's own."""
@@ -127,6 +140,15 @@ class Report:
                         peer: timing.nanoseconds(statistic) / 1e6
                         for peer in self.peers
                         if (timing := row.taken(peer, statistic)) is not None
+                    },
+                    "ways": {
+                        peer: {
+                            way: timing.nanoseconds(statistic) / 1e6
+                            for way in ways
+                            if (timing := row.taken(peer, statistic, way)) is not None
+                        }
+                        for peer in self.peers
+                        if (ways := row.ways(peer))
                     },
                     "gigaflops": row.rate(statistic),
                     "ratio": row.ratio(statistic),

@@ -11,21 +11,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from .machine import busy_text, describe, load, usable_cores
-from .peers import OWN, PEERS, Peer, expected_results, find_peer, missing_module, version
+from .peers import (
+    OWN,
+    PEERS,
+    Peer,
+    Results,
+    expected_results,
+    find_peer,
+    missing_module,
+    version,
+)
 from .plot import check_plot
 from .pool import WorkerError, WorkerHandle
 from .report import STATISTICS, Report, Row, Timing
 from .shapes import (
     CELLS,
+    DEFAULT_MODES,
     DTYPES,
     MODES,
     SHAPES,
     BenchError,
+    Problem,
     Shape,
+    checked_problem,
     disagreements,
+    is_timed,
     make_problem,
     parse_shape,
     select,
@@ -36,12 +47,14 @@ PEAK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Options:
-    """What to time and how; None stands for everything there is.
+    """What to time and how; None stands for everything there is, of modes forward and training.
 
     Parameters
     ----------
     cells, modes, shapes, peers : sequence of str, optional
-        Names; a shape may also be "T,B,D,H", and a peer "module:Class".
+        Names; a shape may also be "T,B,D,H", and a peer "module:Class". The mode "step" is one
+        time step from Python, the state carried from call to call, and takes the shapes with
+        T = 1: of the named ones that is "one-step".
     threads : sequence of int, optional
         Thread counts to try for each peer; default one, and every usable core.
     rounds : int
@@ -112,6 +125,12 @@ def check(options: Options) -> Plan:
             raise BenchError(f"cannot write {file}")
     if options.plot is not None:
         check_plot(options.plot)
+    modes = select(options.modes or DEFAULT_MODES, MODES, "mode")
+    shapes = list(dict.fromkeys(map(parse_shape, options.shapes or SHAPES)))
+    longer = [shape for shape in shapes if not is_timed("step", shape)]
+    # A mode without a shape, and a shape that was asked for and has no mode.
+    if "step" in modes and longer and (longer == shapes or (options.shapes and len(modes) == 1)):
+        raise BenchError(f"shape {longer[0]} has T = {longer[0].T}: the mode step takes T = 1")
     names = [name for name in (PEERS if options.peers is None else options.peers) if name != OWN]
     columns = {}
     for spec in dict.fromkeys([*names, OWN]):
@@ -119,8 +138,8 @@ def check(options: Options) -> Plan:
         columns[peer.name] = (spec, peer)
     return Plan(
         cells=select(options.cells or list(CELLS), list(CELLS), "cell"),
-        modes=select(options.modes or list(MODES), list(MODES), "mode"),
-        shapes=list(dict.fromkeys(map(parse_shape, options.shapes or SHAPES))),
+        modes=modes,
+        shapes=shapes,
         peers=columns,
         threads=sorted(threads),
     )
@@ -151,26 +170,33 @@ class Session:
         self.measure_peak()
         for name in self.plan.cells:
             for shape in self.plan.shapes:
-                expected = expected_results(make_problem(CELLS[name], shape, self.options.dtype))
+                expected: dict[Shape, Results] = {}  # forward and training share one
                 for mode in self.plan.modes:
+                    if not is_timed(mode, shape):
+                        continue
                     start = time.monotonic()
+                    problem = make_problem(CELLS[name], shape, self.options.dtype)
+                    problem = checked_problem(problem, mode)
+                    if problem.shape not in expected:
+                        expected[problem.shape] = expected_results(problem)
                     row = Row(name, mode, self.options.dtype, shape.sizes)
                     self.report.rows.append(row)
-                    self.time_row(row, expected)
+                    self.time_row(row, problem, expected[problem.shape])
                     took = time.monotonic() - start
                     self.progress(f"{name} {mode} {shape}: {len(row.timings)} timed, {took:.1f} s")
-                self.measure_peak()
+                if expected:
+                    self.measure_peak()
 
-    def time_row(self, row: Row, expected: dict[str, np.ndarray]) -> None:
+    def time_row(self, row: Row, problem: Problem, expected: Results) -> None:
         """Build and check every peer, then take turns."""
-        if row.mode == "forward":
+        if row.mode != "training":
             expected = {name: a for name, a in expected.items() if not name.startswith("d_")}
         for column, (_, peer) in self.plan.peers.items():
             if peer.unsupported(row.cell, row.mode, row.dtype):
                 continue
             for threads in self.plan.threads:
-                if self.agrees(row, column, threads, expected):
-                    row.timings.append(Timing(column, threads))
+                for way in self.agreeing(row, column, threads, problem, expected):
+                    row.timings.append(Timing(column, threads, way=way))
         for turn in range(self.options.rounds):
             # The same order every time would give each the same neighbour every time.
             order = list(row.timings)
@@ -184,19 +210,25 @@ class Session:
                 with contextlib.suppress(WorkerError):
                     worker.ask("drop")
 
-    def agrees(self, row: Row, column: str, threads: int, expected: dict[str, np.ndarray]) -> bool:
-        """Whether the peer can be built and its results agree with the reference."""
-        problem = make_problem(CELLS[row.cell], row.shape, row.dtype)
+    def agreeing(
+        self, row: Row, column: str, threads: int, problem: Problem, expected: Results
+    ) -> list[str]:
+        """Return the ways of the peer that can be built and agree with the reference."""
         try:
-            got = self.worker(column, threads).ask(
+            found: dict[str, Results] = self.worker(column, threads).ask(
                 "build", row.cell, row.sizes, row.dtype, row.mode, 0
             )
-            lines = disagreements(expected, got, problem)
         except WorkerError as error:
-            lines = [f"failed: {error}"]
-        for line in lines:
-            self.exclude(row, column, threads, line)
-        return not lines
+            self.exclude(row, Timing(column, threads), f"failed: {error}")
+            return []
+        good = []
+        for way, got in found.items():
+            lines = disagreements(expected, got, problem)
+            for line in lines:
+                self.exclude(row, Timing(column, threads, way=way), line)
+            if not lines:
+                good.append(way)
+        return good
 
     def take_turn(self, row: Row, timing: Timing) -> None:
         """Time one batch; a worker that fails is out of this row."""
@@ -204,15 +236,16 @@ class Session:
         if worker is None or not worker.alive:
             return
         try:
-            timing.rounds.append(worker.ask("time", self.options.min_time, 2))
+            timing.rounds.append(worker.ask("time", timing.way, self.options.min_time, 2))
         except WorkerError as error:
             timing.rounds.clear()
             row.timings.remove(timing)
-            self.exclude(row, timing.peer, timing.threads, f"failed: {error}")
+            self.exclude(row, timing, f"failed: {error}")
 
-    def exclude(self, row: Row, column: str, threads: int, why: str) -> None:
-        """Note a peer that is not timed on a row, and say so at once."""
-        line = f"{column} (threads={threads}) {why}"
+    def exclude(self, row: Row, timing: Timing, why: str) -> None:
+        """Note a peer, or one way of it, that is not timed on a row, and say so at once."""
+        way = f", {timing.way}" if timing.way else ""
+        line = f"{timing.peer} (threads={timing.threads}{way}) {why}"
         row.problems.append(line)
         self.progress(f"EXCLUDED from {row.cell} {row.mode} {row.shape}: {line}")
 

@@ -63,6 +63,24 @@ def means_line(report: Report, rows: list[Row]) -> str:
     return ", ".join(parts)
 
 
+def ways_lines(report: Report, rows: list[Row]) -> list[str]:
+    """Return a line for each row that has peers with several ways, and the time of each way."""
+    lines = []
+    for row in rows:
+        parts = []
+        for peer in report.peers:
+            times = [
+                f"{way} {milliseconds(timing.nanoseconds(report.statistic))} ({timing.threads})"
+                for way in row.ways(peer)
+                if (timing := row.taken(peer, report.statistic, way)) is not None
+            ]
+            if times:
+                parts.append(f"{peer} " + ", ".join(times))
+        if parts:
+            lines.append(f"ways at {row.shape}: " + "; ".join(parts))
+    return lines
+
+
 def align(header: list[str], body: list[list[str]], markdown: bool) -> str:
     """Return columns padded to their widths, the first to the left, the others to the right."""
     widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
@@ -90,6 +108,11 @@ def machine_text(report: Report, markdown: bool = False) -> str:
         f"rounds of the {report.statistic} of a batch of at least {settings['min_time']:g} s; "
         "shape is (T,B,D,H); - is not timed (inference only, no such cell or type, or excluded)",
     ]
+    if any(row.mode == "step" for row in report.rows):
+        lines.append(
+            "step is one time step from Python, the state carried from call to call; of the ways "
+            "that a peer has, the fastest is taken"
+        )
     for dtype, peaks in report.peak.items():
         text = ", ".join(
             f"{threads} thread{'s' * (threads != '1')} {value:.0f} GF"
@@ -111,7 +134,9 @@ def format_report(report: Report, markdown: bool = False) -> str:
         table = align(header, [row_cells(report, row) for row in rows], markdown)
         means = means_line(report, rows)
         gap = "\n\n" if markdown else "\n"
-        parts.append(gap.join(filter(None, [f"## {title}" if markdown else title, table, means])))
+        heading = f"## {title}" if markdown else title
+        lines = [heading, table, *ways_lines(report, rows), means]
+        parts.append(gap.join(filter(None, lines)))
     if report.problems:
         lines = [f"- {line}" for line in report.problems]
         parts.append("EXCLUDED:\n" + ("\n" if markdown else "") + "\n".join(lines))

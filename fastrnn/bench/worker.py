@@ -15,10 +15,11 @@ import pickle
 import signal
 import sys
 import traceback
-from typing import Any
 
-from .peers import Peer, Run, find_peer
-from .shapes import CELLS, Shape, make_problem
+import numpy as np
+
+from .peers import Peer, Results, Run, find_peer, ways_of
+from .shapes import CELLS, CHECKED_STEPS, Problem, Shape, make_problem
 from .timer import time_calls
 
 # What `python -c` runs: arguments are this package's folder and the parent's sys.path.
@@ -43,12 +44,25 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def first_results(run: Run, problem: Problem, mode: str) -> Results:
+    """Return the results of the first call, or of the first steps as those of one sequence."""
+    with run.context():
+        if mode != "step":
+            return run.results(run.call())
+        steps = []
+        for _ in range(CHECKED_STEPS):
+            found = run.results(run.call())
+            # Copies: the next step may write into the same buffers.
+            steps.append({name: np.array(array) for name, array in found.items()})
+    return steps[-1] | {"output": np.concatenate([step["output"] for step in steps])}
+
+
 class Worker:
     """The commands; each is a method."""
 
     peer: type[Peer]
     threads: int
-    run: Run | None = None
+    runs: dict[str, Run]
 
     def open(self, spec: str, threads: int, isa: str | None) -> None:
         """Choose the peer and prepare the process for it."""
@@ -59,23 +73,22 @@ class Worker:
 
     def build(
         self, cell: str, sizes: tuple[int, int, int, int], dtype: str, mode: str, seed: int
-    ) -> dict[str, Any]:
-        """Make one problem ready and return the results of its first call."""
-        self.run = None
+    ) -> dict[str, Results]:
+        """Make one problem ready; return the first results of each way of the peer."""
+        self.runs = {}
         problem = make_problem(CELLS[cell], Shape(*sizes), dtype, seed)
-        self.run = self.peer.build(problem, mode, self.threads)
-        with self.run.context():
-            return self.run.results(self.run.call())
+        self.runs = ways_of(self.peer.build(problem, mode, self.threads))
+        return {way: first_results(run, problem, mode) for way, run in self.runs.items()}
 
-    def time(self, min_time: float, min_calls: int) -> dict[str, float]:
+    def time(self, way: str, min_time: float, min_calls: int) -> dict[str, float]:
         """Time one batch of calls of what was built."""
-        assert self.run is not None
-        with self.run.context():
-            return time_calls(self.run.call, min_time, min_calls)
+        run = self.runs[way]
+        with run.context():
+            return time_calls(run.call, min_time, min_calls)
 
     def drop(self) -> None:
         """Free what was built."""
-        self.run = None
+        self.runs = {}
 
     def peak(self, seconds: float, double: bool) -> float:
         """Return 10^9 operations a second of multiply-adds alone, on this many threads."""
