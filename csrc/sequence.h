@@ -23,7 +23,7 @@ struct FN(job) {
     /* backward, shared by the team */
     real *ring; /* row s*B + b (s counts steps in processing order) at row (s*B + b) % ring_rows */
     int64_t ring_rows, ring_stride;
-    real *packed[4]; /* (chunk, N) of a weight gradient each */
+    real *packed[3]; /* (chunk, N) of a weight gradient each */
     real *zeros;     /* (H,): the state before a start */
 };
 

@@ -266,9 +266,11 @@ OP vec vzip_hi(vec a, vec b) { return NEON(vzip2q)(a, b); }
 #if REAL_BITS == 32
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t vmask __attribute__((vector_size(16)));
+typedef uint32_t FN(vbits) __attribute__((vector_size(16)));
 #else
 typedef double vec __attribute__((vector_size(16)));
 typedef int64_t vmask __attribute__((vector_size(16)));
+typedef uint64_t FN(vbits) __attribute__((vector_size(16)));
 #endif
 OP vec vload(const real *p)
 {
@@ -289,7 +291,10 @@ OP vmask vle(vec a, vec b) { return a <= b; }
 OP vec vselect(vmask m, vec a, vec b) { return (vec)((m & (vmask)a) | (~m & (vmask)b)); }
 OP vec vabs(vec a) { return (vec)((vmask)a & ~(vmask)vset1((real)-0.0)); }
 OP vec vcopysign(vec mag, vec sgn) { return vselect((vmask)vset1((real)-0.0), sgn, mag); }
-OP vec vpow2(vec t) { return (vec)(((vmask)t << MANTISSA) + (vmask)vset1((real)1)); }
+OP vec vpow2(vec t)
+{
+    return (vec)(((FN(vbits))t << MANTISSA) + (FN(vbits))vset1((real)1)); /* unsigned: it may wrap */
+}
 #if defined(__clang__) && REAL_BITS == 32
 OP vec vzip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
 OP vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }

@@ -89,12 +89,23 @@ static void FN(pack_weights)(const struct fastrnn_layer *a, const struct FN(weig
         FN(pack_peepholes)(a, w);
 }
 
+struct FN(pack_job) {
+    const struct fastrnn_layer *a;
+    struct FN(weights) w;
+};
+
+static void FN(pack_member)(const struct team *team, void *shared)
+{
+    const struct FN(pack_job) *job = shared;
+    FN(pack_weights)(job->a, &job->w, FN(input_weights) | FN(state_weights), team->id, team->n);
+}
+
 static size_t FN(pack)(const struct fastrnn_layer *a, void *packed)
 {
-    struct FN(weights) w;
-    const uintptr_t begin = (uintptr_t)packed, end = FN(carve_weights)(a, begin, &w);
+    struct FN(pack_job) job = {.a = a};
+    const uintptr_t begin = (uintptr_t)packed, end = FN(carve_weights)(a, begin, &job.w);
     if (packed)
-        FN(pack_weights)(a, &w, FN(input_weights) | FN(state_weights), 0, 1);
+        team_run(1, FN(pack_member), &job); /* in the floating-point mode of the kernels: biases are added */
     return end - begin;
 }
 

@@ -261,14 +261,15 @@ def _bptt(
     """The gradients of x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep; and norms is filled."""
     c_0 = w_hr = w_peep = c = gates = None
     if tape.cell is RNN:
-        number = NONLINEARITY_CODES[tape.nonlinearity]
+        number, _ = code(RNN, tape.nonlinearity)
     elif tape.cell is LSTM:
         number, gates, c = LSTM_CODE, tape.gates, tape.c
         c_0, w_hr, w_peep = tape.c_0, tape.w_hr, tape.w_peep
     else:
-        number, gates = RESET_AFTER_CODES[tape.reset_after], tape.gates
+        number, gates = code(tape.cell, tape.reset_after)[0], tape.gates
     return _core.layer_backward(
         number, tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, w_hr, w_peep,
-        tape.lengths, tape.restart, tape.reverse, tape.output, c, gates, d_output, d_h_n, d_c_n,
+        tape.lengths, tape.restart, _checks.flag("reverse", tape.reverse), tape.output, c, gates,
+        d_output, d_h_n, d_c_n,
         wanted, into, tape.batch_major, norms, current_threads.get(),
     )  # fmt: skip

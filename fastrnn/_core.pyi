@@ -146,6 +146,11 @@ def teams_run() -> int: ...
 def fma_peak(seconds: float, dtype_is_double: bool) -> float: ...
 
 class StreamCore:
+    count: int
+    batch: int
+    features: int
+    units: int
+
     def _allocate(
         self, kind: int, weights: list[tuple[_Array | None, ...]], batch: int, threads: Any
     ) -> None: ...

@@ -72,6 +72,7 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
     cdef int status
     cdef list caught
     a.threads = threads
+    a.interrupted, a.context = NULL, NULL  # a stream's struct outlives the call that set them
     if flops < keep_gil_below:
         status = kernel(a)
     else:

@@ -77,6 +77,7 @@ class Recurrent(Weighted, Generic[State]):
         self.input_size = _checks.size("input_size", input_size, 0)
         self.hidden_size = _checks.size("hidden_size", hidden_size)
         self.num_layers = _checks.size("num_layers", num_layers)
+        _checks.elements(num_layers=self.num_layers, hidden_size=self.hidden_size)
         self.bias = _checks.flag("bias", bias)
         self.batch_first = _checks.flag("batch_first", batch_first)
         self.dropout = _checks.fraction("dropout", dropout)

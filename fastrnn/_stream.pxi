@@ -34,7 +34,8 @@ cdef class StreamCore:
 
     cdef const fastrnn_kernels *kernels  # the packing is that of one instruction set
     cdef fastrnn_layer *layers
-    cdef int64_t count, batch, features, units, cells  # units: of h; cells: of c, 0 where there is none
+    cdef readonly int64_t count, batch, features, units  # layers, B, D, P
+    cdef int64_t cells  # units of c, 0 where there is none
     cdef int number  # the arrays' type number
     cdef int now
     cdef bint busy
@@ -45,26 +46,29 @@ cdef class StreamCore:
     def __dealloc__(self):
         free(self.layers)
 
-    def _allocate(self, int kind, list weights, int64_t batch, threads):
+    def _allocate(self, int kind, list weights not None, int64_t batch, threads):
         """For layers of one kind with these weights: (w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) of each."""
+        if self.layers != NULL or not weights:
+            raise RuntimeError("a stream is made once, of one layer or more")
         cdef cnp.ndarray w_ih = weights[0][0], w_hh = weights[0][1]
         cdef fastrnn_layer[1] a
+        cdef list states = [], between = []
+        fill_weights(a, kind, w_ih, w_hh, None, None, None, None)
+        cdef cnp.npy_intp *shape = [len(weights), batch, a[0].P]
+        cdef int64_t cells = a[0].H if kind == FASTRNN_LSTM else 0
+        cdef int number = cnp.PyArray_TYPE(w_ih)
+        for n in (a[0].P, a[0].P, cells, cells):
+            shape[2] = n
+            states.append(cnp.PyArray_ZEROS(3, shape, number, 0))
+        shape[2] = a[0].P
+        for _ in range(len(weights) - 1):
+            between.append(cnp.PyArray_EMPTY(2, shape + 1, number, 0))
         self.layers = <fastrnn_layer *>calloc(len(weights), sizeof(fastrnn_layer))
         if self.layers == NULL:
             raise MemoryError("no memory for the layers of this stream")
-        fill_weights(a, kind, w_ih, w_hh, None, None, None, None)
         self.count, self.batch, self.features, self.units = len(weights), batch, a[0].D, a[0].P
-        self.cells = a[0].H if kind == FASTRNN_LSTM else 0
-        self.number = cnp.PyArray_TYPE(w_ih)
-        self.threads = threads
-        self.packed = []
-        self.states = []
-        cdef cnp.npy_intp *shape = [self.count, batch, self.units]
-        for n in (self.units, self.units, self.cells, self.cells):
-            shape[2] = n
-            self.states.append(cnp.PyArray_ZEROS(3, shape, self.number, 0))
-        shape[1], shape[2] = batch, self.units
-        self.between = [cnp.PyArray_EMPTY(2, shape + 1, self.number, 0) for _ in range(self.count - 1)]
+        self.cells, self.number, self.threads = cells, number, threads
+        self.states, self.between = states, between
         self._pack(kind, weights)
 
     def _pack(self, int kind, list weights):
@@ -78,6 +82,8 @@ cdef class StreamCore:
         cdef fastrnn_layer[1] made
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
+        if <int64_t>len(weights) != self.count:
+            raise RuntimeError("the layer has another number of layers than when the stream was made")
         for w_ih, w_hh, b_ih, b_hh, w_hr, w_peep in weights:  # what may fail comes first
             fill_weights(&made[0], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
             size = kernels.pack[is_double_](&made[0], NULL) + 64
@@ -108,14 +114,18 @@ cdef class StreamCore:
         cdef int threads = 0
         cdef size_t h_bytes = self.batch * self.units * cnp.PyArray_ITEMSIZE(x)
         cdef size_t c_bytes = self.batch * self.cells * cnp.PyArray_ITEMSIZE(x)
-        cdef char *h = <char *>data(self.states[self.now])
-        cdef char *next_h = <char *>data(self.states[1 - self.now])
-        cdef char *c = <char *>data(self.states[2 + self.now])
-        cdef char *next_c = <char *>data(self.states[3 - self.now])
+        cdef char *h
+        cdef char *next_h
+        cdef char *c
+        cdef char *next_c
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
+        if self.kernels == NULL or <int64_t>len(between) != self.count - 1:
+            raise RuntimeError("this stream was not made by layer.stream()")
         if self.flops * T >= keep_gil_below:
             threads = self.threads.get()
+        h, next_h = <char *>data(self.states[self.now]), <char *>data(self.states[1 - self.now])
+        c, next_c = <char *>data(self.states[2 + self.now]), <char *>data(self.states[3 - self.now])
         self.busy = True
         try:
             for k in range(self.count):
@@ -132,6 +142,8 @@ cdef class StreamCore:
                     self.flops * T / self.count, threads,
                 )
                 from_ = to
+            if self.flops * T >= keep_gil_below:
+                PyErr_CheckSignals()  # what came since the kernel looked: the state is still as before
             self.now = 1 - self.now
         finally:
             self.busy = False
@@ -163,33 +175,50 @@ cdef class StreamCore:
         """
         cdef cnp.npy_intp *shape = [self.batch, self.units]
         cdef bint alone
-        if not (
-            plain(x_t, self.number, 2, self.batch, self.features)
-            or (self.batch == 1 and plain(x_t, self.number, 1, self.features, 0))
-        ):
+        if restart is not None:  # first: it may be anything, and run anything
+            restart = self._checked_restart(restart)
+            if not plain(restart, cnp.NPY_BOOL, 1, self.batch, 0):
+                raise TypeError("restart is not an array of B booleans")
+        if not self._takes(x_t):
             x_t = self._checked_step(x_t)
+            if not self._takes(x_t):
+                raise TypeError("x_t is not an array of the stream's type and shape")
         alone = cnp.PyArray_NDIM(<cnp.ndarray>x_t) == 1
         if out is None:
-            out = cnp.PyArray_EMPTY(2 - alone, shape + alone, self.number, 0)
-        elif not (
-            plain(out, self.number, 2 - alone, self.units if alone else self.batch, self.units)
-            and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
-        ):
-            self._checked_out(out, alone)
-        elif overlap(x_t, out):
+            made = cnp.PyArray_EMPTY(2 - alone, shape + alone, self.number, 0)
+            out = made
+        elif self._gives(out, alone):
+            made = out
+        else:
+            made = self._checked_out(out, alone)
+            if not self._gives(made, alone):
+                raise TypeError("out is not an array of the stream's type and shape")
+        if overlap(x_t, made):
             x_t = x_t.copy()
-        if restart is not None:
-            restart = self._checked_restart(restart)
         if self.batch:
-            self.advance(x_t, 1, out, self.between, restart)
+            self.advance(x_t, 1, made, self.between, restart)
         return out
 
-    def _run(self, cnp.ndarray x, cnp.ndarray output, list between, restart):
+    cdef inline bint _takes(self, x_t):
+        return plain(x_t, self.number, 2, self.batch, self.features) or (
+            self.batch == 1 and plain(x_t, self.number, 1, self.features, 0)
+        )
+
+    cdef inline bint _gives(self, out, bint alone):
+        return plain(out, self.number, 2 - alone, self.units if alone else self.batch, self.units) and (
+            cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
+        )
+
+    def _run(self, cnp.ndarray x not None, cnp.ndarray output not None, list between not None, restart):
         """All steps of a checked x (T, B, D), T and B positive."""
+        if cnp.PyArray_TYPE(x) != self.number or cnp.PyArray_DIM(x, 2) != self.features:
+            raise TypeError("x is not an array of the stream's type and features")
         self.advance(x, cnp.PyArray_DIM(x, 0), output, between, restart)
 
     def _states(self):
         """The current h (layers, B, P) and c (layers, B, H), None where there is none: no copies."""
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
+        if self.kernels == NULL:
+            raise RuntimeError("this stream was not made by layer.stream()")
         return self.states[self.now], self.states[2 + self.now] if self.cells else None

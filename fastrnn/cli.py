@@ -26,6 +26,7 @@ def make_parser() -> Parser:
     commands.add_parser("info", help="print the version, the instruction set and the threads")
     _add_train(commands)
     _add_sample(commands)
+    _add_gradients(commands)
 
     bench = commands.add_parser(
         "bench",
@@ -128,6 +129,23 @@ def _add_sample(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="the same seed, the same text")
 
 
+def _add_gradients(commands: Any) -> None:
+    gradients = commands.add_parser(
+        "gradients",
+        help="show how gradients vanish and explode, and what clipping does",
+        description="Measure how the error signal shrinks or grows from step to step on its way "
+        "back through Elman, GRU and LSTM networks, and train an Elman network whose gradient "
+        "explodes, with and without clipping.",
+    )
+    add = gradients.add_argument
+    add("--steps", type=int, default=100, metavar="N", help="of a sequence (default: %(default)s)")
+    add("--hidden-size", type=int, default=64, metavar="N", help="units (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N",
+        help="of weights and sequences (default: %(default)s)")  # fmt: skip
+    add("--plot", metavar="FILE", help="draw it: .png, .svg or .pdf (needs matplotlib)")
+    add("--force", action="store_true", help="replace the picture if need be")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -178,6 +196,13 @@ def _run(command: str, options: dict[str, Any], argv: list[str]) -> int:
         try:
             return bench.main(bench.Options(**options, arguments=argv[1:]))
         except bench.BenchError as error:
+            return _fail(command, str(error))
+    if command == "gradients":
+        from fastrnn import gradients
+
+        try:
+            return gradients.main(gradients.Options(**options))
+        except gradients.GradientsError as error:
             return _fail(command, str(error))
 
     from fastrnn import char_lm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ._calls import code
 from ._layer_tape import pair, sequence_axes, state_array
 from ._recurrent import forward_arguments
 from .config import current_threads
+from .weights import Weighted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -52,27 +53,31 @@ class Stream(_core.StreamCore):
 
     def __init__(self, layer: Recurrent[Any], batch_size: int = 1) -> None:
         name = type(layer).__name__
+        if not isinstance(layer, Weighted) or not hasattr(layer, "_cell"):
+            raise TypeError(f"layer is a {name}, expected an RNN, LSTM or GRU")
         if layer.bidirectional:
             raise ValueError(
                 f"{name} is bidirectional: its output depends on steps to come, so it has no stream"
             )
-        self._layer = layer
-        self._batch = _checks.size("batch_size", batch_size, 0)
-        _checks.elements(layers=layer.num_layers, batch_size=self._batch, H=layer.hidden_size)
+        batch_size = _checks.size("batch_size", batch_size, 0)
+        self._layer, self._dtype = layer, layer.dtype
         self._shapes: list[Any] = []
-        self._allocate(self._code(), self._weights(), self._batch, current_threads)
+        weights = self._weights()
+        _checks.elements(layers=len(weights), batch_size=batch_size, H=layer.hidden_size)
+        self._allocate(self._code(), weights, batch_size, current_threads)
 
     def _code(self) -> int:
         return code(self._layer._cell, self._layer._option)[0]
 
     def _weights(self) -> list[tuple[Array | None, ...]]:
         """The layer's arrays, checked: C reads as much of them as their shapes say."""
-        layer, dtype = self._layer, self._layer.dtype
+        layer = self._layer
         weights: list[tuple[Array | None, ...]] = []
         shapes: list[Any] = []
-        below = layer.input_size
+        first: Any = layer._cells[0]["w_ih"]
+        below = first.shape[1]
         for cell in layer._cells:
-            x = np.empty((0, 1, below), dtype)
+            x = np.empty((0, 1, below), self._dtype)
             arguments = forward_arguments(
                 layer._cell, x, None, None, cell["w_ih"], cell["w_hh"], cell["b_ih"], cell["b_hh"],
                 cell.get("w_hr"), cell.get("w_peep"), None, None,
@@ -85,8 +90,11 @@ class Stream(_core.StreamCore):
         self._shapes = shapes
         return weights
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a stream cannot be copied or pickled: make another, and assign its state")
+
     def __repr__(self) -> str:
-        return f"Stream({self._layer!r}, batch_size={self._batch})"
+        return f"Stream({self._layer!r}, batch_size={self.batch})"
 
     def run(self, x: Array, restart: ArrayLike | None = None) -> Array:
         """Take several steps at once.
@@ -107,14 +115,13 @@ class Stream(_core.StreamCore):
         ------
         TypeError, ValueError
             If an argument does not fit; the error names it, and the state is as before. So it is
-            where Ctrl-C ends the call.
+            where Ctrl-C ends the call before it is done.
         """
-        layer, batch, units = self._layer, self._batch, self._units()
-        x = _checks.array("x", x, layer.dtype, "the layer")
-        turned = layer.batch_first
+        batch, units, turned = self.batch, self.units, self._layer.batch_first
+        x = _checks.array("x", x, self._dtype, "the layer")
         alone = _checks.sequence_axes(x, *sequence_axes(turned, False, "D")[:2]) and batch == 1
         axes = sequence_axes(turned, alone, "D")
-        _checks.shape("x", x.shape, axes, {"B": batch, "D": layer.input_size})
+        _checks.shape("x", x.shape, axes, {"B": batch, "D": self.features})
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
@@ -122,10 +129,9 @@ class Stream(_core.StreamCore):
         x = x[:, None] if alone else x.swapaxes(0, 1) if turned else x
         steps = len(x)
         _checks.elements(T=steps, B=batch, P=units)
-        number = layer.dtype.num
-        output = _core.empty_sequence(steps, batch, units, number, turned)
+        output = _core.empty_sequence(steps, batch, units, self._dtype.num, turned)
         # Between the layers: what one writes the next reads.
-        between = [np.empty_like(output, order="C") for _ in range(layer.num_layers - 1)]
+        between = [np.empty_like(output, order="C") for _ in range(self.count - 1)]
         if output.size:
             self._run(_checks.strided(x), output, between, restart)
         return output[:, 0] if alone else output.swapaxes(0, 1) if turned else output
@@ -158,10 +164,23 @@ class Stream(_core.StreamCore):
         ----------
         rows : int, slice, integer or boolean array, optional
             Which of the batch. None: all.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `rows` does not index the batch; the state is as before.
         """
+        chosen: Any = slice(None)
+        if rows is not None:
+            try:
+                if isinstance(rows, bool | np.bool_):
+                    raise TypeError("a bool says nothing of a row")
+                chosen = np.arange(self.batch)[rows]
+            except (TypeError, ValueError, IndexError) as error:
+                raise type(error)(f"rows does not index a batch of {self.batch}: {error}") from None
         for state in self._states():
             if state is not None:
-                state[:, slice(None) if rows is None else rows] = 0
+                state[:, chosen] = 0
 
     def update(self) -> None:
         """Read the layer's weights again; the state stays."""
@@ -169,28 +188,26 @@ class Stream(_core.StreamCore):
 
     # -------------------------------------------------------------------- for the compiled side
 
-    def _units(self) -> int:
-        return int(self._states()[0].shape[2])
-
     def _checked_step(self, x_t: Any) -> Array:
         """x_t in the form that `step` takes, or an error."""
-        layer, batch = self._layer, self._batch
-        x_t = _checks.array("x_t", x_t, layer.dtype, "the layer")
-        alone = x_t.ndim == 1 and batch == 1
-        axes = ("D",) if alone else ("B", "D")
-        _checks.shape("x_t", x_t.shape, axes, {"B": batch, "D": layer.input_size})
+        x_t = _checks.array("x_t", x_t, self._dtype, "the layer")
+        axes = ("D",) if x_t.ndim == 1 and self.batch == 1 else ("B", "D")
+        _checks.shape("x_t", x_t.shape, axes, {"B": self.batch, "D": self.features})
         return _checks.contiguous(x_t)
 
-    def _checked_out(self, out: Any, alone: bool) -> None:
-        """Say what is wrong with an `out` that `step` cannot take."""
-        out = _checks.writable("out", out)
-        _checks.array("out", out, self._layer.dtype, "the layer")
+    def _checked_out(self, out: Any, alone: bool) -> Array:
+        """The memory of an `out` in the form that `step` takes, or an error."""
+        _checks.array("out", _checks.writable("out", out), self._dtype, "the layer")
+        if type(out) is not np.ndarray:
+            raise TypeError(f"out is a {type(out).__name__}, expected a numpy.ndarray")
         axes = ("P",) if alone else ("B", "P")
-        _checks.shape("out", out.shape, axes, {"B": self._batch, "P": self._units()})
-        raise ValueError("out is not C-contiguous: pass np.ascontiguousarray(out), or no out")
+        _checks.shape("out", out.shape, axes, {"B": self.batch, "P": self.units})
+        if not out.flags.carray:
+            raise ValueError("out is not C-contiguous and aligned: pass another array, or none")
+        return out
 
     def _checked_restart(self, restart: Any) -> Array:
         """restart of one step, (B,)."""
         if isinstance(restart, bool | np.bool_):
-            return np.full(self._batch, restart)
-        return _checks.restart_array(restart, ("B",), {"B": self._batch})
+            return np.full(self.batch, restart)
+        return _checks.restart_array(restart, ("B",), {"B": self.batch})

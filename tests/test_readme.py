@@ -46,6 +46,12 @@ def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert read(x)[0].shape == (5, 2, 32)
 
 
+def test_stream_block() -> None:
+    block = executed(2)  # it compares bits itself
+    assert np.array_equal(block["rest"], block["output"][60:])
+    assert block["stream"].state.shape == (2, 1, 64)
+
+
 def assert_close(actual: Any, expected: Any, terms: int) -> None:
     """Equal but for rounding: `terms` is the most products that one element adds up.
 
@@ -58,7 +64,7 @@ def assert_close(actual: Any, expected: Any, terms: int) -> None:
 
 
 def test_column_vector_loop() -> None:
-    block = executed(2)
+    block = executed(3)
     T, D, H = block["T"], block["D"], block["H"]
     Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
     assert np.linalg.norm(Whh, 2) < 1
@@ -84,7 +90,7 @@ def test_column_vector_loop() -> None:
 
 
 def test_batch_first_loop() -> None:
-    block = executed(3)
+    block = executed(4)
     N, T, D, H = (block[name] for name in "NTDH")
     Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
     assert np.linalg.norm(Wh, 2) < 1
@@ -113,7 +119,7 @@ def test_batch_first_loop() -> None:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))

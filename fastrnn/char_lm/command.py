@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import re
@@ -15,15 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import chain, count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import config
-from ..io import replace_file
+from .._pictures import PictureError, check_picture, save_picture
 from .corpus import (
     HELP_TOPICS,
     CharLMError,
@@ -36,7 +33,6 @@ from .corpus import (
 from .training import Model, Training, load_model_file, settings_of
 
 DEFAULT_OUTPUT = "char_lm.safetensors"
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -319,17 +315,13 @@ def compare(
 def _check_plot(options: TrainOptions, path: str | None) -> None:
     """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
     plot = options.plot or ""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise CharLMError("--plot needs matplotlib: pip install matplotlib")
-    if Path(plot).suffix.lower() not in PICTURES:
-        raise CharLMError(f"--plot {plot}: the name must end in {', '.join(PICTURES)}")
-    folder = os.path.dirname(plot) or "."
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise CharLMError(f"cannot write {plot}: no such folder, or it cannot be written to")
+    # First of all: --force must not replace these.
     if _same_file(plot, options.text) or _same_file(plot, path):
         raise CharLMError(f"--plot {plot}: that is the text or the model")
-    if os.path.lexists(plot) and not options.force:
-        raise CharLMError(f"--plot {plot}: it exists, replace it with --force")
+    try:
+        check_picture(plot, options.force)
+    except PictureError as error:
+        raise CharLMError(str(error)) from None
 
 
 def _plot(run: Training, path: str) -> None:
@@ -350,12 +342,10 @@ def _plot(run: Training, path: str) -> None:
     axes.set_title(os.path.basename(run.corpus.name), parse_math=False)
     axes.set_ylim(min(1.0, *run.losses), max(1.1, min(6.0, max(run.losses) * 1.05)))
     axes.legend()
-    picture = BytesIO()
-    figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=150)
     try:
-        replace_file(path, [picture.getbuffer()])
-    except (OSError, ValueError) as error:
-        raise CharLMError(f"cannot write {path}: {error}") from None
+        save_picture(figure, path)
+    except PictureError as error:
+        raise CharLMError(str(error)) from None
     print(f"\ndrawn to {path}")
 
 

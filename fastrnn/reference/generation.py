@@ -171,10 +171,10 @@ def generate_arguments(
     c = None
     if isinstance(rnn, LSTM):
         h, c = (None, None) if state is None else pair("state", state)
-        h = _state("state[0]", h, dtype, rnn.num_layers, units, "P" if projected else "H")
-        c = _state("state[1]", c, dtype, rnn.num_layers, rnn.hidden_size, "H")
+        h = _state("state[0]", h, dtype, len(rnn._cells), units, "P" if projected else "H")
+        c = _state("state[1]", c, dtype, len(rnn._cells), rnn.hidden_size, "H")
     else:
-        h = _state("state", state, dtype, rnn.num_layers, units, "H")
+        h = _state("state", state, dtype, len(rnn._cells), units, "H")
     temperature = _checks.bounded("temperature", temperature)
     if temperature > 0:
         info = np.finfo(dtype)
