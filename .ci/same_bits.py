@@ -16,13 +16,21 @@ from test_bits import DTYPES, LARGE, SMALL, assert_same_results
 
 import fastrnn
 
+RECURRENT = (
+    lambda **kw: fastrnn.RNN(20, 70, **kw),
+    lambda **kw: fastrnn.LSTM(20, 70, 2, **kw),
+    lambda **kw: fastrnn.LSTM(20, 75, proj_size=70, peephole=True, **kw),
+    lambda **kw: fastrnn.GRU(20, 70, **kw),
+    lambda **kw: fastrnn.GRU(20, 70, 2, reset_after=False, **kw),
+)
 
-def language_model(dtype):
+
+def language_model(recurrent, dtype):
     """Layers and a text for `trained`."""
     rng = np.random.default_rng(0)
     layers = (
         fastrnn.Embedding(37, 20, dtype=dtype, rng=rng),
-        fastrnn.RNN(20, 70, dtype=dtype, rng=rng),
+        recurrent(dtype=dtype, rng=rng),
         fastrnn.Linear(70, 37, dtype=dtype, rng=rng),
     )
     return layers, rng.integers(0, 37, (31, 21))
@@ -46,15 +54,19 @@ def trained(layers, text):
         results["norms"][step] = fastrnn.clip_grad_norm(grads, 0.1)
         adam.step(grads)
     results |= {type(layer).__name__: layer.flat_weights for layer in layers}
-    results["sample"], results["state"] = fastrnn.generate(*layers, text[:5, 0], 200, rng=1)
-    results["sample"] = results["sample"].astype(float)
+    sample, state = fastrnn.generate(*layers, text[:5, 0], 200, rng=1)
+    results["sample"] = sample.astype(float)
+    results |= {
+        f"state {i}": a for i, a in enumerate(state if isinstance(state, tuple) else [state])
+    }
+    results["stream"] = rnn.stream(21).run(embedding(text))
     return results
 
 
 def main(mode: str, file: str) -> None:
     if mode == "write":
-        problems = [(draw(spec, dtype),) for spec in SMALL + LARGE for dtype in DTYPES]
-        problems += [language_model(dtype) for dtype in DTYPES]
+        problems = [(draw(spec, dtype),) for spec in SMALL + LARGE[::2] for dtype in DTYPES]
+        problems += [language_model(rnn, dtype) for rnn in RECURRENT for dtype in DTYPES]
         results = [computed(problem) for problem in problems]
         Path(file).write_bytes(pickle.dumps((fastrnn.get_isa(), problems, results)))
         return

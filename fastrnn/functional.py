@@ -519,7 +519,8 @@ def gradient_norms(
         (T, B), or (T,) for one sequence; for a layer with an axis in front, of layers and
         directions as in its state; float64. The Euclidean norm of the loss's gradient with
         respect to the state of each row after step t: of h, for an LSTM of h and c together. All
-        that the loss takes from step t and later ones is in it. Zero in padding.
+        that the loss takes from step t and later ones is in it. Zero in padding, and where the
+        squares are out of float64's range: below about 1e-154.
 
     Raises
     ------

@@ -1,33 +1,7 @@
-"""How far two correct evaluations of an Elman network may differ: bounds derived term by term.
+"""How far two correct evaluations of a recurrent network may differ: bounds derived term by term.
 
-The model. One rounding turns an exact s into s(1 + d) with |d| <= u, u = eps/2. Over a whole run,
-to first order, the error of any result is a weighted sum of the d of every operation before it.
-A worst-case bound adds the weights' absolute values: for a sum of n terms it is about sqrt(n)
-times what happens, and through the recurrence |W_hh|^T grows where W_hh^T shrinks, so it soon
-says nothing. Here the d are modelled as independent and of mean zero (N. J. Higham and T. Mary,
-"A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019). Then,
-by Hoeffding's inequality, with q the sum of the squared weights,
-
-    P(|error| > LAMBDA u sqrt(q)) <= 2 exp(-LAMBDA^2 / 2),
-
-and q obeys rules as simple as the absolute values did:
-
-    independent errors         q(a + b) = q(a) + q(b)
-    a factor w without error   q(w a) = w^2 q(a)
-    a rounding                 q(fl(a)) = q(a) + a^2
-
-Errors that reach one number along two paths (two units, two time steps) are added by the first
-rule too: the weights that join the paths are drawn with random signs, so that the cross terms
-have mean zero.
-
-A sum of n terms t_k with the result S and Q = sum t_k^2 makes the roundings sum_k s_k^2 of its
-partial sums. A walk with random signs strays from the straight line to S by no more than about
-sqrt(Q), whatever its order, so
-
-    q(sum) = n (Q + S^2) + what the terms bring along.
-
-This holds for one chain of fused multiply-adds, for multiply-then-add (Q more, within the slack
-of n Q) and for the blocked sums of a matrix library.
+The model of rounding is in rounding.py, the equations of the cells with their roundings in
+bounds_cells.py; here they are run over time, and what comes out is compared.
 
 LAMBDA = 7 gives 4.6e-11 for one element, and less than 5e-3 for the whole suite's 10^8. The data
 come from fixed seeds, so a test that passes once on an instruction set passes always.
@@ -36,30 +10,43 @@ come from fixed seeds, so a test that passes once on an instruction set passes a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from bounds_cells import CELLS, Factors, bias_of
+from rounding import Array, Real, chain, fl, known, settled, where
 
-Array = NDArray[Any]
 Results = dict[str, Array]
 
 LAMBDA = 7.0
 
-# tanh is promised within 2 ULP, and one ULP is at most 2u of the value: |error| <= 4 u |tanh|.
-TANH_UNITS = 4.0
-
 # Weight gradients are summed in chunks of this many rows (t, b), t in the order of backward.
 CHUNK = 512
+
+# In a sum over time, errors of neighbouring steps have a common sign, until the state has forgotten
+# the earlier one. If m neighbours have one error in common, q is m times that of independent ones.
+# Drawn as modelled, errors spread up to 2.1 sqrt(q) without this.
+MEMORY = 5.0
 
 # Subnormals count as zero, so an operation may lose up to the smallest normal number. Fewer than
 # 2^20 operations reach an element in any case here, with gains of order one. (In float64, what the
 # squares in q lose is more: numbers below the root of the smallest normal one.)
 FLUSHES = 2.0**20
 
-ARGUMENTS = ("x", "h_0", "w_ih", "w_hh", "b_ih", "b_hh")
+# What a problem is about: the functions of the cell, its gates, its states.
+KINDS = {
+    "tanh": ("rnn", 1, "h"),
+    "relu": ("rnn", 1, "h"),
+    "lstm": ("lstm", 4, "hc"),
+    "gru": ("gru", 3, "h"),
+    "gru_first": ("gru", 3, "h"),
+}
+
+# The axis of the batch in each array that has one.
+BATCH_AXIS = {"x": 1, "output": 1, "d_x": 1, "d_output": 1, "restart": 1, "norms": 1}
+BATCH_AXIS |= {name: 0 for s in "hc" for name in (f"{s}_0", f"{s}_n", f"d_{s}_0", f"d_{s}_n")}
 
 
 class Spec(NamedTuple):
@@ -69,7 +56,7 @@ class Spec(NamedTuple):
     B: int
     D: int
     H: int
-    nonlinearity: str = "tanh"
+    kind: str = "tanh"  # one of KINDS
     b_ih: bool = True
     b_hh: bool = True
     h_0: bool = True
@@ -77,21 +64,23 @@ class Spec(NamedTuple):
     restart: bool = False
     reverse: bool = False
     unbatched: bool = False
-    upstream: str = "both"  # which of d_output and d_h_n are given: both, d_output, d_h_n
+    upstream: str = "all"  # which of d_output, d_h_n and d_c_n are given: names joined by +
+    c_0: bool = True
+    P: int = 0  # of an LSTM with a projection
+    peephole: bool = False
 
     def __str__(self) -> str:
-        options = [
-            self.nonlinearity,
-            *(name for name in ("b_ih", "b_hh", "h_0") if getattr(self, name)),
-            *(n for n in ("lengths", "restart", "reverse", "unbatched") if getattr(self, n)),
-            f"up={self.upstream}",
-        ]
-        return f"T{self.T}-B{self.B}-D{self.D}-H{self.H}-" + "-".join(options)
+        flags = ("b_ih", "b_hh", "h_0", "c_0", "lengths", "restart", "reverse", "unbatched")
+        if self.kind != "lstm":
+            flags = tuple(name for name in flags if name != "c_0")
+        options = [self.kind, *(n for n in (*flags, "peephole") if getattr(self, n))]
+        options += [f"P{self.P}"] * bool(self.P)
+        return f"T{self.T}-B{self.B}-D{self.D}-H{self.H}-{'-'.join(options)}-up={self.upstream}"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The arguments of one rnn_forward and one rnn_backward; the shapes are the public ones.
+    """The arguments of one forward and one backward; the shapes are the public ones.
 
     What is Any is an array or None.
     """
@@ -104,32 +93,71 @@ class Problem:
     b_hh: Any
     d_output: Any
     d_h_n: Any
-    nonlinearity: str = "tanh"
+    kind: str = "tanh"
     lengths: Any = None
     restart: Any = None
     reverse: bool = False
+    c_0: Any = None
+    w_hr: Any = None
+    w_peep: Any = None
+    d_c_n: Any = None
 
-    def arrays(self) -> tuple[Any, ...]:
-        """The positional arguments of rnn_forward."""
-        return self.x, self.h_0, self.w_ih, self.w_hh, self.b_ih, self.b_hh
+    @property
+    def cell(self) -> str:
+        return KINDS[self.kind][0]
+
+    @property
+    def states(self) -> str:
+        return KINDS[self.kind][2]
+
+    @property
+    def nonlinearity(self) -> str:
+        """Of an Elman network."""
+        return self.kind
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arrays that have a gradient."""
+        if self.cell == "lstm":
+            return ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
+        return ("x", "h_0", "w_ih", "w_hh", "b_ih", "b_hh")
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """The gradients that backward starts from."""
+        return ("d_output", *(f"d_{s}_n" for s in self.states))
+
+    def arrays(self) -> list[Any]:
+        """The positional arguments of forward."""
+        return [getattr(self, n) for n in self.arguments if n not in ("w_hr", "w_peep")]
+
+    def weights(self) -> Results:
+        """The weights that there are."""
+        given = {name: getattr(self, name) for name in self.arguments if name[0] in "wb"}
+        return {name: w for name, w in given.items() if w is not None}
 
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of rnn_forward."""
-        return {
-            "nonlinearity": self.nonlinearity,
-            "lengths": self.lengths,
-            "restart": self.restart,
-            "reverse": self.reverse,
-        }
+        """The keyword arguments of forward."""
+        own: dict[str, Any] = {
+            "rnn": {"nonlinearity": self.kind},
+            "lstm": {"w_hr": self.w_hr, "w_peep": self.w_peep},
+            "gru": {"reset_after": self.kind == "gru"},
+        }[self.cell]
+        return own | {n: getattr(self, n) for n in ("lengths", "restart", "reverse")}
+
+    def gradients(self) -> list[Any]:
+        """The positional arguments of backward, after the tape."""
+        return [getattr(self, name) for name in self.upstream]
+
+    def change(self, f: Any, *names: str) -> Problem:
+        """With f(array) instead of every floating-point array, or of those named."""
+        names = names or (*self.arguments, *self.upstream)
+        given = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: f(a) for name, a in given.items() if a is not None})
 
     def astype(self, dtype: Any) -> Problem:
         """The same problem with every floating-point array in another type."""
-        changed = {
-            name: None if value is None else value.astype(dtype)
-            for name in (*ARGUMENTS, "d_output", "d_h_n")
-            for value in [getattr(self, name)]
-        }
-        return Problem(**changed, **self.options())
+        return self.change(lambda a: a.astype(dtype))
 
 
 def processing_order(T: int, reverse: bool) -> list[int]:
@@ -145,42 +173,64 @@ def _steps(p: Problem, T: int, B: int) -> Iterator[tuple[int, Array, Array]]:
         yield t, (t < lengths)[:, None], ~restart[t][:, None]
 
 
+# The spectral norm of each gate's part of W_hh, and of W_hr: states and gradients reach back tens
+# of steps, and neither they nor their errors explode. The slope of tanh brings 1.4 to about 1.
+NORMS = {"tanh": 1.4, "relu": 0.95, "lstm": 2.0, "gru": 1.4, "gru_first": 1.4}
+
+
 def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
     """A problem of the given kind, from a fixed seed.
 
-    W_hh has the spectral norm 1.4, which the slope of tanh brings to about 1, or 0.95 for relu:
-    states and gradients reach back tens of steps, and neither they nor their errors explode.
+    With fewer than 8 units, the signs of so few weights leave much of what gates have in common:
+    then W_hh is smaller, and what goes through it fades.
     Biases are multiples of 2^-10: round(b_ih + b_hh) is exact, and no error is shared by all steps.
     For relu no pre-activation lies near 0 (where a rounding would flip a derivative, and no bound
     on the difference is small): a row of x that comes too close is drawn again.
     """
     T, B, D, H = spec[:4]
     assert B == 1 or not spec.unbatched
+    P = spec.P or H
+    G = KINDS[spec.kind][1]
     rng = np.random.default_rng([seed, *spec[:4]])
 
     def normal(*shape: int, scale: float = 1.0) -> Array:
         return (rng.standard_normal(shape) * scale).astype(dtype)
 
     def bias(given: bool) -> Any:
-        return (rng.integers(-300, 300, H) / 1024.0).astype(dtype) if given else None
+        return (rng.integers(-300, 300, G * H) / 1024.0).astype(dtype) if given else None
 
-    w_hh = rng.standard_normal((H, H))
-    w_hh *= (1.4 if spec.nonlinearity == "tanh" else 0.95) / np.linalg.norm(w_hh, 2)
+    def given(name: str) -> bool:
+        return spec.upstream == "all" or name in spec.upstream.split("+")
+
+    w_hh = rng.standard_normal((G, H, P))
+    w_hh *= NORMS[spec.kind] / np.linalg.norm(w_hh, 2, (1, 2), keepdims=True)
+    if G > 1:
+        w_hh *= min(1.0, H / 8)
     p = Problem(
+        kind=spec.kind,
         x=normal(T, B, D),
-        h_0=normal(B, H, scale=0.5) if spec.h_0 else None,
-        w_ih=normal(H, D, scale=0.7 / np.sqrt(D)),
-        w_hh=w_hh.astype(dtype),
+        h_0=normal(B, P, scale=0.5) if spec.h_0 else None,
+        w_ih=normal(G * H, D, scale=0.7 / np.sqrt(D)),
+        w_hh=w_hh.reshape(G * H, P).astype(dtype),
         b_ih=bias(spec.b_ih),
         b_hh=bias(spec.b_hh),
-        d_output=normal(T, B, H) if spec.upstream in ("both", "d_output") else None,
-        d_h_n=normal(B, H) if spec.upstream in ("both", "d_h_n") else None,
-        nonlinearity=spec.nonlinearity,
+        d_output=normal(T, B, P) if given("d_output") else None,
+        d_h_n=normal(B, P) if given("d_h_n") else None,
         lengths=_lengths(rng, T, B) if spec.lengths else None,
         restart=rng.random((T, B)) < 0.15 if spec.restart else None,
         reverse=spec.reverse,
     )
-    if spec.nonlinearity == "relu":
+    if spec.kind == "lstm":
+        w_hr = rng.standard_normal((P, H))
+        w_hr *= NORMS["lstm"] / np.linalg.norm(w_hr, 2)
+        p = replace(
+            p,
+            c_0=normal(B, H, scale=0.5) if spec.c_0 else None,
+            d_c_n=normal(B, H) if given("d_c_n") else None,
+            w_hr=w_hr.astype(dtype) if spec.P else None,
+            w_peep=normal(3 * H, scale=0.3) if spec.peephole else None,
+        )
+    if spec.kind == "relu":
         _move_off_the_kink(p, rng)
     return unbatched(p) if spec.unbatched else p
 
@@ -194,16 +244,19 @@ def _lengths(rng: np.random.Generator, T: int, B: int) -> Array:
 
 def unbatched(p: Problem) -> Problem:
     """The problem's only row without its batch axis."""
+    return _on_batch_axis(p, np.squeeze)
 
-    def squeeze(a: Any, axis: int) -> Any:
-        return None if a is None else a.squeeze(axis)
 
-    x = p.x.squeeze(1)
-    return Problem(
-        x, squeeze(p.h_0, 0), p.w_ih, p.w_hh, p.b_ih, p.b_hh,
-        squeeze(p.d_output, 1), squeeze(p.d_h_n, 0),
-        p.nonlinearity, p.lengths, squeeze(p.restart, 1), p.reverse,
-    )  # fmt: skip
+def _batched(p: Problem) -> Problem:
+    """The problem with its batch axis."""
+    return p if p.x.ndim == 3 else _on_batch_axis(p, np.expand_dims)
+
+
+def _on_batch_axis(p: Problem, f: Any) -> Problem:
+    given = {name: getattr(p, name, None) for name in BATCH_AXIS}
+    return replace(
+        p, **{name: f(a, BATCH_AXIS[name]) for name, a in given.items() if a is not None}
+    )
 
 
 def _move_off_the_kink(p: Problem, rng: np.random.Generator) -> None:
@@ -211,7 +264,7 @@ def _move_off_the_kink(p: Problem, rng: np.random.Generator) -> None:
     margin = 1e-3 if p.x.dtype == np.float32 else 1e-9
     q = p.astype(np.float64)
     T, B, D = p.x.shape
-    bias = _bias(q)
+    bias = bias_of(q)
     h = np.zeros((B, len(bias))) if q.h_0 is None else q.h_0
     for t, on, keep in _steps(p, T, B):
         before = np.where(keep, h, 0.0)
@@ -224,17 +277,14 @@ def _move_off_the_kink(p: Problem, rng: np.random.Generator) -> None:
         h = np.where(on, np.maximum(z, 0.0), h)
 
 
-def _bias(p: Problem) -> Array:
-    given = [b for b in (p.b_ih, p.b_hh) if b is not None]
-    return np.sum(given, axis=0) if given else np.zeros(len(p.w_hh))
-
-
 def run(functions: ModuleType, p: Problem, wrt: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Forward and backward: output, h_n and, as d_..., the gradient of every argument."""
-    output, h_n, tape = functions.rnn_forward(*p.arrays(), **p.options())
-    grads = functions.rnn_backward(tape, p.d_output, p.d_h_n, wrt=wrt)
-    assert grads._fields == ARGUMENTS
-    return {"output": output, "h_n": h_n, **{f"d_{k}": v for k, v in grads._asdict().items()}}
+    """Forward and backward: output, h_n, c_n, norms and, as d_..., every argument's gradient."""
+    *results, tape = getattr(functions, f"{p.cell}_forward")(*p.arrays(), **p.options())
+    grads = getattr(functions, f"{p.cell}_backward")(tape, *p.gradients(), wrt=wrt)
+    assert grads._fields == p.arguments
+    found = dict(zip(("output", "h_n", "c_n"), results, strict=False))
+    found["norms"] = functions.gradient_norms(tape, *p.gradients())
+    return found | {f"d_{k}": v for k, v in grads._asdict().items()}
 
 
 @dataclass(frozen=True)
@@ -242,116 +292,121 @@ class Analysis:
     """The values of a run in float64, and q, the squared error of every result in units of u^2.
 
     `q` is for weight gradients summed in chunks of CHUNK rows, `q_plain` for one sum over all rows.
-    `terms` are the factors of every sum, for tests that drop a term.
+    `terms`, for tests that drop one: (index, factor, w, y), where the elements i of a result at
+    this index have changed by factor_i w_ik y_k, to first order, if the term k of a sum is missing.
     """
 
     values: Results
     q: Results
     q_plain: Results
-    terms: Results
-    kink: float  # the least |z| / sqrt(q(z)) of a relu; inf for tanh
+    terms: dict[str, tuple[tuple[int, ...], Array, Array, Array]]
+    kink: float  # the least |z| / sqrt(q(z)) of a relu; inf for others
 
 
 def analyse(p: Problem) -> Analysis:
-    """Evaluate the network and its gradients in float64, and q beside each line."""
+    """Evaluate the network and its gradients in float64, and q beside them."""
     squeezed = p.x.ndim == 2
     p = _batched(p.astype(np.float64))
-    T, B, D = p.x.shape
-    H = len(p.w_hh)
-    bias, w_ih, w_hh = _bias(p), p.w_ih, p.w_hh
-    w_ih2, w_hh2 = w_ih**2, w_hh**2
-    tanh = p.nonlinearity == "tanh"
+    (T, B, D), P = p.x.shape, p.w_hh.shape[1]
+    units = {"h": P, "c": len(p.w_hh) // 4}
+
+    def start(name: str) -> list[Real]:
+        given = {s: getattr(p, name.format(s)) for s in p.states}
+        return [known(np.zeros((B, units[s])) if a is None else a) for s, a in given.items()]
+
+    # Values and q.
+    output, d_x, norms = np.zeros((2, T, B, P)), np.zeros((2, T, B, D)), np.zeros((2, T, B))
+    factors: Factors = {}
     kink = np.inf
 
-    # Forward: z = b + W_ih x + W_hh h', n = 2 + D + H roundings; h = f(z), |f'| <= 1.
-    h = np.zeros((B, H)) if p.h_0 is None else p.h_0
-    q_h = np.zeros((B, H))
-    output, slope, before, q_output, q_before = np.zeros((5, T, B, H))
-    for t, on, keep in _steps(p, T, B):
-        before[t] = np.where(keep & on, h, 0.0)
-        q_before[t] = np.where(keep & on, q_h, 0.0)
-        z = bias + p.x[t] @ w_ih.T + before[t] @ w_hh.T
-        Q = bias**2 + p.x[t] ** 2 @ w_ih2.T + before[t] ** 2 @ w_hh2.T
-        q_z = (2 + D + H) * (Q + z**2) + q_before[t] @ w_hh2.T
-        if tanh:
-            new = np.tanh(z)
-            slope[t] = np.where(on, 1.0 - new**2, 0.0)
-            q_new = slope[t] ** 2 * q_z + (TANH_UNITS * new) ** 2
-        else:
-            new = np.maximum(z, 0.0)
-            slope[t] = np.where(on, z > 0.0, 0.0)
-            q_new = slope[t] ** 2 * q_z
-            error, far = np.sqrt(q_z), np.full_like(z, np.inf)
-            distance = np.divide(np.abs(z), error, out=far, where=on & (error > 0.0))
-            kink = min(kink, float(distance.min(initial=np.inf)))
-        h, q_h = np.where(on, new, h), np.where(on, q_new, q_h)
-        output[t], q_output[t] = np.where(on, new, 0.0), np.where(on, q_new, 0.0)
+    visits, steps, state = list(_steps(p, T, B)), {}, start("{}_0")
+    for t, on, keep in visits:
+        before = [where(on & keep, a) for a in state]
+        step = steps[t] = CELLS[p.kind](p, p.x[t], *before)
+        state = [where(on, a, b) for a, b in zip(step.state, state, strict=True)]
+        output[:, t] = _pair(where(on, step.state[0]))
+        factors = _latest(factors, step.factors, on)
+        if step.kink is not None:
+            kink = min(kink, float(step.kink[on[:, 0]].min(initial=np.inf)))
 
-    # Backward: dh = d_output + carry (one rounding), dz = f'(z) dh, carry = dz W_hh, dx = dz W_ih.
-    carry = np.zeros((B, H)) if p.d_h_n is None else p.d_h_n
-    q_carry = np.zeros((B, H))
-    d_output = np.zeros((T, B, H)) if p.d_output is None else p.d_output
-    dz, q_dz = np.zeros((2, T, B, H))
-    for t, on, keep in reversed(list(_steps(p, T, B))):
-        dh = d_output[t] + carry
-        q_dh = q_carry + dh**2
-        dz[t] = np.where(on, slope[t] * dh, 0.0)
-        q_dz[t] = slope[t] ** 2 * q_dh
-        if tanh:
-            # f' = 1 - h^2: the error of h enters as 2 h, h^2 and f' are rounded, then the product.
-            y = output[t]
-            q_slope = 4.0 * y**2 * q_output[t] + y**4 + slope[t] ** 2
-            q_dz[t] += np.where(on, dh**2 * q_slope, 0.0) + dz[t] ** 2
-        new = dz[t] @ w_hh
-        q_new = H * (dz[t] ** 2 @ w_hh2 + new**2) + q_dz[t] @ w_hh2
-        carry = np.where(on, np.where(keep, new, 0.0), carry)
-        q_carry = np.where(on, np.where(keep, q_new, 0.0), q_carry)
-    d_x = dz @ w_ih
-    q_d_x = H * (dz**2 @ w_ih2 + d_x**2) + q_dz @ w_ih2
+    # The gradient that arrives is added to d_output in one rounding.
+    d_output = np.zeros(output[0].shape) if p.d_output is None else p.d_output
+    rows: dict[str, list[list[Any]]] = {}  # by weight, pair of `sums` and step
+    carry = start("d_{}_n")
+    for t, on, keep in reversed(visits):
+        back = steps.pop(t).back(fl(carry[0] + d_output[t]), *carry[1:])
+        carry = [where(on, where(keep, a), b) for a, b in zip(back.carry, carry, strict=True)]
+        norms[:, t] = _norm(settled(*(where(on, a) for a in back.d_state)))
+        for name, pairs in back.sums.items():
+            of_weight = rows.setdefault(name, [[] for _ in pairs])
+            for of_pair, (a, y) in zip(of_weight, pairs, strict=True):
+                of_pair.append((*_pair(where(on, a)), *_pair(y)))
+        dz, d_hidden = (back.sums[name][0][0] for name in ("w_ih", "w_hh"))
+        d_x[:, t] = _pair(where(on, chain(0.0, (dz, p.w_ih.T))))
+        w = p.w_hh[: d_hidden.value.shape[1]]
+        of_step = {"d_x": (on, p.w_ih.T, dz.value), "d_h_0": (keep, w.T, d_hidden.value)}
+        of_step |= {name: (keep * a, w, y) for name, (a, w, y) in back.factors.items()}
+        factors = _latest(factors, of_step, on)
 
-    # Weight gradients: sums over the rows (t, b), t in the order in which backward visits it.
-    order = np.array(processing_order(T, p.reverse)[::-1], int)
-
-    def rows(a: Array) -> Array:
-        return a[order].reshape(T * B, a.shape[2])
-
-    values = {"output": output, "h_n": h, "d_x": d_x, "d_h_0": carry}
-    q = {"output": q_output, "h_n": q_h, "d_x": q_d_x, "d_h_0": q_carry}
-    q_plain = dict(q)
-    ones, none = np.ones((T * B, 1)), np.zeros((T * B, 1))
-    for name, y, q_y in (
-        ("w_ih", rows(p.x), np.zeros((T * B, D))),
-        ("w_hh", rows(before), rows(q_before)),
-        ("b", ones, none),
-    ):
-        total, brought = rows(dz).T @ y, rows(q_dz).T @ y**2 + rows(dz).T ** 2 @ q_y
-        chunked = brought + _sum_of_chunks(rows(dz), y, CHUNK)
-        plain = brought + _sum_of_chunks(rows(dz), y, max(T * B, 1))
-        for full in ("b_ih", "b_hh") if name == "b" else (name,):
-            values[f"d_{full}"] = total[:, 0] if name == "b" else total
-            q[f"d_{full}"] = chunked[:, 0] if name == "b" else chunked
-            q_plain[f"d_{full}"] = plain[:, 0] if name == "b" else plain
-
-    terms = {"x": p.x, "before": before, "dz": dz, "slope": slope}
+    found = {"output": output, "d_x": d_x, "norms": norms}
+    found |= {f"{s}_n": _pair(a) for s, a in zip(p.states, state, strict=True)}
+    found |= {f"d_{s}_0": _pair(a) for s, a in zip(p.states, carry, strict=True)}
     if squeezed:
-        for d in (values, q, q_plain):
-            d |= {k: d[k][:, 0] for k in ("output", "d_x")} | {k: d[k][0] for k in ("h_n", "d_h_0")}
-    return Analysis(values, q, q_plain, terms, kink)
+        found = {name: a.squeeze(BATCH_AXIS[name] + 1) for name, a in found.items()}
+    for name, w in p.weights().items():
+        summed = _sums_over_rows(rows[name]) if visits else np.zeros((3, *w.shape))
+        found[f"d_{name}"] = summed.reshape(3, *w.shape)
+    values, q, q_plain = ({name: a[i] for name, a in found.items()} for i in (0, 1, -1))
+    return Analysis(values, q, q_plain, _terms(factors, rows, visits), kink)
 
 
-def _batched(p: Problem) -> Problem:
-    """The problem with its batch axis."""
-    if p.x.ndim == 3:
-        return p
+def _pair(a: Any) -> Array:
+    return np.array([a.value, a.q] if isinstance(a, Real) else [a, np.zeros_like(a)])
 
-    def expand(a: Any, axis: int) -> Any:
-        return None if a is None else np.expand_dims(np.asarray(a), axis)
 
-    return Problem(
-        p.x[:, None], expand(p.h_0, 0), p.w_ih, p.w_hh, p.b_ih, p.b_hh,
-        expand(p.d_output, 1), expand(p.d_h_n, 0),
-        p.nonlinearity, p.lengths, expand(p.restart, 1), p.reverse,
-    )  # fmt: skip
+def _norm(a: Real) -> Array:
+    """The root of a sum of n squares in 16 chains: half of the sum's relative error, and its own.
+
+    As |d norm| <= |d a|, it does not matter what the errors of the elements have in common.
+    """
+    norm = np.sqrt((a.value**2).sum(-1))
+    return np.array([norm, a.q.sum(-1) + (a.value.shape[-1] / 64 + 5) * norm**2])
+
+
+def _sums_over_rows(pairs: list[list[Any]]) -> Array:
+    """A weight's gradient, its q in chunks and in one sum; rows in the order of backward."""
+    blocks = []
+    for steps in pairs:
+        a, q_a, y, q_y = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+        brought = MEMORY * (q_a.T @ y**2 + a.T**2 @ q_y)
+        q = [brought + _sum_of_chunks(a, y, n) for n in (CHUNK, max(len(a), 1))]
+        blocks.append(np.array([a.T @ y, *q]))
+    return np.concatenate(blocks, 1)
+
+
+def _latest(factors: Factors, of_step: Factors, on: Array) -> Factors:
+    """For the rows that run at this step its factors, for others what they had."""
+    none = np.zeros(1)
+    merged = dict(factors)
+    for name, (a, w, y) in of_step.items():
+        old_a, _, old_y = factors.get(name, (none, none, none))
+        merged[name] = np.where(on, a, old_a), w, np.where(on, y, old_y)
+    return merged
+
+
+def _terms(factors: Factors, rows: dict[str, Any], visits: list[Any]) -> dict[str, Any]:
+    """Analysis.terms: from `factors` of each row's last step, and the first row of every weight."""
+    if not visits:
+        return {}
+    (first, started, _), (last, on, _) = visits[0], visits[-1]
+    terms = {name: ((), *f) for name, f in factors.items()}
+    (_, a, w, y), (_, d_a, d_w, d_y) = terms["h_n"], terms["d_x"]
+    terms |= {"output": ((last,), on * a, w, y), "d_x": ((first,), started * d_a, d_w, d_y)}
+    for name, pairs in rows.items():
+        a, _, y, _ = (np.concatenate(parts) for parts in zip(*pairs[0], strict=True))
+        index = (0,) if name.startswith("w_") and name != "w_peep" else ()
+        terms[f"d_{name}"] = (index, np.ones(y.shape[1]), y.T, a[:, 0])
+    return terms
 
 
 def _sum_of_chunks(a: Array, b: Array, chunk: int) -> Array:
@@ -415,7 +470,8 @@ def check(
 ) -> None:
     """Fail where a result leaves its bound, and remember the largest ratio for the summary."""
     for name, value in got.items():
-        assert value is None or value.dtype == dtype, f"{name} is {value.dtype}, not {dtype}"
+        expected = np.float64 if name == "norms" else dtype
+        assert value is None or value.dtype == expected, f"{name} is {value.dtype}, not {expected}"
     found = ratios(got, want, bound)
     for name, ratio in found.items():
         key = (np.dtype(dtype).name, name)

@@ -511,3 +511,16 @@ def test_dropout_does_not_act() -> None:
     want, _ = layer(x)
     stream = layer.stream(2)
     assert_same(in_pieces(stream, x, None, (2, 3), 2), want, "a layer with dropout")
+
+
+@pytest.mark.parametrize("isa", fastrnn.available_isas())
+def test_weights_are_packed_in_the_mode_of_the_kernels(isa: str) -> None:
+    # Subnormal numbers count as zero there, so half the smallest normal bias adds nothing.
+    fastrnn.set_isa(isa)
+    layer = fastrnn.RNN(2, 2, nonlinearity="relu", rng=0)
+    tiny = np.finfo(np.float32).tiny
+    layer.weights["bias_ih_l0"][...] = tiny
+    layer.weights["bias_hh_l0"][...] = tiny / 2
+    x = np.zeros((1, 1, 2), np.float32)
+    assert (layer(x)[0] == tiny).all()
+    assert layer.stream().run(x).tobytes() == layer(x)[0].tobytes()
