@@ -45,6 +45,12 @@ def bias_of(p: Problem) -> Array:
     return np.sum(given, axis=0) if given else np.zeros(len(p.w_hh))
 
 
+def sums_of(x: Array, dz_x: Real, dz_h: Real, hidden: list[tuple[Real, Real]]) -> dict[str, Any]:
+    """`Back.sums` of what every cell has: from dz, as x and as the state met it."""
+    one = np.ones((len(x), 1))
+    return {"w_ih": [(dz_x, x)], "w_hh": hidden, "b_ih": [(dz_x, one)], "b_hh": [(dz_h, one)]}
+
+
 def elman(p: Problem, x: Array, h_prev: Real) -> Step:
     z = chain(bias_of(p), (x, p.w_ih), (h_prev, p.w_hh))
     if p.kind == "tanh":
@@ -57,8 +63,7 @@ def elman(p: Problem, x: Array, h_prev: Real) -> Step:
 
     def back(dh: Real) -> Back:
         dz = settled(fl(dh * slope) if p.kind == "tanh" else dh * slope)
-        one = np.ones((len(x), 1))
-        sums = {"w_ih": [(dz, x)], "w_hh": [(dz, h_prev)], "b_ih": [(dz, one)], "b_hh": [(dz, one)]}
+        sums = sums_of(x, dz, dz, [(dz, h_prev)])
         return Back((dh,), (chain(0.0, (dz, p.w_hh.T)),), sums, {})
 
     return Step((h,), back, {"h_n": (value_of(slope), p.w_ih, x)}, kink)
@@ -89,7 +94,7 @@ def lstm(p: Problem, x: Array, h_prev: Real, c_prev: Real) -> Step:
         carry = fma(p_f, df, fma(p_i, di, fl(dc * f)))
         dz = settled(di, df, dg, do)
         one = np.ones((len(x), 1))
-        sums = {"w_ih": [(dz, x)], "w_hh": [(dz, h_prev)], "b_ih": [(dz, one)], "b_hh": [(dz, one)]}
+        sums = sums_of(x, dz, dz, [(dz, h_prev)])
         if p.w_hr is not None:
             sums["w_hr"] = [(dh, m)]
         if p.w_peep is not None:
@@ -122,23 +127,20 @@ def gru(p: Problem, x: Array, h_prev: Real) -> Step:
 
     def back(dh: Real) -> Back:
         dn = fl(fl(dh * fl(1.0 - z)) * fl(1.0 - n * n))
-        dz = fl(fl(dh * fl(h_prev - n)) * fl(z - z * z))
+        dzg = fl(fl(dh * fl(h_prev - n)) * fl(z - z * z))
         if reset_first:
             s = chain(0.0, (dn, p.w_hh[new].T))
             dr = fl(fl(s * h_prev) * fl(r - r * r))
-            d_rz = settled(dr, dz)
+            d_rz = settled(dr, dzg)
+            dz_x = dz_h = settled(dr, dzg, dn)
             carry = chain(fl(s * r + fl(dh * z)), (d_rz, p.w_hh[rz].T))
-            d_x_sums = d_h_sums = settled(dr, dz, dn)
             hidden = [(d_rz, h_prev), (settled(dn), rh)]
         else:
-            dr = fl(fl(dn * a) * fl(r - r * r))
-            d_x_sums, d_h_sums = settled(dr, dz, dn), settled(dr, dz, fl(dn * r))
-            carry = chain(fl(dh * z), (d_h_sums, p.w_hh.T))
-            hidden = [(d_h_sums, h_prev)]
-        one = np.ones((len(x), 1))
-        sums = {"w_ih": [(d_x_sums, x)], "w_hh": hidden}
-        sums |= {"b_ih": [(d_x_sums, one)], "b_hh": [(d_h_sums, one)]}
-        return Back((dh,), (carry,), sums, {})
+            dr, da = fl(fl(dn * a) * fl(r - r * r)), fl(dn * r)
+            dz_x, dz_h = settled(dr, dzg, dn), settled(dr, dzg, da)
+            carry = chain(fl(dh * z), (dz_h, p.w_hh.T))
+            hidden = [(dz_h, h_prev)]
+        return Back((dh,), (carry,), sums_of(x, dz_x, dz_h, hidden), {})
 
     slope = ((1.0 - z) * (1.0 - n * n)).value
     return Step((h,), back, {"h_n": (slope, p.w_ih[new], x)})

@@ -192,5 +192,20 @@ def test_a_subset_of_gradients_has_the_bits_of_all(spec: Spec, dtype: Any, isa: 
                     assert gradient is None, f"{name} of wrt={wrt}"
 
 
-def tape_of(p: Problem) -> Any:
-    return getattr(fastrnn, f"{p.cell}_forward")(*p.arrays(), **p.options())[-1]
+def tape_of(p: Problem, functions: Any = fastrnn) -> Any:
+    return getattr(functions, f"{p.cell}_forward")(*p.arrays(), **p.options())[-1]
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype", "isa"), list(itertools.product(WRT_SPECS, DTYPES, ISAS)), ids=name_of
+)
+def test_each_backend_takes_the_tape_of_the_other(spec: Spec, dtype: Any, isa: str) -> None:
+    fastrnn.set_isa(isa)
+    p, truth, analysis, _ = prepared(spec, dtype)
+    bound = bounds(analysis, dtype, both=True)
+    for one, other in ((fastrnn, reference), (reference, fastrnn)):
+        tape = tape_of(p, one)
+        grads = getattr(other, f"{p.cell}_backward")(tape, *p.gradients())._asdict()
+        got = {f"d_{name}": gradient for name, gradient in grads.items()}
+        got["norms"] = other.gradient_norms(tape, *p.gradients())
+        check(got, {name: truth[name] for name in got}, bound, dtype, f"{spec} {isa} crossed")

@@ -315,10 +315,12 @@ def compare(
 def _check_plot(options: TrainOptions, path: str | None) -> None:
     """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
     plot = options.plot or ""
-    # First of all: --force must not replace these.
-    if _same_file(plot, options.text) or _same_file(plot, path):
-        raise CharLMError(f"--plot {plot}: that is the text or the model")
     try:
+        check_picture(plot, force=True)
+        if _same_file(plot, options.text) or _same_file(
+            plot, path
+        ):  # --force does not replace these
+            raise PictureError(f"--plot {plot}: that is the text or the model")
         check_picture(plot, options.force)
     except PictureError as error:
         raise CharLMError(str(error)) from None
