@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from . import _checks, _tapes, functional
+from . import _calls, _checks, _tapes, functional
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -177,7 +177,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
             norms[i] = functional.gradient_norms(self.tapes[i], d, *d_state)
             d_x: Array | None = None
             if through:
-                d_x = functional.backward(self.tapes[i], d, *d_state, {"x"}, {}).x
+                d_x = _calls.backward(self.tapes[i], d, *d_state, {"x"}, {}).x
             return d_x
 
         self.down(d_output, 0, back)

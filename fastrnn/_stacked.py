@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy import ndarray
 
-from . import _checks, _core, functional
+from . import _calls, _checks, _core
 from ._layer_tape import (
     LayerGradients,
     LayerTape,
@@ -258,7 +258,7 @@ class Recurrent(Weighted, Generic[State]):
         if len(cells) > 1:
             x, h_n, c_n, tapes, dropped = self._climb(x, h_0, c_0, lengths, restart, rng, record)
         else:  # what _climb would do, in less time
-            x, h_n, c_n, tape = functional.forward(
+            x, h_n, c_n, tape = _calls.forward(
                 self._cell, x, None if h_0 is None else h_0[0], None if c_0 is None else c_0[0],
                 cells[0], self._option, lengths, restart, False, record, False, batch_first,
             )  # fmt: skip
@@ -303,7 +303,7 @@ class Recurrent(Weighted, Generic[State]):
             if n == 2:
                 output, places = self._both(x, *cells[first : first + 2])
             for i, place in enumerate(places, first):
-                y, h, c, tape = functional.forward(
+                y, h, c, tape = _calls.forward(
                     self._cell, x, None if h_0 is None else h_0[i], None if c_0 is None else c_0[i],
                     cells[i], self._option, lengths, restart, i > first, record, False,
                     self.batch_first, place,
@@ -376,7 +376,7 @@ class Recurrent(Weighted, Generic[State]):
             wrt = cell_wrt[through].union(into[i])
             if not wrt:
                 return None
-            grads = functional.backward(
+            grads = _calls.backward(
                 tape.tapes[i], d, None if d_h is None else d_h[i], None if d_c is None else d_c[i],
                 wrt, into[i],
             )  # fmt: skip

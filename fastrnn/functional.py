@@ -6,8 +6,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from . import _calls, reference
-from ._calls import backward as backward
-from ._calls import forward as forward
 from ._recurrent import GRU, LSTM, RNN
 from .config import current_backend
 from .reference.gru import GRUGradients, GRUTape
@@ -174,7 +172,7 @@ def rnn_backward(
     >>> grads.w_ih
     array([[3.]])
     """
-    grads: RNNGradients = backward(tape, d_output, d_h_n, None, wrt, {}, RNNTape)
+    grads: RNNGradients = _calls.backward(tape, d_output, d_h_n, None, wrt, {}, RNNTape)
     return grads
 
 
@@ -341,7 +339,7 @@ def lstm_backward(
     >>> fastrnn.lstm_backward(tape, d_c_n=np.ones((1, 1)), wrt=["c_0"]).c_0
     array([[0.125]])
     """
-    grads: LSTMGradients = backward(tape, d_output, d_h_n, d_c_n, wrt, {}, LSTMTape)
+    grads: LSTMGradients = _calls.backward(tape, d_output, d_h_n, d_c_n, wrt, {}, LSTMTape)
     return grads
 
 
@@ -492,7 +490,7 @@ def gru_backward(
     >>> fastrnn.gru_backward(tape, d_h_n=np.ones((1, 1)), wrt=["h_0"]).h_0
     array([[0.125]])
     """
-    grads: GRUGradients = backward(tape, d_output, d_h_n, None, wrt, {}, GRUTape)
+    grads: GRUGradients = _calls.backward(tape, d_output, d_h_n, None, wrt, {}, GRUTape)
     return grads
 
 

@@ -111,11 +111,6 @@ class Problem:
         return KINDS[self.kind][2]
 
     @property
-    def nonlinearity(self) -> str:
-        """Of an Elman network."""
-        return self.kind
-
-    @property
     def arguments(self) -> tuple[str, ...]:
         """The arrays that have a gradient."""
         if self.cell == "lstm":

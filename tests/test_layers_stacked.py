@@ -28,7 +28,7 @@ from stacked_layers import (
 )
 
 import fastrnn
-from fastrnn import functional
+from fastrnn import _calls
 
 # Small calls, under which threads are not under test.
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -183,7 +183,7 @@ def test_wrt(backend, kind, with_state, wrt, monkeypatch):
     x, state = draw(layer, T, B, D, seed=1), draw_state(layer, B) if with_state else None
     d_output, d_state = draw(layer, T, B, 2 * H, seed=2), draw_state(layer, B, seed=4)
     calls, places = [], []
-    backward = functional.backward
+    backward = _calls.backward
 
     def recorded(tape, d_output, d_h_n, d_c_n, wrt, into):
         calls.append((tape, set(wrt)))
@@ -192,7 +192,7 @@ def test_wrt(backend, kind, with_state, wrt, monkeypatch):
 
     with fastrnn.backend(backend):
         every, _, tape = run(layer, x, state, d_output, d_state)
-        monkeypatch.setattr(functional, "backward", recorded)
+        monkeypatch.setattr(_calls, "backward", recorded)
         grads = layer.backward(tape, d_output, d_state, wrt=wrt)
 
     # What was asked for has the bits that it has when all is asked for; nothing else is there.

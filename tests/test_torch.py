@@ -54,7 +54,7 @@ def run_torch(p: Problem, batch_first: bool) -> dict[str, Any]:
     """The results of torch.nn.RNN under the names of bounds.py, without a layer axis."""
     H, D = p.w_ih.shape
     module = torch.nn.RNN(
-        D, H, nonlinearity=p.nonlinearity, bias=p.b_ih is not None, batch_first=batch_first,
+        D, H, nonlinearity=p.kind, bias=p.b_ih is not None, batch_first=batch_first,
         dtype=torch.float32 if p.x.dtype == np.float32 else torch.float64,
     )  # fmt: skip
     with torch.no_grad():
@@ -88,7 +88,7 @@ def run_layer(p: Problem, batch_first: bool) -> dict[str, Any]:
     """The results of fastrnn.RNN, likewise."""
     H, D = p.w_ih.shape
     layer = fastrnn.RNN(
-        D, H, nonlinearity=p.nonlinearity, bias=p.b_ih is not None, batch_first=batch_first,
+        D, H, nonlinearity=p.kind, bias=p.b_ih is not None, batch_first=batch_first,
         dtype=p.x.dtype.name,
     )  # fmt: skip
     for name, view in layer.weights.items():
