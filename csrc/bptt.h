@@ -276,5 +276,7 @@ static uintptr_t FN(lay_out_backward)(void *shared, int members, uintptr_t at)
 static int FN(layer_backward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_layer *a = (const void *)call;
-    return FN(run)(a, 2 * FN(flops)(a), FN(backward_member), FN(lay_out_backward));
+    struct FN(job) job = {.a = a};
+    /* One sequence has work for two: the weight gradients are one product over all steps. */
+    return FN(run)(&job, 2 * FN(flops)(a), a->B == 1 ? 2 : a->B, FN(backward_member), FN(lay_out_backward));
 }

@@ -108,7 +108,7 @@ static const real *FN(feed)(struct FN(generate_job) *job, int64_t index)
             job->made[index] = 1;
         }
         if (!made)
-            FN(input_products)(&l->job, &x, 1, l->s.z);
+            FN(input_products)(&l->job, &l->s, &x, 1, l->s.z);
         FN(recurrence)(&l->job, &l->s, 0);
     }
     return job->layers[a->count - 1].a.output.data;

@@ -1,6 +1,6 @@
 /* Threads: the only file that knows OpenMP. Also what each thread needs: scratch and its floating-point
  * mode. Without OpenMP at compile time every team has one member. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* sched_getcpu */
 #include "parallel.h"
 #include "fastrnn.h"
 
@@ -112,12 +112,24 @@ static double now(void)
 
 /* ------------------------------------------------------------------------------------------- teams */
 
-/* Below this many operations a member, handing work to it costs more than it saves. */
-static _Atomic double flops_per_member = 3e5;
-
 /* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. So many
  * are always fine; above that, four a processor are, but counting processors is a system call. */
 static const int64_t fine_threads = 64;
+
+/* Below this many operations a member, handing work to it costs more than it saves. */
+static _Atomic double flops_per_member = 3e5;
+
+/* The wait at the end of a step grows with the members: n of them take flops/n + n c, which is least at
+ * n^2 = flops/c. Two processors wait for each other about 0.3 microseconds; c is that in operations. */
+int team_size_in_step(double flops, int64_t most)
+{
+    const double c = flops_per_member / 24;
+    int n = 1;
+    while (n < most && n < fine_threads && (n + 1) * (n + 1) * c <= flops)
+        n++;
+    return n;
+}
+
 static int64_t most_threads(void)
 {
 #ifdef _OPENMP
@@ -172,14 +184,9 @@ int team_size(int threads, double flops, int64_t most)
     return (int)n;
 }
 
-/* A barrier of our own: the runtime's spins for milliseconds before it lets another program have the
- * processor, and on a busy machine the thread that is waited for may be the one that needs it. */
-struct barrier {
-    int n;
-    atomic_int arrived;
-    atomic_uint round;
-};
-static const int spins = 4000; /* 30 to 100 microseconds: more than members of a quiet machine differ */
+/* About five microseconds. Members that differ by more lose little by asking the system once in a while, and where
+ * two have come to one processor, all of this is lost at every wait. */
+static const int spins = 250;
 
 static inline void relax(void)
 {
@@ -200,22 +207,6 @@ static inline void between_looks(int *looks)
         sched_yield();
 }
 
-void team_barrier(const struct team *team)
-{
-    if (team->n == 1)
-        return;
-    struct barrier *b = team->barrier;
-    const unsigned round = atomic_load(&b->round);
-    if (atomic_fetch_add(&b->arrived, 1) + 1 == b->n) {
-        atomic_store(&b->arrived, 0);
-        atomic_store(&b->round, round + 1);
-        return;
-    }
-    int looks = 0;
-    while (atomic_load_explicit(&b->round, memory_order_acquire) == round)
-        between_looks(&looks);
-}
-
 void count_set(struct count *count, int64_t value)
 {
     atomic_store_explicit(&count->value, value, memory_order_release);
@@ -232,11 +223,44 @@ int count_reaches(const struct count *count, int64_t least, const struct stop *s
     return 1;
 }
 
-static void run_member(int id, int n, struct barrier *barrier, void (*work)(const struct team *, void *),
-                       void *job)
+/* A barrier of our own: the runtime's spins for milliseconds before it lets another program have the
+ * processor, and on a busy machine the thread that is waited for may be the one that needs it. Each member
+ * counts the barriers that it has reached, in a cache line of its own: nobody waits to write. */
+void team_barrier(const struct team *team)
+{
+    if (team->n == 1)
+        return;
+    struct count *mine = &team->reached[team->id];
+    const int64_t round = atomic_load_explicit(&mine->value, memory_order_relaxed) + 1;
+    count_set(mine, round);
+    for (int i = 0; i < team->n; i++) {
+        int looks = 0;
+        while (atomic_load_explicit(&team->reached[i].value, memory_order_acquire) < round)
+            between_looks(&looks);
+    }
+}
+
+int team_meets_apart(const struct team *team)
+{
+#ifdef __linux__
+    int *const on = team->processors;
+    if (on)
+        on[team->id] = sched_getcpu();
+    team_barrier(team);
+    for (int i = 0; on && i < team->n; i++)
+        for (int j = 0; j < i; j++)
+            if (on[i] == on[j])
+                return 0;
+#else
+    team_barrier(team);
+#endif
+    return 1;
+}
+
+static void run_member(struct team member, void (*work)(const struct team *, void *), void *job)
 {
     const fp_mode old = fp_enter();
-    const struct team member = {id, n, barrier, (uint64_t)old};
+    member.mode = (uint64_t)old;
     work(&member, job);
     fp_leave(old);
 }
@@ -244,7 +268,7 @@ static void run_member(int id, int n, struct barrier *barrier, void (*work)(cons
 int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
 {
     if (n <= 1) {
-        run_member(0, 1, NULL, work, job);
+        run_member((struct team){.n = 1}, work, job);
         return 0;
     }
     int missing = -1;
@@ -253,11 +277,14 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
     int idle = 0;
     if (!atomic_compare_exchange_strong(&team_at_work, &idle, 1))
         return -1;
-    struct barrier barrier = {.n = n};
+    struct count reached[n];
+    int processors[n], *looked_at = flops_to_wake > 0 ? processors : NULL;
+    for (int i = 0; i < n; i++)
+        atomic_init(&reached[i].value, 0);
 #pragma omp parallel num_threads(n)
     {
         if (omp_get_num_threads() == n) {
-            run_member(omp_get_thread_num(), n, &barrier, work, job);
+            run_member((struct team){omp_get_thread_num(), n, reached, looked_at, 0}, work, job);
 #pragma omp master
             missing = 0;
         }

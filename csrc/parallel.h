@@ -5,20 +5,28 @@
 #include <stdint.h>
 
 /* One member of a team of n, 0 <= id < n; member 0 is the thread that made the call. */
-struct barrier;
+struct count;
 struct team {
     int id, n;
-    struct barrier *barrier;
+    struct count *reached; /* (n,) barriers that each member has reached */
+    int *processors;       /* (n,) see team_meets_apart; NULL: the cost of waking threads is not looked at */
     uint64_t mode; /* the floating-point mode that this member's thread came with */
 };
 
 /* Waits for all members. */
 void team_barrier(const struct team *team);
+/* The same, and whether each is on a processor of its own, as far as the system tells: threads that have just
+ * been woken often are not. All get the same answer. Until the system moves one of them, two on one processor
+ * take turns: who waits for the other at every step then is slower than one alone. */
+int team_meets_apart(const struct team *team);
 
 /* How many members work of this size deserves now: at most `threads` (0: fastrnn_get_num_threads()) and
  * `most` (for how many there is work), at least 1; and 1 where the work is too small to wake threads that
  * sleep. A wish: fewer may come, see team_run. */
 int team_size(int threads, double flops, int64_t most);
+
+/* How many members, at most `most`, should share a step of so many operations, after which all wait for all. */
+int team_size_in_step(double flops, int64_t most);
 
 /* Runs work(team, job) on n members, each in round-to-nearest with subnormals flushed to zero; the
  * caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything

@@ -15,23 +15,24 @@ static void FN(product)(const real *const *a, int64_t n, const struct FN(matrix)
                         void *context)
 {
     real tile[(MR + 1) * PANEL] __attribute__((aligned(64)));
-    const int64_t K = m->K, N = m->N;
+    const int64_t K = m->K, N = m->N, first = m->begin;
     const int panel = m->panel;
     /* Blocks of rows, balanced: 16 are 6, 5, 5 and not 6, 6, 4. */
     const int64_t blocks = (n + MR - 1) / MR;
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
-    if (n == 1 && panel == PANEL && N > PANEL && N <= 2 * PANEL &&
-        FN(packed_size)(K, N) * (int64_t)sizeof(real) <= FIRST_CACHE) {
-        FN(tile_pair_of)(FN(panel_width)(PANEL, N, PANEL), K, a[0], m->packed, init, finish ? tile : out);
+    if (n == 1 && panel == PANEL && m->end - first > PANEL && m->end - first <= 2 * PANEL &&
+        FN(packed_size)(K, m->end - first) * (int64_t)sizeof(real) <= FIRST_CACHE) {
+        FN(tile_pair_of)(FN(panel_width)(first + PANEL, N, PANEL), K, a[0], m->packed + first * K,
+                         init ? init + first : NULL, finish ? tile : out + first);
         if (finish) {
-            finish(context, 0, 1, 0, tile);
-            finish(context, 0, 1, PANEL, tile + PANEL);
+            finish(context, 0, 1, first, tile);
+            finish(context, 0, 1, first + PANEL, tile + PANEL);
         }
         return;
     }
-    const int64_t last = N > 0 ? (N - 1) / panel * panel : -1;
-    for (int64_t at = 0; at <= last; at += panel) {
-        const int64_t col = downwards ? last - at : at;
+    const int64_t last = m->end > first ? (m->end - 1) / panel * panel : first - 1;
+    for (int64_t at = first; at <= last; at += panel) {
+        const int64_t col = downwards ? last - (at - first) : at;
         const int width = FN(panel_width)(col, N, panel);
         const int64_t place = col / panel * m->spread + m->slot * (width / m->slots);
         for (int64_t row = 0, i = 0; i < blocks; i++) {

@@ -14,6 +14,7 @@ struct FN(job) {
     struct FN(weights) w;
     const int64_t *order; /* with lengths: the rows by descending length; else NULL */
     int64_t most_rows;    /* of one member */
+    int sharers;          /* most members for whom sharing the units of a step pays */
     int64_t steps;        /* time steps in a block */
     int64_t blocks;       /* of pre-activations that a member of forward holds */
     uintptr_t members;    /* their scratch, each of member_bytes */
@@ -104,6 +105,9 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
 /* ----------------------------------------------------------------------------------------- forward */
 
 struct FN(forward_scratch) {
+    const struct FN(weights) *w;
+    int64_t begin, end;        /* of the P units of the output those that are made here */
+    const struct team *sharing; /* who makes the others of the same rows; NULL: nobody */
     int64_t n, *rows;          /* the rows of the batch */
     int64_t *active;           /* (steps,) active rows at each step of a block */
     const real **x;            /* (steps*n,) the rows of x in a block */
@@ -123,6 +127,8 @@ static uintptr_t FN(carve_forward)(const struct FN(job) *job, uintptr_t at, stru
     const struct fastrnn_layer *a = job->a;
     const int64_t n = job->most_rows, stride = FN(stride)(a->P), wide = FN(stride)(a->H);
     const int second = a->w_hr || a->cell == FASTRNN_GRU_RESET_FIRST;
+    s->w = &job->w;
+    s->end = a->P;
     s->rows = carve(&at, n, sizeof *s->rows);
     s->active = carve(&at, job->blocks * job->steps, sizeof *s->active);
     s->x = carve(&at, job->steps * n, sizeof *s->x);
@@ -170,14 +176,15 @@ static ALWAYS_INLINE int64_t FN(time_of)(const struct FN(job) *job, int64_t bloc
 
 /* Pre-activations of `pairs` rows, from the bias: the products with x. Where a GRU's W_hn h has columns of its
  * own these begin as b_hn. */
-static void FN(input_products)(const struct FN(job) *job, const real *const *x, int64_t pairs, real *z)
+static void FN(input_products)(const struct FN(job) *job, const struct FN(forward_scratch) *s,
+                               const real *const *x, int64_t pairs, real *z)
 {
-    const struct FN(weights) *w = &job->w;
+    const struct FN(weights) *w = s->w;
     for (int i = 0; i < w->x_count; i++)
         FN(product)(x, pairs, &w->x[i], 0, w->bias + w->x_at[i], 0, z + w->x_at[i], w->width, NULL, NULL);
     if (job->a->cell == FASTRNN_GRU)
         for (int64_t row = 0; row < pairs; row++)
-            for (int64_t j = 0; j < job->a->H; j += W) {
+            for (int64_t j = s->begin; j < s->end; j += W) {
                 const int64_t at = FN(column)(FN(gru_slots), FN(gru_slots) - 1, j, job->a->H);
                 FN(store_counting)(z + row * w->width + at, vload(w->bias + at), FN(group_width)(j, job->a->H));
             }
@@ -195,7 +202,7 @@ static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch)
         for (int64_t row = 0; row < s->counted; row++)
             s->x[pairs++] = FN(at)(&a->x, t, s->rows[row]);
     }
-    FN(input_products)(job, s->x, pairs, s->z + slot * s->n * job->w.width);
+    FN(input_products)(job, s, s->x, pairs, s->z + slot * s->n * job->w.width);
 }
 
 /* The state and the output of the steps of a block. */
@@ -204,14 +211,15 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     const struct fastrnn_layer *a = job->a;
     const int64_t H = a->H, P = a->P, B = a->B, wide = FN(stride)(H);
     const int64_t slot = block % job->blocks * job->steps;
-    struct FN(step) step = {.a = a, .w = &job->w, .rows = s->rows, .c = s->c, .between = s->between};
+    struct FN(step) step = {.a = a, .w = s->w, .rows = s->rows, .c = s->c, .between = s->between};
     step.output = s->output;
     step.z = s->z + slot * s->n * job->w.width;
     for (int64_t i = 0; i < FN(block_steps)(job, block); i++) {
         const int64_t t = FN(time_of)(job, block, i), active = s->active[slot + i];
         real **state = s->state[s->now];
         for (int64_t row = s->running; row < active; row++) {
-            FN(copy_or_zero)(state[row], FN(row_of)(a->h_0, s->rows[row], P), P);
+            const real *h_0 = FN(row_of)(a->h_0, s->rows[row], P);
+            FN(copy_or_zero)(state[row] + s->begin, h_0 ? h_0 + s->begin : NULL, s->end - s->begin);
             if (s->c)
                 FN(copy_or_zero)(s->c + row * wide, FN(row_of)(a->c_0, s->rows[row], H), H);
         }
@@ -232,6 +240,8 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
                     FN(copy_or_zero)(s->c + row * wide, NULL, H);
             }
         }
+        if (s->sharing)
+            team_barrier(s->sharing); /* the state before is complete, and the one before that is free */
         step.active = active;
         step.t = t;
         step.downwards = s->now;
@@ -280,9 +290,10 @@ static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *
             c = s->c + row * FN(stride)(H);
         }
         if (h != (const real *)a->h_n + b * P)
-            FN(copy_or_zero)((real *)a->h_n + b * P, h, P);
+            FN(copy_or_zero)((real *)a->h_n + b * P + s->begin, h ? h + s->begin : NULL, s->end - s->begin);
         if (s->c && c != (const real *)a->c_n + b * H)
-            FN(copy_or_zero)((real *)a->c_n + b * H, c, H);
+            FN(copy_or_zero)((real *)a->c_n + b * H + s->begin, c ? c + s->begin : NULL,
+                             (s->sharing ? s->end : H) - s->begin);
     }
 }
 
@@ -305,6 +316,57 @@ static void FN(forward_member)(const struct team *team, void *shared)
             FN(write_block)(job, &s, block, team->id & 1);
         stop_poll(&job->stop, team);
         if (stop_asked(&job->stop))
+            return;
+    }
+    FN(end_rows)(job, &s);
+}
+
+/* Few rows: the members take all of them together, and each makes some of the units, so that its share of the
+ * weights stays in its own caches and its tiles have as many rows as there are. They wait for each other at
+ * every step. For cells of one product a step, where all rows begin at once and run on. */
+static int FN(sharers)(const struct fastrnn_layer *a)
+{
+    if (a->lengths || a->restart || a->w_hr || a->cell == FASTRNN_GRU_RESET_FIRST)
+        return 1;
+    const int gates = gates_of(a->cell);
+    return team_size_in_step(2.0 * (double)a->B * (double)a->H * (double)a->H * gates, FN(pieces)(gates, a->H));
+}
+
+static int FN(is_shared)(const struct FN(job) *job, int members)
+{
+    return members > 1 && members <= job->sharers && 2 * job->a->B <= (int64_t)MR * members;
+}
+
+static void FN(sharing_member)(const struct team *team, void *shared)
+{
+    struct FN(job) *job = shared;
+    const struct fastrnn_layer *a = job->a;
+    const int64_t H = a->H;
+    const int gates = gates_of(a->cell);
+    const struct team alone = {.n = 1, .mode = team->mode};
+    if (!a->packed)
+        FN(pack_weights)(a, &job->w, FN(input_weights) | FN(state_weights), team->id, team->n);
+    if (!team_meets_apart(team)) {
+        if (team->id > 0)
+            return;
+        team = &alone;
+    }
+    struct FN(weights) w = job->w;
+    struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
+    s.w = &w;
+    s.sharing = team;
+    s.h = FN(forward_scratch)(job, 0).h;
+    s.begin = FN(first_unit)(gates, H, team->id, team->n);
+    s.end = FN(first_unit)(gates, H, team->id + 1, team->n);
+    w.x[0] = FN(units_of)(w.x[0], s.begin, s.end, H);
+    w.h[0] = FN(units_of)(w.h[0], s.begin, s.end, H);
+    for (s.n = 0; s.n < a->B; s.n++)
+        s.rows[s.n] = s.n;
+    FN(begin_rows)(job, &s);
+    for (int64_t block = 0; block * job->steps < a->T; block++) {
+        FN(input_part)(job, &s, block);
+        FN(recurrence)(job, &s, block);
+        if (stop_together(&job->stop, team))
             return;
     }
     FN(end_rows)(job, &s);
@@ -350,13 +412,13 @@ static void FN(fed_member)(const struct team *team, void *shared)
     FN(end_rows)(job, &s);
 }
 
-static int FN(run)(const struct fastrnn_layer *a, double flops, void (*member)(const struct team *, void *),
+static int FN(run)(struct FN(job) *job, double flops, int64_t most,
+                   void (*member)(const struct team *, void *),
                    uintptr_t (*lay_out)(void *job, int members, uintptr_t at))
 {
-    /* One sequence has work for two: the input part in forward, the weight gradients in backward. */
-    const int members = team_size(a->call.threads, flops, a->B == 1 ? 2 : a->B);
-    struct FN(job) job = {.a = a, .stop = stop_for(&a->call)};
-    return stop_status(&job.stop, team_job(members, lay_out, member, &job));
+    const struct fastrnn_call *call = &job->a->call;
+    job->stop = stop_for(call);
+    return stop_status(&job->stop, team_job(team_size(call->threads, flops, most), lay_out, member, job));
 }
 
 static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at)
@@ -385,17 +447,23 @@ static uintptr_t FN(lay_out_forward)(void *shared, int members, uintptr_t at)
     else
         at = FN(carve_weights)(a, at, &job->w);
     const int64_t row_bytes = job->w.width * (int64_t)sizeof(real);
-    const int fed = FN(is_fed)(a, members);
+    const int sharing = FN(is_shared)(job, members), fed = !sharing && FN(is_fed)(a, members);
+    if (sharing)
+        job->most_rows = a->B;
+    const int64_t bytes = FN(block) * (sharing ? members : 1); /* of which a member touches its own share */
     job->blocks = fed ? FN(fed_blocks) : 1;
-    job->steps = FN(clamp)(fed ? FN(fed_steps) : FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
+    job->steps = FN(clamp)(fed ? FN(fed_steps) : bytes / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
     job->members = at;
     job->member_bytes = FN(carve_forward)(job, at, &s) - at;
     return at + (size_t)members * job->member_bytes;
 }
 
-static void FN(forward)(const struct team *team, void *job)
+static void FN(forward)(const struct team *team, void *shared)
 {
-    if (FN(is_fed)(((struct FN(job) *)job)->a, team->n))
+    struct FN(job) *job = shared;
+    if (FN(is_shared)(job, team->n))
+        FN(sharing_member)(team, job);
+    else if (FN(is_fed)(job->a, team->n))
         FN(fed_member)(team, job);
     else
         FN(forward_member)(team, job);
@@ -404,7 +472,14 @@ static void FN(forward)(const struct team *team, void *job)
 static int FN(layer_forward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_layer *a = (const void *)call;
-    /* Of one sequence a second member takes the input part, which therefore has to be worth it. */
-    const double input = 4.0 * (double)a->T * (double)a->D * (double)a->H * gates_of(a->cell);
-    return FN(run)(a, a->B == 1 ? input : FN(flops)(a), FN(forward), FN(lay_out_forward));
+    struct FN(job) job = {.a = a, .sharers = FN(sharers)(a)};
+    double flops = FN(flops)(a);
+    int64_t most = a->B;
+    if (FN(is_shared)(&job, job.sharers))
+        most = job.sharers > most ? job.sharers : most;
+    else if (a->B == 1) { /* a second member takes the input part, which therefore has to be worth it */
+        flops = 4.0 * (double)a->T * (double)a->D * (double)a->H * gates_of(a->cell);
+        most = 2;
+    }
+    return FN(run)(&job, flops, most, FN(forward), FN(lay_out_forward));
 }

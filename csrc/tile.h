@@ -77,11 +77,12 @@ struct FN(matrix) {
     int64_t K, N;
     int panel; /* columns of a panel but the last */
     int spread, slot, slots;
+    int64_t begin, end; /* the columns that are asked for: whole panels */
 };
 
 static ALWAYS_INLINE struct FN(matrix) FN(matrix)(real *packed, int64_t K, int64_t N)
 {
-    return (struct FN(matrix)){packed, K, N, PANEL, PANEL, 0, 1};
+    return (struct FN(matrix)){packed, K, N, PANEL, PANEL, 0, 1, 0, N};
 }
 
 /* Columns of `gates` interleaved matrices of H columns: W neighbouring columns of each, in turn, at the end
@@ -101,7 +102,29 @@ static ALWAYS_INLINE int64_t FN(column)(int gates, int gate, int64_t unit, int64
 static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, int gates, int64_t H)
 {
     const int panel = gates == 3 ? 3 * W : PANEL;
-    return (struct FN(matrix)){packed, K, FN(columns)(gates, H), panel, panel, 0, gates};
+    const int64_t N = FN(columns)(gates, H);
+    return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N};
+}
+
+/* Units are shared among members in pieces of whole panels that are whole cache lines of states. */
+static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
+{
+    const int64_t piece = gates == 1 ? PANEL : LINE;
+    return (H + piece - 1) / piece;
+}
+
+/* The first unit of member `id` of `members`; H for id = members. */
+static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int members)
+{
+    const int64_t first = FN(pieces)(gates, H) * id / members * (gates == 1 ? PANEL : LINE);
+    return first < H ? first : H;
+}
+
+static ALWAYS_INLINE struct FN(matrix) FN(units_of)(struct FN(matrix) m, int64_t begin, int64_t end, int64_t H)
+{
+    m.begin = begin < H ? begin * m.slots : m.N;
+    m.end = end < H ? end * m.slots : m.N;
+    return m;
 }
 
 /* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of `gates` of the

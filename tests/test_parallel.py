@@ -532,3 +532,37 @@ def test_a_small_call_has_a_team_where_another_was_just_before(
     time.sleep(0.05)
     assert has_team(large)
     assert not has_team(problem(T=1, B=8, D=4, H=4, dtype=np.float32))
+
+
+# One sequence whose steps are shared. On one processor its members would wait for each other at
+# every step, so one of them does all; elsewhere they share. Prints a digest of every bit.
+ONE_SEQUENCE = """
+import os, sys, hashlib
+if sys.argv[1] == "one processor":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.path.insert(0, sys.argv[2])
+import numpy as np, fastrnn
+from fastrnn import _core
+from bounds import Spec, draw, run
+_core.swap_team_policy(0, float(sys.argv[3]))
+fastrnn.set_num_threads(int(sys.argv[4]))
+results = run(fastrnn, draw(Spec(9, 1, 5, 133, kind="lstm"), np.float32))
+print(hashlib.sha256(b"".join(a.tobytes() for a in results.values() if a is not None)).hexdigest())
+print(_core.teams_run() > 0)
+"""
+
+
+if hasattr(os, "sched_setaffinity") and _core.build_info()["openmp"]:
+
+    def test_members_who_share_a_processor() -> None:
+        def outcome(where: str, to_wake: str, threads: int) -> list[str]:
+            done = script(ONE_SEQUENCE, where, os.path.dirname(__file__), to_wake, str(threads))
+            assert done.returncode == 0, done.stderr
+            return done.stdout.split()
+
+        alone, teams = outcome("anywhere", "0", 1)
+        assert teams == "False"
+        for where in ("one processor", "anywhere"):
+            for to_wake in ("0", "1e-9"):  # placement is not looked at, or is
+                for threads in (2, 3):
+                    assert outcome(where, to_wake, threads) == [alone, "True"]
