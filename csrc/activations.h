@@ -25,6 +25,7 @@
 #define EXP_LN2 0x1.62e4p-1f
 #define EXP_LN2_LOW 0x1.7f7d1cp-20f
 #define EXP_LEAST -0x1.5d589ep6f
+#define SIGMOID_LEAST -88
 #define EXP_MOST 89
 #else
 /* exp 2^-54.1, minimax 2^-55.6. tanh: largest error found 1.744 ulp, at 0x1.f78d756a70906p-5 (104 million points
@@ -49,6 +50,7 @@
 #define EXP_LN2 0x1.62e42fefap-1
 #define EXP_LN2_LOW 0x1.cf79abc9e3b3ap-40
 #define EXP_LEAST -0x1.6232bdd7abcd2p9
+#define SIGMOID_LEAST -709
 #define EXP_MOST 710
 #endif
 
@@ -97,16 +99,16 @@ static ALWAYS_INLINE vec FN(exp)(vec x)
  *   would add 0.25 in double: SIGMOID_C2 is the C2 with the smallest error there and near -ln 7.
  * - 1 + s is exact for |n| <= 23 (52). Below that it loses s, which is taken off h: without that 2.44 ulp. Above, it
  *   loses the 1, and s/s is near enough. The denominator is never less than s, nor the quotient more than 1.
- * - Beyond 40 (any n, or inf - inf in r) the result is 1; below EXP_LEAST, as that of exp, 0. NaN fails both
- *   comparisons. */
+ * - At 40 the result is 1. At SIGMOID_LEAST n is -127 (-1023), for which s is 0. Between that and EXP_LEAST the
+ *   result is subnormal, so flushed to 0. */
 static ALWAYS_INLINE vec FN(sigmoid)(vec x)
 {
     const vec one = vset1(1);
     vec t;
-    const vec r = FN(ln2_reduce)(x, &t), r2 = vmul(r, r), q = FN(expm1_q)(r, r2, -1, SIGMOID_C2);
+    const vec r = FN(ln2_reduce)(vmin(vset1(40), vmax(vset1(SIGMOID_LEAST), x)), &t), r2 = vmul(r, r);
+    const vec q = FN(expm1_q)(r, r2, -1, SIGMOID_C2);
     const vec s = vpow2(t), sum = vadd(one, s), lost = vsub(s, vsub(sum, one));
-    const vec y = vdiv(s, vsub(sum, vfma(r2, q, vsub(r, lost))));
-    return vselect(vlt(x, vset1(EXP_LEAST)), vzero(), vselect(vlt(vset1(40), x), one, y));
+    return vdiv(s, vsub(sum, vfma(r2, q, vsub(r, lost))));
 }
 
 /* tanh z = E/(1 + E), z = |x|, E = expm1(2z)/2 = s h + (s - 1)/2.
@@ -115,19 +117,17 @@ static ALWAYS_INLINE vec FN(sigmoid)(vec x)
  * - E/(1 + E) itself is off by up to 2.6 ulp: where tanh is just below and E, 1 + E just above a power of two, the
  *   roundings of E and 1 + E cost nearly 1 ulp each. C - C (C/(1 + E)) is tanh for both roots C of
  *   (C - E)(C - 1) = 0; with C = min(E, 1) (E = 1 at z = 0.549) the subtracted term, and its error, is the smaller.
- * - Beyond 20 (any n, or inf - inf in r) the quotient is set to 0: tanh is 1 there in both types. NaN fails the
- *   comparisons and comes through the quotient.
+ * - From 20 on tanh is 1 in both types: z stops there.
  * - The sign goes on last: -0 - (-0)(0) would be +0. */
 static ALWAYS_INLINE vec FN(tanh)(vec x)
 {
-    const vec z = vabs(x), one = vset1(1);
+    const vec z = vmin(vset1(20), vabs(x)), one = vset1(1);
     const vec t = vfma(z, vset1(2 * ACT_LOG2E), vset1(ACT_MAGIC)), n = vsub(t, vset1(ACT_MAGIC)), s = vpow2(t);
     const vec r = vfnma(n, vset1(ACT_LN2 / 2), z), r2 = vmul(r, r), q = FN(expm1_q)(r, r2, 2, ACT_C2);
     const vec u = vfma(s, r, vfma(s, vset1((real)0.5), vset1((real)-0.5)));
     const vec e = vfma(vmul(s, r2), q, u);
-    const vec c = vselect(vlt(z, vset1((real)0.55)), e, one);
-    const vec w = vselect(vlt(vset1(20), z), vzero(), vdiv(c, vadd(one, e)));
-    return vcopysign(vfnma(c, w, c), x);
+    const vec c = vmin(one, e);
+    return vcopysign(vfnma(c, vdiv(c, vadd(one, e)), c), x);
 }
 
 #undef ACT_MAGIC
@@ -142,6 +142,7 @@ static ALWAYS_INLINE vec FN(tanh)(vec x)
 #undef EXP_LN2
 #undef EXP_LN2_LOW
 #undef EXP_LEAST
+#undef SIGMOID_LEAST
 #undef EXP_MOST
 #if REAL_BITS == 64
 #undef ACT_C7

@@ -27,31 +27,36 @@ static ALWAYS_INLINE void FN(lstm_units)(const struct FN(step) *s, int64_t row, 
         const real *z = tile + k * PANEL;
         real *c = s->c + (row + k) * stride + unit;
         const vec before = vload(c);
-        vec zi = vload(z), zf = vload(z + width), zo = vload(z + 3 * width);
+        vec zi = vload(z), zf = vload(z + width);
         if (peepholes) {
             zi = vfma(vload(p), before, zi);
             zf = vfma(vload(p + stride), before, zf);
         }
         const vec i = FN(sigmoid)(zi), f = FN(sigmoid)(zf), g = FN(tanh)(vload(z + 2 * width));
         const vec now = vfma(f, before, vmul(i, g));
+        vstore(c, now);
+        if (a->gates) {
+            real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row + k], 4 * H) + unit;
+            FN(store_lanes)(gates, i, n);
+            FN(store_lanes)(gates + H, f, n);
+            FN(store_lanes)(gates + 2 * H, g, n);
+            FN(store_lanes)(FN(tape_row)(a, a->c, s->t, s->rows[row + k], H) + unit, now, n);
+        }
+    }
+    for (int k = 0; k < rows; k++) {
+        const vec now = vload(s->c + (row + k) * stride + unit);
+        vec zo = vload(tile + k * PANEL + 3 * width);
         if (peepholes)
             zo = vfma(vload(p + 2 * stride), now, zo);
         const vec o = FN(sigmoid)(zo), m = vmul(o, FN(tanh)(now));
-        vstore(c, now);
         if (a->w_hr)
             vstore(s->between[row + k] + unit, m);
         else {
             vstore(s->h[row + k] + unit, m);
             FN(store_lanes)(s->output[row + k] + unit, m, n);
         }
-        if (a->gates) {
-            real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row + k], 4 * H) + unit;
-            FN(store_lanes)(gates, i, n);
-            FN(store_lanes)(gates + H, f, n);
-            FN(store_lanes)(gates + 2 * H, g, n);
-            FN(store_lanes)(gates + 3 * H, o, n);
-            FN(store_lanes)(FN(tape_row)(a, a->c, s->t, s->rows[row + k], H) + unit, now, n);
-        }
+        if (a->gates)
+            FN(store_lanes)(FN(tape_row)(a, a->gates, s->t, s->rows[row + k], 4 * H) + 3 * H + unit, o, n);
     }
 }
 

@@ -10,6 +10,7 @@
  *   vadd vsub vmul vdiv            correctly rounded
  *   vfma(a, b, c)                  a*b + c rounded once (`generic`: rounded twice)
  *   vfnma(a, b, c)                 c - a*b likewise
+ *   vmin(a, b) vmax(a, b)          b where either is NaN
  *   vlt(a, b) vle(a, b)            lane masks, false where either is NaN
  *   vselect(m, a, b)               m ? a : b
  *   vabs(a) vcopysign(mag, sgn)
@@ -49,6 +50,8 @@
 #define vdiv FN(vdiv)
 #define vfma FN(vfma)
 #define vfnma FN(vfnma)
+#define vmin FN(vmin)
+#define vmax FN(vmax)
 #define vlt FN(vlt)
 #define vle FN(vle)
 #define vselect FN(vselect)
@@ -171,6 +174,8 @@ OP vec vmul(vec a, vec b) { return PS(mul)(a, b); }
 OP vec vdiv(vec a, vec b) { return PS(div)(a, b); }
 OP vec vfma(vec a, vec b, vec c) { return PS(fmadd)(a, b, c); }
 OP vec vfnma(vec a, vec b, vec c) { return PS(fnmadd)(a, b, c); }
+OP vec vmin(vec a, vec b) { return PS(min)(a, b); }
+OP vec vmax(vec a, vec b) { return PS(max)(a, b); }
 OP vec vpow2(vec t)
 {
     return FN(real_of)(EPI(add)(EPI(slli)(FN(bits)(t), MANTISSA), FN(bits)(vset1((real)1))));
@@ -247,6 +252,8 @@ OP vec vmul(vec a, vec b) { return NEON(vmulq)(a, b); }
 OP vec vdiv(vec a, vec b) { return NEON(vdivq)(a, b); }
 OP vec vfma(vec a, vec b, vec c) { return NEON(vfmaq)(c, a, b); }
 OP vec vfnma(vec a, vec b, vec c) { return NEON(vfmsq)(c, a, b); }
+OP vec vmin(vec a, vec b) { return NEON(vminq)(a, b); }
+OP vec vmax(vec a, vec b) { return NEON(vmaxq)(a, b); }
 OP vmask vlt(vec a, vec b) { return NEON(vcltq)(a, b); }
 OP vmask vle(vec a, vec b) { return NEON(vcleq)(a, b); }
 OP vec vselect(vmask m, vec a, vec b) { return NEON(vbslq)(m, a, b); }
@@ -289,6 +296,8 @@ OP vec vfnma(vec a, vec b, vec c) { return c - a * b; }
 OP vmask vlt(vec a, vec b) { return a < b; }
 OP vmask vle(vec a, vec b) { return a <= b; }
 OP vec vselect(vmask m, vec a, vec b) { return (vec)((m & (vmask)a) | (~m & (vmask)b)); }
+OP vec vmin(vec a, vec b) { return vselect(vlt(a, b), a, b); }
+OP vec vmax(vec a, vec b) { return vselect(vlt(b, a), a, b); }
 OP vec vabs(vec a) { return (vec)((vmask)a & ~(vmask)vset1((real)-0.0)); }
 OP vec vcopysign(vec mag, vec sgn) { return vselect((vmask)vset1((real)-0.0), sgn, mag); }
 OP vec vpow2(vec t)
