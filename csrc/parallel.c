@@ -249,7 +249,7 @@ int team_meets_apart(const struct team *team)
     team_barrier(team);
     for (int i = 0; on && i < team->n; i++)
         for (int j = 0; j < i; j++)
-            if (on[i] == on[j])
+            if (on[i] == on[j] && on[i] >= 0) /* negative: not known */
                 return 0;
 #else
     team_barrier(team);

@@ -16,8 +16,9 @@ struct team {
 /* Waits for all members. */
 void team_barrier(const struct team *team);
 /* The same, and whether each is on a processor of its own, as far as the system tells: threads that have just
- * been woken often are not. All get the same answer. Until the system moves one of them, two on one processor
- * take turns: who waits for the other at every step then is slower than one alone. */
+ * been woken often are not. All get the same answer; not twice without a barrier between. Until the system moves
+ * one of them, two on one processor take turns: who waits for the other at every step then is slower than one
+ * alone. */
 int team_meets_apart(const struct team *team);
 
 /* How many members work of this size deserves now: at most `threads` (0: fastrnn_get_num_threads()) and

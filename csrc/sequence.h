@@ -1,7 +1,7 @@
 /* The time loop of one layer in one direction, as each member of a team runs it; bptt.h goes back.
  *
  * Members own rows of the batch and, but for packing the weights and the weight gradients, wait for
- * nobody. Time goes in blocks: the input part of a block has no recurrence and is one product over its
+ * nobody; few rows are shared, and members own units instead. Time goes in blocks: the input part of a block has no recurrence and is one product over its
  * (t, b) pairs; backward keeps dz for a block only. With lengths a member's rows are sorted by descending
  * length, so that at every t the active ones are the first few.
  */
@@ -220,8 +220,10 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
         for (int64_t row = s->running; row < active; row++) {
             const real *h_0 = FN(row_of)(a->h_0, s->rows[row], P);
             FN(copy_or_zero)(state[row] + s->begin, h_0 ? h_0 + s->begin : NULL, s->end - s->begin);
+            const real *c_0 = FN(row_of)(a->c_0, s->rows[row], H);
             if (s->c)
-                FN(copy_or_zero)(s->c + row * wide, FN(row_of)(a->c_0, s->rows[row], H), H);
+                FN(copy_or_zero)(s->c + row * wide + s->begin, c_0 ? c_0 + s->begin : NULL,
+                                 (s->sharing ? s->end : H) - s->begin);
         }
         s->running = active;
         for (int64_t row = 0; row < s->n; row++) {
@@ -337,38 +339,48 @@ static int FN(is_shared)(const struct FN(job) *job, int members)
     return members > 1 && members <= job->sharers && 2 * job->a->B <= (int64_t)MR * members;
 }
 
+/* The units that a member makes, of s->sharing. */
+static void FN(take_units)(const struct FN(job) *job, struct FN(weights) *w, struct FN(forward_scratch) *s, int gates)
+{
+    const int64_t H = job->a->H;
+    s->begin = FN(first_unit)(gates, H, s->sharing->id, s->sharing->n);
+    s->end = FN(first_unit)(gates, H, s->sharing->id + 1, s->sharing->n);
+    w->x[0] = FN(units_of)(job->w.x[0], s->begin, s->end, H);
+    w->h[0] = FN(units_of)(job->w.h[0], s->begin, s->end, H);
+}
+
 static void FN(sharing_member)(const struct team *team, void *shared)
 {
     struct FN(job) *job = shared;
     const struct fastrnn_layer *a = job->a;
-    const int64_t H = a->H;
     const int gates = gates_of(a->cell);
+    const struct FN(forward_scratch) first = FN(forward_scratch)(job, 0);
     const struct team alone = {.n = 1, .mode = team->mode};
-    if (!a->packed)
-        FN(pack_weights)(a, &job->w, FN(input_weights) | FN(state_weights), team->id, team->n);
-    if (!team_meets_apart(team)) {
-        if (team->id > 0)
-            return;
-        team = &alone;
-    }
     struct FN(weights) w = job->w;
     struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
     s.w = &w;
-    s.sharing = team;
-    s.h = FN(forward_scratch)(job, 0).h;
-    s.begin = FN(first_unit)(gates, H, team->id, team->n);
-    s.end = FN(first_unit)(gates, H, team->id + 1, team->n);
-    w.x[0] = FN(units_of)(w.x[0], s.begin, s.end, H);
-    w.h[0] = FN(units_of)(w.h[0], s.begin, s.end, H);
+    s.h = first.h;
+    s.c = first.c;
     for (s.n = 0; s.n < a->B; s.n++)
         s.rows[s.n] = s.n;
     FN(begin_rows)(job, &s);
+    if (!a->packed)
+        FN(pack_weights)(a, &job->w, FN(input_weights) | FN(state_weights), team->id, team->n);
     for (int64_t block = 0; block * job->steps < a->T; block++) {
-        FN(input_part)(job, &s, block);
-        FN(recurrence)(job, &s, block);
+        /* Also the barrier after packing. Where two members have one processor, member 0 makes the block. */
+        s.sharing = team_meets_apart(team) ? team : &alone;
+        if (s.sharing == team || team->id == 0) {
+            FN(take_units)(job, &w, &s, gates);
+            s.running = s.counted = block > 0 ? s.n : 0;
+            s.now = (int)(block * job->steps & 1);
+            FN(input_part)(job, &s, block);
+            FN(recurrence)(job, &s, block);
+        }
         if (stop_together(&job->stop, team))
             return;
     }
+    s.sharing = team;
+    FN(take_units)(job, &w, &s, gates);
     FN(end_rows)(job, &s);
 }
 
@@ -450,9 +462,8 @@ static uintptr_t FN(lay_out_forward)(void *shared, int members, uintptr_t at)
     const int sharing = FN(is_shared)(job, members), fed = !sharing && FN(is_fed)(a, members);
     if (sharing)
         job->most_rows = a->B;
-    const int64_t bytes = FN(block) * (sharing ? members : 1); /* of which a member touches its own share */
     job->blocks = fed ? FN(fed_blocks) : 1;
-    job->steps = FN(clamp)(fed ? FN(fed_steps) : bytes / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
+    job->steps = FN(clamp)(fed ? FN(fed_steps) : FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
     job->members = at;
     job->member_bytes = FN(carve_forward)(job, at, &s) - at;
     return at + (size_t)members * job->member_bytes;

@@ -10,7 +10,7 @@
  *   vadd vsub vmul vdiv            correctly rounded
  *   vfma(a, b, c)                  a*b + c rounded once (`generic`: rounded twice)
  *   vfnma(a, b, c)                 c - a*b likewise
- *   vmin(a, b) vmax(a, b)          b where either is NaN
+ *   vmin(a, b) vmax(a, b)          b where that is NaN; a is none
  *   vlt(a, b) vle(a, b)            lane masks, false where either is NaN
  *   vselect(m, a, b)               m ? a : b
  *   vabs(a) vcopysign(mag, sgn)

@@ -122,7 +122,7 @@ static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int me
 
 static ALWAYS_INLINE struct FN(matrix) FN(units_of)(struct FN(matrix) m, int64_t begin, int64_t end, int64_t H)
 {
-    m.begin = begin < H ? begin * m.slots : m.N;
+    m.begin = begin * m.slots;
     m.end = end < H ? end * m.slots : m.N;
     return m;
 }
