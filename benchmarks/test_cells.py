@@ -29,7 +29,7 @@ CASES = [
 
 @pytest.mark.parametrize(("cell", "name", "mode", "implementation"), CASES)
 @pytest.mark.benchmark(
-    max_time=0.5, min_rounds=3, warmup=True, warmup_iterations=3, disable_gc=True
+    max_time=0.3, min_rounds=3, warmup=True, warmup_iterations=1, disable_gc=True
 )
 def test_cell(benchmark, cell, name, mode, implementation):
     cell, shape = CELLS[cell], SHAPES[name]
