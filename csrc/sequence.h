@@ -1,9 +1,10 @@
 /* The time loop of one layer in one direction, as each member of a team runs it; bptt.h goes back.
  *
  * Members own rows of the batch and, but for packing the weights and the weight gradients, wait for
- * nobody; few rows are shared, and members own units instead. Time goes in blocks: the input part of a block has no recurrence and is one product over its
- * (t, b) pairs; backward keeps dz for a block only. With lengths a member's rows are sorted by descending
- * length, so that at every t the active ones are the first few.
+ * nobody; few rows are shared, and members own units instead. Time goes in blocks: the input part of a
+ * block has no recurrence and is one product over its (t, b) pairs; backward keeps dz for a block only.
+ * With lengths a member's rows are sorted by descending length, so that at every t the active ones are
+ * the first few.
  */
 
 static const int64_t FN(block) = 1 << 17; /* bytes of pre-activations in a block: half a small L2 */

@@ -107,16 +107,17 @@ static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, 
 }
 
 /* Units are shared among members in pieces of whole panels that are whole cache lines of states. */
+static ALWAYS_INLINE int64_t FN(piece)(int gates) { return gates == 1 ? PANEL : LINE; }
+
 static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
 {
-    const int64_t piece = gates == 1 ? PANEL : LINE;
-    return (H + piece - 1) / piece;
+    return (H + FN(piece)(gates) - 1) / FN(piece)(gates);
 }
 
 /* The first unit of member `id` of `members`; H for id = members. */
 static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int members)
 {
-    const int64_t first = FN(pieces)(gates, H) * id / members * (gates == 1 ? PANEL : LINE);
+    const int64_t first = FN(pieces)(gates, H) * id / members * FN(piece)(gates);
     return first < H ? first : H;
 }
 
