@@ -94,7 +94,7 @@ static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
     const int64_t T = a->T, B = a->B, H = a->H;
     int64_t K = 0;
     for (int64_t r = first, step = B ? first / B : 0, b = first - step * B; r < last; r++) {
-        const int64_t t = a->reverse ? step : T - 1 - step;
+        const int64_t t = FN(time_of)(a, T - 1 - step);
         if (t < (a->lengths ? a->lengths[b] : T)) {
             const real *ring = job->ring + r % job->ring_rows * job->ring_stride;
             s->chunk_ring[K] = ring;
@@ -166,16 +166,65 @@ static void FN(back_step)(const struct FN(back_step) *s)
     }
 }
 
+/* A short tape is made again, some steps at a time, by the forward pass with the same formula and so with the
+ * same bits. Each member makes that of its own rows. */
+struct FN(again) {
+    struct FN(job) forward;
+    struct fastrnn_layer a;    /* of that job: its output is forgotten */
+    struct fastrnn_layer back; /* that of backward: c and gates are what has been made */
+    void *checkpoints;         /* the caller's c */
+};
+
+/* Makes the tape of the steps [begin, end) again, counted in the order of processing, of the
+ * rows in `s`. What came before is on the tape, or was the start. */
+static void FN(record_again)(struct FN(job) *job, const struct team *team, struct FN(forward_scratch) *s,
+                             int64_t begin, int64_t end)
+{
+    const struct fastrnn_layer *a = job->a;
+    const struct FN(job) *forward = &job->again->forward;
+    const int64_t H = a->H, P = a->P;
+    s->running = s->counted = 0;
+    s->now = 0;
+    if (begin > 0) {
+        const int64_t t = FN(time_of)(a, begin - 1);
+        s->running = s->counted = FN(active)(a, s->rows, s->n, 0, t);
+        for (int64_t i = 0; i < s->running; i++) {
+            const int64_t b = s->rows[i];
+            FN(copy_or_zero)(s->state[0][i], FN(at)(&a->output, t, b), P);
+            if (s->c) {
+                const real *c = FN(checkpoint_row)(a, job->again->checkpoints, begin, b);
+                FN(copy_or_zero)(s->c + i * FN(stride)(H), c, H);
+                FN(copy_or_zero)(FN(tape_row)(a, a->c, t, b, H), c, H);
+            }
+        }
+    }
+    while (begin < end && !stop_asked(&job->stop)) {
+        const int64_t block_end = FN(block_end)(forward, begin, end);
+        FN(input_part)(forward, s, begin, block_end, 0);
+        FN(recurrence)(forward, s, begin, block_end, 0);
+        begin = block_end;
+        stop_poll(&job->stop, team);
+    }
+}
+
 static void FN(backward_member)(const struct team *team, void *shared)
 {
     struct FN(job) *job = shared;
     const struct fastrnn_layer *a = job->a;
-    const int64_t T = a->T, B = a->B, D = a->D, H = a->H, P = a->P;
+    const int64_t T = a->T, B = a->B, D = a->D, H = a->H, P = a->P, K = a->checkpoint;
     const int64_t stride = FN(stride)(P), wide = FN(stride)(H);
 
     struct FN(backward_scratch) s;
+    struct FN(forward_scratch) again;
     FN(carve_backward)(job, team->n, job->members + (size_t)team->id * job->member_bytes, &s);
     FN(pack_plain_weights)(a, &job->w, s.pointers, team->id, team->n);
+    if (job->again) {
+        const struct FN(job) *forward = &job->again->forward;
+        FN(pack_weights)(a, &forward->w, FN(input_weights) | FN(state_weights), team->id, team->n);
+        again = FN(forward_scratch)(forward, team->id);
+        again.n = FN(deal)(job, team, again.rows);
+        FN(begin_rows)(forward, &again);
+    }
     if (team->id == 0)
         FN(copy_or_zero)(job->zeros, NULL, H);
     team_barrier(team);
@@ -197,7 +246,10 @@ static void FN(backward_member)(const struct team *team, void *shared)
         const int64_t end = T - begin < job->steps ? T : begin + job->steps;
         int64_t pairs = 0;
         for (int64_t step = begin; step < end; step++) {
-            at.t = a->reverse ? step : T - 1 - step;
+            const int64_t forwards = T - 1 - step;
+            if (job->again && (step == 0 || (forwards + 1) % K == 0))
+                FN(record_again)(job, team, &again, forwards / K * K, forwards + 1);
+            at.t = FN(time_of)(a, forwards);
             at.active = FN(active)(a, s.rows, n, at.active, at.t);
             at.ring = s.ring + pairs;
             at.downwards = (int)(step & 1);
@@ -246,6 +298,25 @@ static void FN(backward_member)(const struct team *team, void *shared)
     }
 }
 
+/* Beside the steps that are made at once the tape holds the one before them, and those of which the weight
+ * gradients still need something. */
+static uintptr_t FN(lay_out_again)(struct FN(job) *job, int members, uintptr_t at)
+{
+    struct FN(again) *again = job->again;
+    struct fastrnn_layer *a = &again->a, *back = &again->back;
+    const int late = a->w_peep || a->cell == FASTRNN_GRU_RESET_FIRST;
+    const int64_t B = a->B, steps = a->checkpoint + 1 + (late ? job->ring_rows / (B > 0 ? B : 1) + 2 : 0);
+    a->tape_steps = back->tape_steps = steps < a->T ? steps : a->T;
+    a->gates = back->gates = carve(&at, a->tape_steps * B * 4 * a->H, sizeof(real));
+    if (a->cell == FASTRNN_LSTM)
+        a->c = back->c = carve(&at, a->tape_steps * B * a->H, sizeof(real));
+    const int64_t stride = FN(stride)(a->P);
+    a->output = (struct fastrnn_sequence){carve(&at, B * stride, sizeof(real)), 0, stride};
+    again->forward.most_rows = job->most_rows;
+    at = FN(carve_weights)(a, at, &again->forward.w);
+    return FN(lay_out_members)(&again->forward, members, at);
+}
+
 static uintptr_t FN(lay_out_backward)(void *shared, int members, uintptr_t at)
 {
     struct FN(job) *job = shared;
@@ -268,6 +339,8 @@ static uintptr_t FN(lay_out_backward)(void *shared, int members, uintptr_t at)
         job->packed[1] = carve(&at, FN(packed_size)(FN(chunk), a->P), sizeof(real));
     if (a->d_w_hr || (a->d_w_hh && a->cell == FASTRNN_GRU_RESET_FIRST))
         job->packed[2] = carve(&at, FN(packed_size)(FN(chunk), a->H), sizeof(real));
+    if (job->again)
+        at = FN(lay_out_again)(job, members, at);
     job->members = at;
     job->member_bytes = FN(carve_backward)(job, members, at, &s) - at;
     return at + (size_t)members * job->member_bytes;
@@ -277,6 +350,14 @@ static int FN(layer_backward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_layer *a = (const void *)call;
     struct FN(job) job = {.a = a};
+    struct FN(again) again;
+    if (a->checkpoint && a->cell > FASTRNN_RNN_RELU) {
+        again = (struct FN(again)){.a = *a, .back = *a, .checkpoints = a->c};
+        again.forward.a = &again.a;
+        job.a = &again.back;
+        job.again = &again;
+    }
     /* One sequence has work for two: the weight gradients are one product over all steps. */
-    return FN(run)(&job, 2 * FN(flops)(a), a->B == 1 ? 2 : a->B, FN(backward_member), FN(lay_out_backward));
+    return FN(run)(&job, (job.again ? 3 : 2) * FN(flops)(a), a->B == 1 ? 2 : a->B, FN(backward_member),
+                   FN(lay_out_backward));
 }

@@ -65,35 +65,42 @@ static ALWAYS_INLINE void FN(store_lanes)(real *p, vec a, int n)
 static ALWAYS_INLINE real *FN(tape_row)(const struct fastrnn_layer *a, void *tape, int64_t t, int64_t b,
                                         int64_t n)
 {
-    return (real *)tape + (t * a->B + b) * n;
+    return (real *)tape + ((t < a->tape_steps ? t : t % a->tape_steps) * a->B + b) * n;
 }
 
-/* The state before step t of row b: of an earlier step, initial, or zeros. `n` reals of `initial` and
- * `sequence`; NULL stands for zeros. */
-static ALWAYS_INLINE const real *FN(before)(const struct fastrnn_layer *a, const struct fastrnn_sequence *s,
-                                            const void *initial, int64_t n, int64_t t, int64_t b)
+/* Row `row` of a (B, n) array that may be NULL. */
+static ALWAYS_INLINE const real *FN(row_of)(const void *array, int64_t row, int64_t n)
+{
+    return array ? (const real *)array + row * n : NULL;
+}
+
+/* The step whose state row b has before step t; -1 where that is the initial state. */
+static ALWAYS_INLINE int64_t FN(step_before)(const struct fastrnn_layer *a, int64_t t, int64_t b)
 {
     const int64_t length = a->lengths ? a->lengths[b] : a->T, earlier = a->reverse ? t + 1 : t - 1;
-    if (a->restart && a->restart[t * a->B + b])
-        return NULL;
-    if (earlier >= 0 && earlier < length)
-        return FN(at)(s, earlier, b);
-    return initial ? (const real *)initial + b * n : NULL;
+    return earlier < length ? earlier : -1;
 }
 
+static ALWAYS_INLINE int FN(restarts)(const struct fastrnn_layer *a, int64_t t, int64_t b)
+{
+    return a->restart && a->restart[t * a->B + b];
+}
+
+/* The state before step t of row b. */
 static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_layer *a, const real *zeros, int64_t t,
                                               int64_t b)
 {
-    const real *h = FN(before)(a, &a->output, a->h_0, a->P, t, b);
-    return h ? h : zeros;
+    const int64_t from = FN(step_before)(a, t, b);
+    const real *h = from < 0 ? FN(row_of)(a->h_0, b, a->P) : FN(at)(&a->output, from, b);
+    return h && !FN(restarts)(a, t, b) ? h : zeros;
 }
 
 static ALWAYS_INLINE const real *FN(c_before)(const struct fastrnn_layer *a, const real *zeros, int64_t t,
                                               int64_t b)
 {
-    const struct fastrnn_sequence tape = {a->c, a->B * a->H, a->H};
-    const real *c = FN(before)(a, &tape, a->c_0, a->H, t, b);
-    return c ? c : zeros;
+    const int64_t from = FN(step_before)(a, t, b);
+    const real *c = from < 0 ? FN(row_of)(a->c_0, b, a->H) : FN(tape_row)(a, a->c, from, b, a->H);
+    return c && !FN(restarts)(a, t, b) ? c : zeros;
 }
 
 /* d_output_t of a row, or NULL: zeros. */

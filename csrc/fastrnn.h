@@ -61,6 +61,10 @@ struct fastrnn_layer {
     /* The tape, zero in padding; NULL: none is kept. An Elman layer needs none but output.
      * c: LSTM. gates: LSTM i, f, g, o; GRU r, z, n and W_hn h + b_hn, or r*h where the reset gate is first. */
     void *c, *gates; /* (T, B, H), (T, B, 4*H) */
+    /* 0, or K > 0: the tape is short. gates is NULL, and c, of an LSTM, is ((T-1)/K, B, H): c after every K-th
+     * step in the order of processing. Backward makes the rest again, K steps at a time. */
+    int64_t checkpoint;
+    int64_t tape_steps; /* T; inside backward maybe fewer: step t of c and gates is at t % tape_steps */
 
     /* backward: arguments */
     struct fastrnn_sequence d_output;  /* (T, B, P) or data == NULL */

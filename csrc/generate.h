@@ -109,7 +109,7 @@ static const real *FN(feed)(struct FN(generate_job) *job, int64_t index)
         }
         if (!made)
             FN(input_products)(&l->job, &l->s, &x, 1, l->s.z);
-        FN(recurrence)(&l->job, &l->s, 0);
+        FN(recurrence)(&l->job, &l->s, 0, 1, 0);
     }
     return job->layers[a->count - 1].a.output.data;
 }

@@ -23,6 +23,7 @@ struct FN(job) {
     struct stop stop;
     struct count made, used; /* blocks of a fed forward */
     /* backward, shared by the team */
+    struct FN(again) *again; /* with a short tape; else NULL */
     real *ring; /* row s*B + b (s counts steps in processing order) at row (s*B + b) % ring_rows */
     int64_t ring_rows, ring_stride;
     real *packed[3]; /* (chunk, N) of a weight gradient each */
@@ -85,12 +86,6 @@ static ALWAYS_INLINE void FN(copy_or_zero)(real *dst, const real *src, int64_t n
         memset(dst, 0, (size_t)n * sizeof(real));
 }
 
-/* Row `row` of a (B, n) array that may be NULL. */
-static ALWAYS_INLINE const real *FN(row_of)(const void *array, int64_t row, int64_t n)
-{
-    return array ? (const real *)array + row * n : NULL;
-}
-
 static double FN(flops)(const struct fastrnn_layer *a)
 {
     const double units = (double)a->H * gates_of(a->cell);
@@ -107,7 +102,7 @@ static int64_t FN(clamp)(int64_t n, int64_t least, int64_t most)
 
 struct FN(forward_scratch) {
     const struct FN(weights) *w;
-    int64_t begin, end;        /* of the P units of the output those that are made here */
+    int64_t begin, end, c_end; /* of the P units of h and the H units of c those that are made here */
     const struct team *sharing; /* who makes the others of the same rows; NULL: nobody */
     int64_t n, *rows;          /* the rows of the batch */
     int64_t *active;           /* (steps,) active rows at each step of a block */
@@ -130,6 +125,7 @@ static uintptr_t FN(carve_forward)(const struct FN(job) *job, uintptr_t at, stru
     const int second = a->w_hr || a->cell == FASTRNN_GRU_RESET_FIRST;
     s->w = &job->w;
     s->end = a->P;
+    s->c_end = a->H;
     s->rows = carve(&at, n, sizeof *s->rows);
     s->active = carve(&at, job->blocks * job->steps, sizeof *s->active);
     s->x = carve(&at, job->steps * n, sizeof *s->x);
@@ -162,17 +158,16 @@ static void FN(begin_rows)(const struct FN(job) *job, struct FN(forward_scratch)
     }
 }
 
-/* Time steps of block `block`, and which t is its step `s`. */
-static ALWAYS_INLINE int64_t FN(block_steps)(const struct FN(job) *job, int64_t block)
+/* The t of a step, counted in the order of processing. */
+static ALWAYS_INLINE int64_t FN(time_of)(const struct fastrnn_layer *a, int64_t step)
 {
-    const int64_t left = job->a->T - block * job->steps;
-    return left < job->steps ? left : job->steps;
+    return a->reverse ? a->T - 1 - step : step;
 }
 
-static ALWAYS_INLINE int64_t FN(time_of)(const struct FN(job) *job, int64_t block, int64_t s)
+/* The end of the block that begins with step `begin`, of steps before `end`. */
+static ALWAYS_INLINE int64_t FN(block_end)(const struct FN(job) *job, int64_t begin, int64_t end)
 {
-    const int64_t done = block * job->steps + s;
-    return job->a->reverse ? job->a->T - 1 - done : done;
+    return end - begin < job->steps ? end : begin + job->steps;
 }
 
 /* Pre-activations of `pairs` rows, from the bias: the products with x. Where a GRU's W_hn h has columns of its
@@ -191,32 +186,47 @@ static void FN(input_products)(const struct FN(job) *job, const struct FN(forwar
             }
 }
 
-/* The input part of the pairs (t, b) of a block. */
-static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t block)
+/* The input part of the pairs (t, b) of a block, which lies in slot `slot` of those that a member holds. */
+static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
+                           int64_t slot)
 {
     const struct fastrnn_layer *a = job->a;
-    const int64_t slot = block % job->blocks * job->steps;
-    int64_t pairs = 0;
-    for (int64_t i = 0; i < FN(block_steps)(job, block); i++) {
-        const int64_t t = FN(time_of)(job, block, i);
-        s->active[slot + i] = s->counted = FN(active)(a, s->rows, s->n, s->counted, t);
+    int64_t *const active = s->active + slot * job->steps, pairs = 0;
+    for (int64_t step = begin; step < end; step++) {
+        const int64_t t = FN(time_of)(a, step);
+        active[step - begin] = s->counted = FN(active)(a, s->rows, s->n, s->counted, t);
         for (int64_t row = 0; row < s->counted; row++)
             s->x[pairs++] = FN(at)(&a->x, t, s->rows[row]);
     }
-    FN(input_products)(job, s, s->x, pairs, s->z + slot * s->n * job->w.width);
+    FN(input_products)(job, s, s->x, pairs, s->z + slot * job->steps * s->n * job->w.width);
+}
+
+/* Where the c of a short tape has row b after `steps` steps. */
+static ALWAYS_INLINE real *FN(checkpoint_row)(const struct fastrnn_layer *a, void *c, int64_t steps, int64_t b)
+{
+    return (real *)c + ((steps / a->checkpoint - 1) * a->B + b) * a->H;
+}
+
+/* After `steps` steps. */
+static void FN(write_checkpoint)(const struct FN(forward_scratch) *s, const struct fastrnn_layer *a, int64_t steps)
+{
+    const int64_t wide = FN(stride)(a->H);
+    for (int64_t row = 0; row < s->n; row++)
+        FN(copy_or_zero)(FN(checkpoint_row)(a, a->c, steps, s->rows[row]) + s->begin,
+                         row < s->running ? s->c + row * wide + s->begin : NULL, s->c_end - s->begin);
 }
 
 /* The state and the output of the steps of a block. */
-static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t block)
+static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
+                           int64_t slot)
 {
     const struct fastrnn_layer *a = job->a;
-    const int64_t H = a->H, P = a->P, B = a->B, wide = FN(stride)(H);
-    const int64_t slot = block % job->blocks * job->steps;
+    const int64_t H = a->H, P = a->P, wide = FN(stride)(H);
     struct FN(step) step = {.a = a, .w = s->w, .rows = s->rows, .c = s->c, .between = s->between};
     step.output = s->output;
-    step.z = s->z + slot * s->n * job->w.width;
-    for (int64_t i = 0; i < FN(block_steps)(job, block); i++) {
-        const int64_t t = FN(time_of)(job, block, i), active = s->active[slot + i];
+    step.z = s->z + slot * job->steps * s->n * job->w.width;
+    for (int64_t i = 0; i < end - begin; i++) {
+        const int64_t t = FN(time_of)(a, begin + i), active = s->active[slot * job->steps + i];
         real **state = s->state[s->now];
         for (int64_t row = s->running; row < active; row++) {
             const real *h_0 = FN(row_of)(a->h_0, s->rows[row], P);
@@ -224,7 +234,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
             const real *c_0 = FN(row_of)(a->c_0, s->rows[row], H);
             if (s->c)
                 FN(copy_or_zero)(s->c + row * wide + s->begin, c_0 ? c_0 + s->begin : NULL,
-                                 (s->sharing ? s->end : H) - s->begin);
+                                 s->c_end - s->begin);
         }
         s->running = active;
         for (int64_t row = 0; row < s->n; row++) {
@@ -235,9 +245,9 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
                 FN(copy_or_zero)(s->output[row], NULL, P);
                 if (a->gates)
                     FN(copy_or_zero)(FN(tape_row)(a, a->gates, t, s->rows[row], 4 * H), NULL, 4 * H);
-                if (a->c)
+                if (a->gates && a->c)
                     FN(copy_or_zero)(FN(tape_row)(a, a->c, t, s->rows[row], H), NULL, H);
-            } else if (a->restart && a->restart[t * B + s->rows[row]]) {
+            } else if (FN(restarts)(a, t, s->rows[row])) {
                 FN(copy_or_zero)(state[row], NULL, P);
                 if (s->c)
                     FN(copy_or_zero)(s->c + row * wide, NULL, H);
@@ -258,6 +268,9 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
         }
         step.z += active * job->w.width;
         s->now = !s->now;
+        const int64_t done = begin + i + 1;
+        if (a->c && !a->gates && done % a->checkpoint == 0 && done < a->T)
+            FN(write_checkpoint)(s, a, done);
     }
 }
 
@@ -265,13 +278,13 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
  * other members, at every step: were these written as they are made, the lines would go to and fro between the
  * processors all the time. Of two neighbours one begins at the block's end. (With lengths the rows lie
  * anywhere, and there was no gain.) */
-static void FN(write_block)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t block,
-                            int downwards)
+static void FN(write_block)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin,
+                            int64_t end, int downwards)
 {
     const struct fastrnn_layer *a = job->a;
-    const int64_t P = a->P, steps = FN(block_steps)(job, block);
+    const int64_t P = a->P, steps = end - begin;
     for (int64_t count = 0; count < steps; count++) {
-        const int64_t i = downwards ? steps - 1 - count : count, t = FN(time_of)(job, block, i);
+        const int64_t i = downwards ? steps - 1 - count : count, t = FN(time_of)(a, begin + i);
         for (int64_t row = 0; row < s->n; row += s->n > 1 ? s->n - 1 : 1) {
             const real *from = s->staging + (i * 2 + (row > 0)) * FN(stride)(P);
             real *to = FN(at)(&a->output, t, s->rows[row]);
@@ -296,7 +309,7 @@ static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *
             FN(copy_or_zero)((real *)a->h_n + b * P + s->begin, h ? h + s->begin : NULL, s->end - s->begin);
         if (s->c && c != (const real *)a->c_n + b * H)
             FN(copy_or_zero)((real *)a->c_n + b * H + s->begin, c ? c + s->begin : NULL,
-                             (s->sharing ? s->end : H) - s->begin);
+                             s->c_end - s->begin);
     }
 }
 
@@ -312,11 +325,12 @@ static void FN(forward_member)(const struct team *team, void *shared)
     s.n = FN(deal)(job, team, s.rows);
     s.staged = team->n > 1 && !job->order;
     FN(begin_rows)(job, &s);
-    for (int64_t block = 0; block * job->steps < a->T; block++) {
-        FN(input_part)(job, &s, block);
-        FN(recurrence)(job, &s, block);
+    for (int64_t begin = 0; begin < a->T; begin += job->steps) {
+        const int64_t end = FN(block_end)(job, begin, a->T);
+        FN(input_part)(job, &s, begin, end, 0);
+        FN(recurrence)(job, &s, begin, end, 0);
         if (s.staged)
-            FN(write_block)(job, &s, block, team->id & 1);
+            FN(write_block)(job, &s, begin, end, team->id & 1);
         stop_poll(&job->stop, team);
         if (stop_asked(&job->stop))
             return;
@@ -345,7 +359,7 @@ static void FN(take_units)(const struct FN(job) *job, struct FN(weights) *w, str
 {
     const int64_t H = job->a->H;
     s->begin = FN(first_unit)(gates, H, s->sharing->id, s->sharing->n);
-    s->end = FN(first_unit)(gates, H, s->sharing->id + 1, s->sharing->n);
+    s->end = s->c_end = FN(first_unit)(gates, H, s->sharing->id + 1, s->sharing->n);
     w->x[0] = FN(units_of)(job->w.x[0], s->begin, s->end, H);
     w->h[0] = FN(units_of)(job->w.h[0], s->begin, s->end, H);
 }
@@ -367,15 +381,16 @@ static void FN(sharing_member)(const struct team *team, void *shared)
     FN(begin_rows)(job, &s);
     if (!a->packed)
         FN(pack_weights)(a, &job->w, FN(input_weights) | FN(state_weights), team->id, team->n);
-    for (int64_t block = 0; block * job->steps < a->T; block++) {
+    for (int64_t begin = 0; begin < a->T; begin += job->steps) {
         /* Also the barrier after packing. Where two members have one processor, member 0 makes the block. */
         s.sharing = team_meets_apart(team) ? team : &alone;
         if (s.sharing == team || team->id == 0) {
             FN(take_units)(job, &w, &s, gates);
-            s.running = s.counted = block > 0 ? s.n : 0;
-            s.now = (int)(block * job->steps & 1);
-            FN(input_part)(job, &s, block);
-            FN(recurrence)(job, &s, block);
+            const int64_t end = FN(block_end)(job, begin, a->T);
+            s.running = s.counted = begin > 0 ? s.n : 0;
+            s.now = (int)(begin & 1);
+            FN(input_part)(job, &s, begin, end, 0);
+            FN(recurrence)(job, &s, begin, end, 0);
         }
         if (stop_together(&job->stop, team))
             return;
@@ -405,7 +420,8 @@ static void FN(fed_member)(const struct team *team, void *shared)
         for (int64_t block = 0; block * job->steps < a->T; block++) {
             if (!count_reaches(&job->used, block + 1 - job->blocks, &job->stop))
                 return;
-            FN(input_part)(job, &s, block);
+            const int64_t begin = block * job->steps;
+            FN(input_part)(job, &s, begin, FN(block_end)(job, begin, a->T), block % job->blocks);
             count_set(&job->made, block + 1);
         }
         return;
@@ -415,7 +431,8 @@ static void FN(fed_member)(const struct team *team, void *shared)
     FN(begin_rows)(job, &s);
     for (int64_t block = 0; block * job->steps < a->T; block++) {
         count_reaches(&job->made, block + 1, &job->stop);
-        FN(recurrence)(job, &s, block);
+        const int64_t begin = block * job->steps;
+        FN(recurrence)(job, &s, begin, FN(block_end)(job, begin, a->T), block % job->blocks);
         count_set(&job->used, block + 1);
         if (block % job->blocks == 0)
             stop_poll(&job->stop, team);
@@ -449,25 +466,40 @@ static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at
     return at;
 }
 
+static uintptr_t FN(lay_out_scratch)(struct FN(job) *job, int members, uintptr_t at)
+{
+    struct FN(forward_scratch) s;
+    job->members = at;
+    job->member_bytes = FN(carve_forward)(job, at, &s) - at;
+    return at + (size_t)members * job->member_bytes;
+}
+
+/* Of members with as many rows as the job says. */
+static uintptr_t FN(lay_out_members)(struct FN(job) *job, int members, uintptr_t at)
+{
+    const int64_t row_bytes = job->w.width * (int64_t)sizeof(real);
+    job->blocks = 1;
+    job->steps = FN(clamp)(FN(block) / (row_bytes * (job->most_rows + 1)), 1, job->a->T + 1);
+    return FN(lay_out_scratch)(job, members, at);
+}
+
 static uintptr_t FN(lay_out_forward)(void *shared, int members, uintptr_t at)
 {
     struct FN(job) *job = shared;
     const struct fastrnn_layer *a = job->a;
-    struct FN(forward_scratch) s;
     at = FN(lay_out_rows)(job, members, at);
     if (a->packed)
         FN(carve_weights)(a, (uintptr_t)a->packed, &job->w);
     else
         at = FN(carve_weights)(a, at, &job->w);
-    const int64_t row_bytes = job->w.width * (int64_t)sizeof(real);
     const int sharing = FN(is_shared)(job, members), fed = !sharing && FN(is_fed)(a, members);
     if (sharing)
         job->most_rows = a->B;
-    job->blocks = fed ? FN(fed_blocks) : 1;
-    job->steps = FN(clamp)(fed ? FN(fed_steps) : FN(block) / (row_bytes * (job->most_rows + 1)), 1, a->T + 1);
-    job->members = at;
-    job->member_bytes = FN(carve_forward)(job, at, &s) - at;
-    return at + (size_t)members * job->member_bytes;
+    if (!fed)
+        return FN(lay_out_members)(job, members, at);
+    job->blocks = FN(fed_blocks);
+    job->steps = FN(fed_steps);
+    return FN(lay_out_scratch)(job, members, at);
 }
 
 static void FN(forward)(const struct team *team, void *shared)

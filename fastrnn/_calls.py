@@ -56,12 +56,14 @@ def forward(
     check: Any,
     batch_major: bool = False,
     output: Array | None = None,
+    checkpoint: int = 0,
 ) -> tuple[Array, Array, Any, Any]:
     """`run` with the weights in a dict: w_ih, w_hh, b_ih, b_hh, of an LSTM w_hr and w_peep too."""
     get = weights.get
     return run(
         cell, x, h_0, c_0, get("w_ih"), get("w_hh"), get("b_ih"), get("b_hh"), get("w_hr"),
         get("w_peep"), option, lengths, restart, reverse, record, check, batch_major, output,
+        checkpoint,
     )  # fmt: skip
 
 
@@ -84,6 +86,7 @@ def run(
     check: Any,
     batch_major: bool = False,
     output: Array | None = None,
+    checkpoint: int = 0,
 ) -> tuple[Array, Array, Any, Any]:
     """Run a layer in one direction.
 
@@ -98,6 +101,9 @@ def run(
         Whether output (T, B, P) is to lie in memory as (B, T, P).
     output : ndarray, optional
         (T, B, P), to be written to; its last axis is contiguous. Not with an unbatched x.
+    checkpoint : int
+        0, or K: the tape has no gates, and c of every K-th step only; backward makes them again.
+        An Elman layer's needs none of them, and the reference keeps them all.
 
     Returns
     -------
@@ -131,7 +137,7 @@ def run(
 
     output, h_n, c_n, c, gates = _core.layer_forward(
         number, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
-        reverse, record, batch_major, output, current_threads.get(),
+        reverse, record, checkpoint, batch_major, output, current_threads.get(),
     )  # fmt: skip
     tape: RNNTape | LSTMTape | GRUTape | None = None
     if record:
@@ -146,11 +152,12 @@ def run(
             tape = LSTMTape(
                 x, h_0, None if c_0 is None else c_0.copy(), w_ih, w_hh, b_ih, b_hh, w_hr, w_peep,
                 output, c, gates, lengths, restart, reverse, unbatched, batch_major, None,
+                checkpoint,
             )  # fmt: skip
         else:
             tape = GRUTape(
                 x, h_0, w_ih, w_hh, b_ih, b_hh, output, gates, lengths, restart,
-                option, reverse, unbatched, batch_major, None,
+                option, reverse, unbatched, batch_major, None, checkpoint,
             )  # fmt: skip
         if check:
             tape = tape.with_digests()
@@ -260,16 +267,18 @@ def _bptt(
 ) -> tuple[Any, ...]:
     """The gradients of x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep; and norms is filled."""
     c_0 = w_hr = w_peep = c = gates = None
+    checkpoint = 0
     if tape.cell is RNN:
         number, _ = code(RNN, tape.nonlinearity)
-    elif tape.cell is LSTM:
-        number, gates, c = LSTM_CODE, tape.gates, tape.c
-        c_0, w_hr, w_peep = tape.c_0, tape.w_hr, tape.w_peep
     else:
-        number, gates = code(tape.cell, tape.reset_after)[0], tape.gates
+        number, gates, checkpoint = LSTM_CODE, tape.gates, tape.checkpoint
+        if tape.cell is LSTM:
+            c_0, w_hr, w_peep, c = tape.c_0, tape.w_hr, tape.w_peep, tape.c
+        else:
+            number, _ = code(tape.cell, tape.reset_after)
     return _core.layer_backward(
         number, tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, w_hr, w_peep,
         tape.lengths, tape.restart, _checks.flag("reverse", tape.reverse), tape.output, c, gates,
-        d_output, d_h_n, d_c_n,
+        checkpoint, d_output, d_h_n, d_c_n,
         wanted, into, tape.batch_major, norms, current_threads.get(),
     )  # fmt: skip

@@ -38,6 +38,7 @@ cdef extern from "fastrnn.h" nogil:
         void *c_n
         void *c
         void *gates
+        int64_t checkpoint, tape_steps
         fastrnn_sequence d_output
         const void *d_h_n
         const void *d_c_n

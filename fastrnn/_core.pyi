@@ -12,7 +12,8 @@ _Array = NDArray[Any]
 # a result that is None is not computed. threads 0: the process-wide number.
 # kind is enum fastrnn_cell: 0 tanh, 1 relu, 2 LSTM, 3 GRU, 4 GRU with its reset gate first. What
 # the cell does not have is None: c_0, c_n and c but for an LSTM, gates for an Elman cell; so are c
-# and gates where nothing is recorded. output: None, or where to write it.
+# and gates where nothing is recorded. checkpoint K > 0: gates None, and c of every K-th step only.
+# output: None, or where to write it.
 def layer_forward(
     kind: int,
     x: _Array,
@@ -28,6 +29,7 @@ def layer_forward(
     restart: _Array | None,
     reverse: bool,
     record: bool,
+    checkpoint: int,
     batch_major: bool,
     output: _Array | None,
     threads: int,
@@ -53,6 +55,7 @@ def layer_backward(
     output: _Array,
     c: _Array | None,
     gates: _Array | None,
+    checkpoint: int,
     d_output: _Array | None,
     d_h_n: _Array | None,
     d_c_n: _Array | None,
@@ -129,6 +132,7 @@ def tape_fits(
     output: object,
     c: object,
     kept: object,
+    checkpoint: object,
     lengths: object,
     restart: object,
 ) -> bool: ...

@@ -112,6 +112,11 @@ cpdef cnp.ndarray empty_sequence(
     return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
 
 
+cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept:
+    """At how many steps a tape has c: at all, or at every so many."""
+    return T if checkpoint == 0 else (T - 1) // checkpoint if T > 0 else 0
+
+
 cdef inline int gates_of(int kind) noexcept:
     return 1 if kind <= FASTRNN_RNN_RELU else 4 if kind == FASTRNN_LSTM else 3
 
@@ -142,7 +147,7 @@ cdef inline void fill_weights(
 
 cdef inline void fill_layer(
     fastrnn_layer *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
-    cnp.ndarray output, object c, object gates, bint reverse,
+    cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
     """What forward and backward have in common, beside the weights."""
     a.T = cnp.PyArray_DIM(x, 0)
@@ -156,6 +161,8 @@ cdef inline void fill_layer(
     a.output = sequence(output)
     a.c = data(c)
     a.gates = data(gates)
+    a.checkpoint = min(checkpoint, a.T)
+    a.tape_steps = a.T
 
 
 cdef inline cnp.ndarray rows_of(cnp.npy_intp rows, cnp.npy_intp n, int type_number):
@@ -172,8 +179,8 @@ cdef inline void copy_or_zero(cnp.ndarray to, object of) noexcept:
 
 def layer_forward(
     int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
-    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, bint batch_major, output,
-    int threads,
+    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, int64_t checkpoint,
+    bint batch_major, output, int threads,
 ):
     cdef fastrnn_layer a
     cdef int number = cnp.PyArray_TYPE(x)
@@ -185,9 +192,10 @@ def layer_forward(
     if kind == FASTRNN_LSTM:
         c_n = rows_of(B, a.H, number)
     if record and kind > FASTRNN_RNN_RELU:
-        gates = empty_sequence(T, B, 4 * a.H, number, False)
+        if checkpoint == 0:
+            gates = empty_sequence(T, B, 4 * a.H, number, False)
         if kind == FASTRNN_LSTM:
-            c = empty_sequence(T, B, a.H, number, False)
+            c = empty_sequence(kept_steps(T, checkpoint), B, a.H, number, False)
     if output is None:
         output = empty_sequence(T, B, a.P, number, batch_major)
     if cnp.PyArray_SIZE(<cnp.ndarray>output) == 0:  # no step is made
@@ -195,7 +203,7 @@ def layer_forward(
         if c_n is not None:
             copy_or_zero(c_n, c_0)
         return output, h_n, c_n, c, gates
-    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse)
+    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
     cdef double flops = step_flops(&a) * T * B
@@ -219,7 +227,7 @@ cdef inline object gradient(str name, object argument, frozenset wanted, dict in
 def layer_backward(
     int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
     b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, cnp.ndarray output not None, c, gates,
-    d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
+    int64_t checkpoint, d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
     int threads,
 ):
     cdef fastrnn_layer a
@@ -242,8 +250,8 @@ def layer_backward(
         if d_c_0 is not None and d_c_n is not None:
             d_c_0[...] = d_c_n
         return results
-    fill_weights(&a, kind, w_ih, w_hh, None, None, w_hr, w_peep)
-    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse)
+    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
     a.d_c_n = data(d_c_n)

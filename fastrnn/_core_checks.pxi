@@ -71,15 +71,17 @@ cpdef int cell_fits(
     return 0
 
 
-cdef inline bint tape_sequence(object value, int type_number, cnp.ndarray x, cnp.npy_intp n, bint strided):
-    """Whether this is a (T, B, n) array of that type, T and B those of x."""
+cdef inline bint tape_sequence(
+    object value, int type_number, cnp.npy_intp T, cnp.npy_intp B, cnp.npy_intp n, bint strided
+):
+    """Whether this is a (T, B, n) array of that type."""
     if not walkable(value, 3):
         return False
     cdef cnp.ndarray a = value
     return (
         cnp.PyArray_TYPE(a) == type_number
-        and cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(x, 0)
-        and cnp.PyArray_DIM(a, 1) == cnp.PyArray_DIM(x, 1)
+        and cnp.PyArray_DIM(a, 0) == T
+        and cnp.PyArray_DIM(a, 1) == B
         and cnp.PyArray_DIM(a, 2) == n
         and (strided or cnp.PyArray_IS_C_CONTIGUOUS(a))
     )
@@ -97,18 +99,21 @@ cdef inline bint lengths_fit(object lengths, cnp.npy_intp T, cnp.npy_intp B):
 
 
 def tape_fits(
-    int gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, kept, lengths, restart,
+    int gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, kept, checkpoint, lengths,
+    restart,
 ):
     """Whether layer_backward can take these, x with its batch axis. `kept` are the gates on the tape."""
+    if type(checkpoint) is not int or checkpoint < 0:
+        return False
     if cell_fits(gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
         return False
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     cdef cnp.npy_intp H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0) // gates
     return (
-        tape_sequence(output, number, x, cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1), True)
-        and (gates != 4 or tape_sequence(c, number, x, H, False))
-        and (gates == 1 or tape_sequence(kept, number, x, 4 * H, False))
+        tape_sequence(output, number, T, B, cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1), True)
+        and (gates != 4 or tape_sequence(c, number, kept_steps(T, checkpoint), B, H, False))
+        and (gates == 1 or (kept is None if checkpoint else tape_sequence(kept, number, T, B, 4 * H, False)))
         and (lengths is None or lengths_fit(lengths, T, B))
         and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, B))
     )

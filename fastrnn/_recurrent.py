@@ -212,6 +212,8 @@ class CellTape(_tapes.Tape):
         parts.append(str(self.x.dtype))
         parts += self._options()
         parts += [name for name in ("reverse", "unbatched") if getattr(self, name)]
+        if getattr(self, "checkpoint", 0):
+            parts.append(f"checkpoint={self.checkpoint}")
         parts += [name for name in ("lengths", "restart") if getattr(self, name) is not None]
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -271,12 +273,15 @@ def _is_whole(tape: Any) -> bool:
     The kernel believes what it is handed, and an array can be given another shape in place.
     """
     cell = tape.cell
-    c_0 = w_hr = w_peep = c = None
+    c_0 = w_hr = w_peep = c = gates = None
+    checkpoint = 0
+    if cell is not RNN:
+        gates, checkpoint = tape.gates, tape.checkpoint
     if cell is LSTM:
         c_0, w_hr, w_peep, c = tape.c_0, tape.w_hr, tape.w_peep, tape.c
     return _core.tape_fits(
         cell.gates, tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, w_hr, w_peep,
-        tape.output, c, None if cell is RNN else tape.gates, tape.lengths, tape.restart,
+        tape.output, c, gates, checkpoint, tape.lengths, tape.restart,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class _GRUTapeFields(NamedTuple):
     b_ih: Array | None
     b_hh: Array | None
     output: Array
-    gates: Array  # (T, B, 4·H): r, z, n and a
+    gates: Array  # (T, B, 4·H): r, z, n and a; with checkpoint None
     lengths: Array | None
     restart: Array | None
     reset_after: bool
@@ -54,6 +54,7 @@ class _GRUTapeFields(NamedTuple):
     unbatched: bool
     batch_major: bool  # memory order of output, and so of the gradient of x
     digests: Digests | None
+    checkpoint: int = 0  # K: backward makes K steps at a time again
 
 
 class GRUTape(_recurrent.CellTape, _GRUTapeFields):
@@ -221,6 +222,13 @@ def gru_backward(
 
 def bptt(tape: GRUTape, d_output: Array | None, d_h_n: Array | None) -> tuple[GRUGradients, Array]:
     """Every gradient, and (T, B) the norm of that of the state, dh."""
+    if tape.checkpoint:  # by a layer, compiled: what is not on the tape is made again
+        *_, whole = gru_forward(
+            *tape[:6], reset_after=tape.reset_after, lengths=tape.lengths, restart=tape.restart,
+            reverse=tape.reverse,
+        )  # fmt: skip
+        assert whole is not None
+        tape = whole
     x, w_ih, w_hh, output = tape.x, tape.w_ih, tape.w_hh, tape.output
     steps, batch, hidden = output.shape
     live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)

@@ -52,14 +52,15 @@ class _LSTMTapeFields(NamedTuple):
     w_hr: Array | None
     w_peep: Array | None
     output: Array
-    c: Array  # (T, B, H)
-    gates: Array  # (T, B, 4·H): i, f, g, o
+    c: Array  # (T, B, H); with checkpoint ((T-1)//checkpoint, B, H)
+    gates: Array  # (T, B, 4·H): i, f, g, o; with checkpoint None
     lengths: Array | None
     restart: Array | None
     reverse: bool
     unbatched: bool
     batch_major: bool  # memory order of output, and so of the gradient of x
     digests: Digests | None
+    checkpoint: int = 0  # K: c is only that after steps K, 2·K, ... in the order of processing
 
 
 class LSTMTape(_recurrent.CellTape, _LSTMTapeFields):
@@ -232,6 +233,13 @@ def bptt(
     tape: LSTMTape, d_output: Array | None, d_h_n: Array | None, d_c_n: Array | None
 ) -> tuple[LSTMGradients, Array]:
     """Every gradient, and (T, B) the norm of that of the state: of (dh, carry_c)."""
+    if tape.checkpoint:  # by a layer, compiled: what is not on the tape is made again
+        *_, whole = lstm_forward(
+            *tape[:7], w_hr=tape.w_hr, w_peep=tape.w_peep, lengths=tape.lengths,
+            restart=tape.restart, reverse=tape.reverse,
+        )  # fmt: skip
+        assert whole is not None
+        tape = whole
     x, w_ih, w_hh, w_hr, w_peep = tape.x, tape.w_ih, tape.w_hh, tape.w_hr, tape.w_peep
     output, c = tape.output, tape.c
     steps, batch, units = output.shape
