@@ -40,10 +40,15 @@ def make_parser() -> Parser:
         "--modes",
         nargs="+",
         metavar="MODE",
-        help="forward, training (default: both); step: one step from Python, shapes with T = 1",
+        help="forward, training (default: both); step: one step from Python, shapes with T = 1; "
+        "tape: forward that keeps what backward needs; stream: packed weights are kept",
     )
     bench.add_argument(
-        "--shapes", nargs="+", metavar="SHAPE", help='names such as small, or sizes "T,B,D,H"'
+        "--shapes",
+        nargs="+",
+        metavar="SHAPE",
+        help='names such as small, sizes "T,B,D,H", either with "x2" (layers), "both" '
+        '(directions) or "ragged" (lengths) behind, or regimes such as streaming, or all',
     )
     bench.add_argument(
         "--peers",

@@ -10,7 +10,7 @@ import pytest
 
 from fastrnn import bench, reference
 from fastrnn.bench import plot, report, session, shapes, tables
-from fastrnn.bench.peers import OWN, expected_results
+from fastrnn.bench.peers import EXTRAS, OWN, expected_results
 from fastrnn.bench.report import Report, Row, Timing
 from fastrnn.bench.timer import time_calls
 
@@ -31,7 +31,7 @@ def made_report(ours=2e6, theirs=3e6):
             "rnn",
             "forward",
             "float32",
-            (100, 32, 64, 128),
+            bench.SHAPES["small"],
             [
                 timing("numpy", 1, 9e6, 8e6),
                 timing("numpy", 2, theirs, 9e6),
@@ -43,7 +43,7 @@ def made_report(ours=2e6, theirs=3e6):
             "rnn",
             "forward",
             "float32",
-            (1, 1, 64, 64),
+            bench.SHAPES["one-step"],
             [
                 timing("numpy", 1, 4000.0),
                 timing(OWN, 1, 1000.0),
@@ -76,7 +76,7 @@ def steps_report():
             "lstm",
             "step",
             "float32",
-            (1, 1, 64, 64),
+            bench.SHAPES["one-step"],
             [
                 timing("numpy", 1, 2e4),
                 timing("onnxruntime", 1, 5e3, "bound"),
@@ -106,8 +106,25 @@ class TestShapes:
         for name, gates in (("lstm", 4), ("gru", 3)):
             assert bench.flops(bench.CELLS[name], TINY) == gates * bench.flops(RNN, TINY)
 
-    def test_flops_of_a_step_are_those_of_forward(self):
-        assert bench.flops(RNN, ONE, "step") == bench.flops(RNN, ONE)
+    @pytest.mark.parametrize("mode", ["step", "tape", "stream"])
+    def test_flops_of_what_is_no_training_are_those_of_forward(self, mode):
+        assert bench.flops(RNN, ONE, mode) == bench.flops(RNN, ONE)
+
+    def test_flops_are_those_of_every_cell_and_of_steps_that_exist(self):
+        def step(*features):
+            return sum(2 * 5 * (n + 5) for n in features)
+
+        assert bench.flops(RNN, bench.Shape(3, 2, 4, 5, layers=2)) == 6 * step(4, 5)
+        both = bench.Shape(3, 2, 4, 5, layers=2, directions=2)
+        assert bench.flops(RNN, both) == 6 * step(4, 4, 10, 10)
+        ragged = bench.Shape(30, 2, 4, 5, ragged=True)
+        assert 2 <= ragged.lengths.sum() < 60
+        assert bench.flops(RNN, ragged) == ragged.lengths.sum() * step(4)
+
+    def test_lengths_lie_between_1_and_all_steps(self):
+        lengths = bench.Shape(4, 1000, 1, 1, ragged=True).lengths
+        assert set(lengths) == {1, 2, 3, 4}
+        assert TINY.lengths is None
 
     def test_parse(self):
         assert shapes.parse_shape("3,2,4,5") == TINY
@@ -116,9 +133,35 @@ class TestShapes:
             assert shapes.parse_shape(name) == shape == shapes.parse_shape(str(shape))
             assert shape.name == name
 
+    def test_parse_words(self):
+        for text, shape in {
+            "3,2,4,5 x2": bench.Shape(3, 2, 4, 5, layers=2),
+            "(3, 2, 4, 5) both": bench.Shape(3, 2, 4, 5, directions=2),
+            "3,2,4,5 ragged both x3": bench.Shape(3, 2, 4, 5, 3, 2, True),
+            "small ragged": bench.Shape(100, 32, 64, 128, ragged=True),
+        }.items():
+            assert shapes.parse_shape(text) == shape == shapes.parse_shape(str(shape))
+            assert shape.name == ""
+        assert str(bench.Shape(3, 2, 4, 5, 3, 2, True)) == "(3,2,4,5) x3 both ragged"
+
+    def test_regimes(self):
+        everything = shapes.parse_shapes(["all"])
+        assert set(bench.SHAPES.values()) < set(everything)
+        assert len(set(everything)) == len(everything)
+        assert {extra for shape in everything for extra in shape.extras} == EXTRAS
+        assert shapes.parse_shapes(["ragged", "3,2,4,5", "small"]) == [
+            bench.SHAPES["small"],
+            shapes.parse_shape("small ragged"),
+            TINY,
+        ]
+        # A word means one thing.
+        assert not {*shapes.REGIMES, "all"} & {*bench.SHAPES}
+
     @pytest.mark.parametrize(
-        "text", ["", "3,2,4", "3,2,4,5,6", "3,2,4,0", "3,2,4,-5", "tiny", "3,2,4,x"]
-    )
+        "text",
+        ["", "3,2,4", "3,2,4,5,6", "3,2,4,0", "3,2,4,-5", "tiny", "3,2,4,x", "3,2,4,5 x0",
+         "3,2,4,5 2", "both", "small odd"],
+    )  # fmt: skip
     def test_parse_refuses(self, text):
         with pytest.raises(bench.BenchError, match="neither T,B,D,H"):
             shapes.parse_shape(text)
@@ -137,6 +180,23 @@ class TestShapes:
         assert problem.weights["w_ih"].shape == (20, 4)
         assert problem.input_names[:3] == ("x", "h_0", "c_0")
         assert problem.output_names == ("output", "h_n", "c_n")
+
+    def test_problem_of_several_cells(self):
+        shape = bench.Shape(3, 2, 4, 5, layers=2, directions=2)
+        problem = bench.make_problem(bench.CELLS["lstm"], shape)
+        assert list(problem.weights)[::4] == [
+            f"w_ih{end}" for end in ("_l0", "_l0_reverse", "_l1", "_l1_reverse")
+        ]
+        assert problem.weights["w_ih_l1"].shape == (20, 10)
+        assert [state.shape for state in problem.states] == [(4, 2, 5)] * 2
+        assert problem.d_output.shape == (3, 2, 10)
+
+    def test_a_ragged_batch_is_the_padded_one_and_lengths(self):
+        padded, ragged = (
+            bench.make_problem(RNN, shape) for shape in shapes.parse_shapes(["ragged"])
+        )
+        for a, b in zip(padded.inputs, ragged.inputs, strict=True):
+            np.testing.assert_array_equal(a, b)
 
     def test_several_steps_are_checked(self):
         problem = bench.make_problem(bench.CELLS["lstm"], ONE)
@@ -180,6 +240,13 @@ class TestPlan:
     def test_a_request_that_nothing_answers_is_refused(self, modes, chosen):
         with pytest.raises(bench.BenchError, match="has T = 100: the mode step takes T = 1"):
             self.plan(modes=modes, shapes=chosen)
+
+    @pytest.mark.parametrize("text", ["small both", "small ragged", "1,1,4,5 x2"])
+    def test_a_mode_says_which_shapes_it_has(self, text):
+        mode = "step" if "x2" in text else "stream"
+        with pytest.raises(bench.BenchError, match=f"the mode {mode} takes"):
+            self.plan(modes=[mode], shapes=[text])
+        assert self.plan(modes=[mode, "forward"], shapes=["one-step", text])
 
 
 class TestDisagreements:
@@ -314,9 +381,10 @@ class TestReport:
         assert summary["ways"]["onnxruntime"] == {"bound": 0.004, "run": 0.006}
         assert summary["ways"][OWN] == {"out=": 0.001}
 
-    def test_files_without_ways_are_read(self):
+    def test_files_of_earlier_versions_are_read(self):
         entry = json.loads(made_report().to_json())
         for row in entry["rows"]:
+            del row["shape"]  # there were sizes alone
             for timing in row["timings"]:
                 del timing["way"]
         assert Report.from_json(json.dumps(entry)) == made_report()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import textwrap
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import fastrnn
 from fastrnn import bench, reference
 from fastrnn.bench import pool, shapes
 from fastrnn.bench.onnx_peers import ONNX_CELLS, onnx_model, reorder_gates
@@ -19,8 +19,9 @@ from fastrnn.bench.peers import (
     NumpyReference,
     expected_results,
     find_peer,
+    layer_run,
     missing_module,
-    stream_run,
+    step_run,
     ways_of,
 )
 from fastrnn.bench.report import Report
@@ -29,6 +30,7 @@ from fastrnn.bench.worker import first_results
 RNN = bench.CELLS["rnn"]
 TINY = bench.Shape(3, 2, 4, 5)
 ONE = bench.Shape(1, 2, 4, 5)
+EXTRA_SHAPES = ["5,2,3,4 x2 both", "9,3,4,5 both ragged"]
 
 
 def tiny_run(peers, **options):
@@ -87,7 +89,7 @@ class TestSteps:
     def test_stream(self, cell, fresh):
         problem = bench.make_problem(bench.CELLS[cell], ONE)
         layer = SimpleNamespace(stream=lambda batch_size: self.Stream(problem))
-        run = stream_run(layer, problem, fresh)
+        run = step_run(layer, problem, fresh)
         assert self.agrees(run, problem)
         assert (run.call() is run.call()) == (not fresh)
 
@@ -147,10 +149,8 @@ class TestPeers:
             assert peer.unsupported(cell, "step", "float32") == ""
 
     @pytest.mark.parametrize("cell", bench.CELLS)
-    def test_our_own_step_is_a_stream(self, cell):
-        layer = getattr(fastrnn, find_peer(OWN).layers[cell], None)
-        why = find_peer(OWN).unsupported(cell, "step", "float32")
-        assert why == ("" if hasattr(layer, "stream") else "no stream")
+    def test_we_have_every_mode(self, cell):
+        assert all(find_peer(OWN).unsupported(cell, mode, "float32") == "" for mode in bench.MODES)
 
     @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
     def test_inference_only(self, name):
@@ -171,7 +171,7 @@ class TestWorker:
     def test_is_stopped_between_turns(self):
         worker = pool.WorkerHandle("numpy", 1)
         try:
-            worker.ask("build", "rnn", TINY.sizes, "float32", "forward", 0)
+            worker.ask("build", "rnn", str(TINY), "float32", "forward", 0)
             if os.path.exists("/proc/self/stat"):
                 # The signal is sent before ask returns; it is carried out soon after.
                 os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
@@ -186,7 +186,7 @@ class TestWorker:
         worker = pool.WorkerHandle("numpy", 1)
         try:
             with pytest.raises(pool.WorkerError, match="KeyError"):
-                worker.ask("build", "nonsense", TINY.sizes, "float32", "forward", 0)
+                worker.ask("build", "nonsense", str(TINY), "float32", "forward", 0)
             assert worker.ask("drop") is None
         finally:
             worker.close()
@@ -194,7 +194,7 @@ class TestWorker:
     def test_no_answer_in_time(self):
         worker = pool.WorkerHandle("numpy", 1)
         try:
-            worker.ask("build", "rnn", TINY.sizes, "float32", "forward", 0)
+            worker.ask("build", "rnn", str(TINY), "float32", "forward", 0)
             with pytest.raises(pool.WorkerError, match="no answer within"):
                 worker.ask("time", "", 60.0, 3, timeout=0.02)
         finally:
@@ -208,9 +208,9 @@ class TestRun:
         made, said = tiny_run(["numpy"], cells=[cell], dtype=dtype)
         assert made.problems == []
         assert made.peers == ["numpy", OWN]
-        assert [(row.cell, row.mode, row.sizes) for row in made.rows] == [
-            (cell, "forward", TINY.sizes),
-            (cell, "training", TINY.sizes),
+        assert [(row.cell, row.mode, row.shape) for row in made.rows] == [
+            (cell, "forward", TINY),
+            (cell, "training", TINY),
         ]
         for row in made.rows:
             assert {timing.peer for timing in row.timings} == {"numpy", OWN}
@@ -223,29 +223,66 @@ class TestRun:
     def test_framework(self, name):
         if module := missing_module(find_peer(name)):
             pytest.skip(f"{module} is not installed")
-        options = {"cells": list(bench.CELLS), "modes": list(bench.MODES)}
-        made, said = tiny_run([name], **options, shapes=["3,2,4,5", "1,2,4,5"])
+        options = {"cells": list(bench.CELLS), "modes": ["forward", "training", "tape", "step"]}
+        made, said = tiny_run([name], **options, shapes=["3,2,4,5", "1,2,4,5", *EXTRA_SHAPES])
         assert made.problems == [], said
+        modes = {"forward"} | ({"training"} if name in ("torch", "jax") else set())
+        modes |= {"tape"} if name == "torch" else set()
+        plain = {(mode, shape) for mode in modes for shape in (TINY, ONE)}
+        extra = {(mode, shapes.parse_shape(text)) for mode in modes for text in EXTRA_SHAPES}
         for cell in bench.CELLS:
             timed = {
                 (row.mode, row.shape)
                 for row in made.rows
                 if row.cell == cell and row.taken(name, "median") is not None
             }
-            modes = ["forward"] + ["training"] * (name in ("torch", "jax"))
-            assert timed == {(mode, shape) for mode in modes for shape in (TINY, ONE)} | {
-                ("step", ONE)
-            }
+            assert timed == plain | extra | {("step", ONE)}
+
+    @pytest.mark.parametrize("cell", bench.CELLS)
+    def test_several_cells_and_lengths(self, cell):
+        """Ours by layers, NumPy's by layers on the reference; every mode that has the shape."""
+        modes = ["forward", "training", "tape"]
+        made, said = tiny_run(["numpy"], cells=[cell], modes=modes, shapes=EXTRA_SHAPES)
+        assert made.problems == [], said
+        assert [(str(row.shape), row.mode) for row in made.rows] == [
+            (f"({text.replace(' ', ') ', 1)}", mode) for text in EXTRA_SHAPES for mode in modes
+        ]
+        for row in made.rows:
+            timed = {timing.peer for timing in row.timings}
+            assert timed == {OWN, "numpy"} - ({"numpy"} if row.mode == "tape" else set())
+
+    @pytest.mark.parametrize("cell", bench.CELLS)
+    def test_stream(self, cell):
+        """Peers do forward."""
+        texts = ["3,2,4,5", "3,2,4,5 x2"]
+        made, said = tiny_run(["numpy"], cells=[cell], modes=["stream"], shapes=texts)
+        assert made.problems == [], said
+        for row in made.rows:
+            assert {timing.peer for timing in row.timings} == {OWN, "numpy"}
+
+    @pytest.mark.parametrize("cell", bench.CELLS)
+    def test_a_length_or_an_order_of_states_that_is_wrong_is_seen(self, cell):
+        problem = bench.make_problem(bench.CELLS[cell], shapes.parse_shape("9,3,4,5 both ragged"))
+        expected = expected_results(problem)
+        run = layer_run(problem, "training", "compiled")
+        got = run.results(run.call())
+        assert shapes.disagreements(expected, got, problem) == []
+        padded = replace(problem, shape=replace(problem.shape, ragged=False))
+        run = layer_run(padded, "training", "compiled")
+        lines = shapes.disagreements(expected, run.results(run.call()), problem)
+        assert len(lines) == len(expected)
+        turned = got | {"h_n": got["h_n"][::-1]}
+        (line,) = shapes.disagreements(expected, turned, problem)
+        assert line.startswith("h_n differs")
 
     @pytest.mark.parametrize("cell", bench.CELLS)
     def test_step(self, cell):
         made, said = tiny_run(["numpy"], cells=[cell], modes=["step"], shapes=["1,2,4,5"])
         assert made.problems == [], said
         (row,) = made.rows
-        assert (row.mode, row.sizes) == ("step", ONE.sizes)
+        assert (row.mode, row.shape) == ("step", ONE)
         assert row.taken("numpy", "median").way == ""
-        if not find_peer(OWN).unsupported(cell, "step", "float32"):
-            assert row.ways(OWN) == ["out=", "fresh array"]
+        assert row.ways(OWN) == ["out=", "fresh array"]
 
     def test_missing_peer_is_said(self, monkeypatch):
         monkeypatch.setattr(find_peer("torch"), "modules", ("no_such_module",))

@@ -8,9 +8,17 @@ are stopped, so that their idle threads cannot take its processor. All get the s
 inputs, all results are checked against the reference in float64 before anything is timed, and
 turns are interleaved over several rounds, so that a slow minute of the machine slows all alike.
 
-Modes are forward and training, which call a layer over a whole sequence, and, only if it is asked
-for, step: one time step from Python, the state carried from call to call, as a program does that
-has each input only when it has the output before. There fastrnn is a layer's stream.
+Modes are forward and training, which call a layer over a whole sequence, and, only if they are
+asked for:
+
+- step: one time step from Python, the state carried from call to call, as a program does that has
+  each input only when it has the output before. There fastrnn is a layer's stream.
+- tape: forward that keeps what backward needs.
+- stream: a whole sequence by a layer's stream, which keeps the packed weights, as the peers always
+  do: beside forward, it tells what packing costs.
+
+Shapes have names, and regimes are groups of them. A shape may be a stack, have both directions, or
+be ragged: sequences of different lengths, for which only the steps that exist are counted.
 """
 
 from __future__ import annotations
@@ -18,13 +26,24 @@ from __future__ import annotations
 from .plot import save_plot
 from .report import Report, write_text
 from .session import Options, run
-from .shapes import CELLS, DEFAULT_MODES, MODES, SHAPES, BenchError, Shape, flops, make_problem
+from .shapes import (
+    CELLS,
+    DEFAULT_MODES,
+    MODES,
+    REGIMES,
+    SHAPES,
+    BenchError,
+    Shape,
+    flops,
+    make_problem,
+)
 from .tables import format_report
 
 __all__ = [
     "CELLS",
     "DEFAULT_MODES",
     "MODES",
+    "REGIMES",
     "SHAPES",
     "BenchError",
     "Options",

@@ -12,23 +12,35 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .peers import LAYER_NAMES, Built, Results, Run, refusal, restrict_processors
+from .peers import (
+    EXTRAS,
+    Built,
+    Results,
+    Run,
+    layer_name,
+    layer_state,
+    refusal,
+    restrict_processors,
+)
 from .shapes import Problem
 
 
 class Torch:
     """PyTorch: the layers under inference mode; training through autograd, gradients set to None.
 
-    One step is that of the layer with T = 1, or of nn.RNNCell, nn.LSTMCell, nn.GRUCell.
+    One step is that of the layer with T = 1, or of nn.RNNCell, nn.LSTMCell, nn.GRUCell. Sequences
+    of different lengths are packed before and their output is left so: its own layout for them.
     """
 
     name = "torch"
     modules = ("torch",)
+    extras = EXTRAS
     layers: ClassVar[dict[str, str]] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return refusal(Torch.layers, cell, mode, dtype, "forward training step", "float32 float64")
+        modes = "forward training step tape"
+        return refusal(Torch.layers, cell, mode, dtype, modes, "float32 float64")
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -42,12 +54,14 @@ class Torch:
         import torch
 
         shape = problem.shape
-        module = getattr(torch.nn, Torch.layers[problem.cell.name] + kind)(shape.D, shape.H)
+        stack = {"num_layers": shape.layers, "bidirectional": shape.directions == 2}
+        make = getattr(torch.nn, Torch.layers[problem.cell.name] + kind)
+        module = make(shape.D, shape.H, **({} if kind else stack))
         module = module.to(getattr(torch, problem.dtype))
         weights = {}
         for name, array in problem.weights.items():
-            theirs = LAYER_NAMES[name].removesuffix("_l0") if kind else LAYER_NAMES[name]
-            weights[name] = getattr(module, theirs)
+            theirs = layer_name(name)
+            weights[name] = getattr(module, theirs.removesuffix("_l0") if kind else theirs)
             with torch.no_grad():
                 weights[name].copy_(torch.from_numpy(array))
         return module, weights
@@ -87,46 +101,71 @@ class Torch:
         if mode == "step":
             return {"cell": Torch.step(problem, "Cell"), "layer": Torch.step(problem, "")}
         layer, weights = Torch.module(problem, "")
-        x = torch.tensor(problem.x)
-        states = [torch.tensor(state[None]) for state in problem.states]
+        ragged = problem.shape.ragged
+
+        def laid_out(array: np.ndarray) -> Any:
+            tensor = torch.tensor(array)
+            if not ragged:
+                return tensor
+            lengths = torch.tensor(problem.shape.lengths)
+            return torch.nn.utils.rnn.pack_padded_sequence(tensor, lengths, enforce_sorted=False)
+
+        def rows(output: Any) -> Any:
+            return output.data if ragged else output
+
+        def padded(rows: Any) -> np.ndarray:
+            """The array of what `rows` returned, or of its gradient."""
+            if ragged:
+                packed = torch.nn.utils.rnn.PackedSequence(rows, *x[1:])
+                unpack = torch.nn.utils.rnn.pad_packed_sequence
+                rows, _ = unpack(packed, total_length=problem.shape.T)
+            array: np.ndarray = rows.detach().numpy()
+            return array
+
+        x = laid_out(problem.x)
+        states = [torch.tensor(state) for state in tuple_of(layer_state(problem.states))]
         h_0 = states[0] if len(states) == 1 else tuple(states)
 
-        def outputs_of(output: Any, h_n: Any) -> list[Any]:
-            return [output, h_n] if len(states) == 1 else [output, *h_n]
-
-        def named(outputs: list[Any]) -> Results:
-            arrays = [outputs[0], *(state[0] for state in outputs[1:])]
-            return {
-                name: array.detach().numpy()
-                for name, array in zip(problem.output_names, arrays, strict=True)
-            }
+        def named(output: Any, final: Any) -> Results:
+            arrays = [state.detach().numpy() for state in tuple_of(final)]
+            shaped = [array.reshape(problem.shape.state_sizes) for array in arrays]
+            return dict(zip(problem.output_names, [padded(rows(output)), *shaped], strict=True))
 
         if mode == "forward":
-            return Run(lambda: layer(x, h_0), lambda r: named(outputs_of(*r)), torch.inference_mode)
+            return Run(lambda: layer(x, h_0), lambda r: named(*r), torch.inference_mode)
 
-        leaves = [x, *states, *weights.values()]
-        for leaf in leaves:
-            leaf.requires_grad_(True)
+        leaves = [rows(x), *states, *weights.values()]
+        for tensor in leaves:
+            tensor.requires_grad_(True)
+        if mode == "tape":
+            return Run(lambda: layer(x, h_0), lambda r: named(*r))
         d_outputs = [
-            torch.tensor(problem.d_output),
-            *(torch.tensor(d_state[None]) for d_state in problem.d_states),
+            rows(laid_out(problem.d_output)),
+            *(torch.tensor(d_state) for d_state in tuple_of(layer_state(problem.d_states))),
         ]
 
-        def train() -> list[Any]:
-            for leaf in leaves:
-                leaf.grad = None
-            outputs = outputs_of(*layer(x, h_0))
-            torch.autograd.backward(outputs, d_outputs)
-            return outputs
+        def train() -> Any:
+            for tensor in leaves:
+                tensor.grad = None
+            output, final = layer(x, h_0)
+            torch.autograd.backward([rows(output), *tuple_of(final)], d_outputs)
+            return output, final
 
-        def results(outputs: list[Any]) -> Results:
-            out = named(outputs)
-            for name, leaf in zip(problem.input_names, leaves, strict=True):
-                grad = leaf.grad.numpy()
-                out[f"d_{name}"] = grad[0] if name in problem.cell.states else grad
+        def results(returned: Any) -> Results:
+            out = named(*returned)
+            out["d_x"] = padded(leaves[0].grad)
+            for name, tensor in zip(problem.input_names[1:], leaves[1:], strict=True):
+                grad = tensor.grad.numpy()
+                state = name in problem.cell.states
+                out[f"d_{name}"] = grad.reshape(problem.shape.state_sizes) if state else grad
             return out
 
         return Run(train, results)
+
+
+def tuple_of(state: Any) -> tuple[Any, ...]:
+    """Return the states of a cell that has one or two."""
+    return state if isinstance(state, tuple) else (state,)
 
 
 # What JAX knows of a cell: a function that takes the weights, matrices as (inputs, outputs), and
@@ -187,12 +226,14 @@ def _jax_gru(w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
 class Jax:
     """JAX: jit of lax.scan; training is jit of vjp; one step is jit of the scan's body.
 
+    Beyond a sequence's length the state is kept as it was, by a mask: the scan has all steps.
     Matrices are (inputs, outputs), its habit. For a step the weights are constants of the compiled
     code, which saves handing them over at each call.
     """
 
     name = "jax"
     modules = ("jax", "jaxlib")
+    extras = EXTRAS
     cells: ClassVar[dict[str, JaxCell]] = {"rnn": _jax_rnn, "lstm": _jax_lstm, "gru": _jax_gru}
 
     @staticmethod
@@ -220,15 +261,36 @@ class Jax:
             for name, array in zip(problem.input_names, problem.inputs, strict=True)
         ]
 
+        shape = problem.shape
+        lengths = shape.lengths
+        exist = None if lengths is None else jnp.arange(shape.T)[:, None, None] < lengths[:, None]
+
+        def run_cell(x: Any, states: Any, weights: Any, reverse: bool) -> Any:
+            inputs, step = make_cell(*weights)
+
+            def body(states: Any, step_inputs: Any) -> Any:
+                z, exists = step_inputs
+                new = step(states, z)
+                if exists is None:
+                    return new, new[0]
+                kept = tuple(map(lambda n, s: jnp.where(exists, n, s), new, states))
+                return kept, jnp.where(exists, new[0], 0)
+
+            return jax.lax.scan(body, states, (inputs(x), exist), reverse=reverse)
+
         def layer(x: Any, *arguments: Any) -> Any:
-            inputs, step = make_cell(*arguments[count:])
-
-            def body(states: Any, z: Any) -> Any:
-                states = step(states, z)
-                return states, states[0]
-
-            states, output = jax.lax.scan(body, arguments[:count], inputs(x))
-            return output, *states
+            states = [state.reshape(-1, *state.shape[-2:]) for state in arguments[:count]]
+            finals, outputs = [], []
+            for i in range(len(shape.suffixes)):
+                weights = arguments[count + 4 * i : count + 4 * (i + 1)]
+                reverse = i % shape.directions == 1
+                final, output = run_cell(x, tuple(s[i] for s in states), weights, reverse)
+                finals.append(final)
+                outputs.append(output)
+                if len(outputs) == shape.directions:
+                    x, outputs = jnp.concatenate(outputs, axis=-1), []
+            stacked = [jnp.stack(states) for states in zip(*finals, strict=True)]
+            return x, *(state.reshape(shape.state_sizes) for state in stacked)
 
         def named(outputs: Any) -> Results:
             return {

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .peers import Built, Results, Run, refusal
+from .peers import EXTRAS, Built, Results, Run, refusal
 from .shapes import Problem
 
 
@@ -29,7 +29,7 @@ class OnnxCell:
 
 
 ONNX_CELLS = {
-    "rnn": OnnxCell("RNN", (0,), {"activations": ["Tanh"]}),
+    "rnn": OnnxCell("RNN", (0,), {}),  # whose activation is tanh
     # ONNX has i, o, f, c, where c is our g; and z, r, h, where h is our n. The products of the
     # candidate come before the reset gate, as in PyTorch.
     "lstm": OnnxCell("LSTM", (0, 3, 1, 2), {}),
@@ -44,35 +44,54 @@ def reorder_gates(array: np.ndarray, gates: Sequence[int]) -> np.ndarray:
 
 
 def onnx_model(problem: Problem) -> bytes:
-    """Return the problem's layer as an ONNX model with inputs x, h_0, ... of fixed sizes."""
+    """Return the problem's layer as an ONNX model with inputs x, h_0, ... of fixed sizes.
+
+    A node for each layer of a stack, both directions in one; `lengths` is another input.
+    """
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    T, B, D, H = problem.shape.sizes
+    shape = problem.shape
+    T, B, D, H = shape.sizes
     cell = ONNX_CELLS[problem.cell.name]
     w = {name: reorder_gates(array, cell.gates) for name, array in problem.weights.items()}
-    constants = [
-        numpy_helper.from_array(w["w_ih"][None], "W"),
-        numpy_helper.from_array(w["w_hh"][None], "R"),
-        numpy_helper.from_array(np.concatenate([w["b_ih"], w["b_hh"]])[None], "B"),
-    ]
+    states, finals = _layer_names(problem, problem.cell.states), _output_names(problem)[1:]
+    nodes, below = [], "x"
+    constants = [numpy_helper.from_array(np.array([T, B, -1]), "sizes")] * (shape.layers > 1)
+    for k in range(shape.layers):
+        ends = shape.suffixes[k * shape.directions : (k + 1) * shape.directions]
+        arrays = {
+            f"W{k}": [w[f"w_ih{end}"] for end in ends],
+            f"R{k}": [w[f"w_hh{end}"] for end in ends],
+            f"B{k}": [np.concatenate([w[f"b_ih{end}"], w[f"b_hh{end}"]]) for end in ends],
+        }
+        constants += [numpy_helper.from_array(np.stack(a), name) for name, a in arrays.items()]
+        last = k == shape.layers - 1
+        nodes.append(
+            helper.make_node(
+                cell.operator,
+                [below, *arrays, "lengths" if shape.ragged else "", *states[k :: shape.layers]],
+                ["output" if last else f"output{k}", *finals[k :: shape.layers]],
+                hidden_size=H,
+                direction="bidirectional" if shape.directions == 2 else "forward",
+                **cell.attributes,
+            )
+        )
+        if not last:  # (T, directions, B, H) to (T, B, directions*H)
+            turned, below = f"turned{k}", f"x{k + 1}"
+            nodes.append(helper.make_node("Transpose", [f"output{k}"], [turned], perm=[0, 2, 1, 3]))
+            nodes.append(helper.make_node("Reshape", [turned, "sizes"], [below]))
 
     def tensor(name: str, *sizes: int) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+        kind = TensorProto.INT32 if name == "lengths" else TensorProto.FLOAT
+        return helper.make_tensor_value_info(name, kind, sizes)
 
-    states = list(problem.cell.states)
-    finals = list(problem.output_names[1:])
-    node = helper.make_node(
-        cell.operator,
-        ["x", "W", "R", "B", "", *states],  # "": no sequence_lens
-        ["output", *finals],
-        hidden_size=H,
-        **cell.attributes,
-    )
+    n = shape.directions
+    inputs = [tensor("x", T, B, D), *(tensor(name, n, B, H) for name in states)]
     graph = helper.make_graph(
-        [node],
+        nodes,
         "layer",
-        [tensor("x", T, B, D), *(tensor(name, 1, B, H) for name in states)],
-        [tensor("output", T, 1, B, H), *(tensor(name, 1, B, H) for name in finals)],
+        inputs + [tensor("lengths", B)] * shape.ragged,
+        [tensor("output", T, n, B, H), *(tensor(name, n, B, H) for name in finals)],
         constants,
     )
     # An operator set and file version old enough for every runtime in use.
@@ -81,20 +100,39 @@ def onnx_model(problem: Problem) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _layer_names(problem: Problem, names: Iterable[str]) -> list[str]:
+    """Return the names of states, of a stack one for each layer: h_0_l0, h_0_l1, c_0_l0, ..."""
+    if problem.shape.layers == 1:
+        return list(names)
+    return [f"{name}_l{k}" for name in names for k in range(problem.shape.layers)]
+
+
+def _output_names(problem: Problem) -> list[str]:
+    return ["output", *_layer_names(problem, problem.output_names[1:])]
+
+
 def _onnx_feeds(problem: Problem) -> dict[str, np.ndarray]:
-    states = {
-        name: np.ascontiguousarray(state[None])
-        for name, state in zip(problem.cell.states, problem.states, strict=True)
-    }
-    return {"x": problem.x, **states}
+    shape = problem.shape
+    states = [
+        np.ascontiguousarray(layer)
+        for state in problem.states
+        for layer in state.reshape(shape.layers, shape.directions, shape.B, shape.H)
+    ]
+    names = _layer_names(problem, problem.cell.states)
+    feeds = {"x": problem.x, **dict(zip(names, states, strict=True))}
+    if shape.lengths is not None:
+        feeds["lengths"] = shape.lengths.astype(np.int32)
+    return feeds
 
 
 def _onnx_results(problem: Problem, arrays: list[np.ndarray]) -> Results:
+    """Return copies of what a model returned, (T, directions, B, H) first, in our shapes."""
     output, *finals = arrays
-    squeezed = [output[:, 0], *(final[0] for final in finals)]
-    return {
-        name: np.array(array) for name, array in zip(problem.output_names, squeezed, strict=True)
-    }
+    layers, sizes = problem.shape.layers, problem.shape.state_sizes
+    steps = output.swapaxes(1, 2).reshape(len(output), problem.shape.B, -1)
+    shaped = [np.stack(finals[i : i + layers]) for i in range(0, len(finals), layers)]
+    results = [np.array(steps), *(state.reshape(sizes) for state in shaped)]
+    return dict(zip(problem.output_names, results, strict=True))
 
 
 def _onnx_turns(problem: Problem) -> list[dict[str, np.ndarray]]:
@@ -136,6 +174,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     modules = ("onnxruntime", "onnx")
+    extras = EXTRAS
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
@@ -162,7 +201,7 @@ class OnnxRuntime:
         binding = session.io_binding()
         for name, array in _onnx_feeds(problem).items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        for name in problem.output_names:
+        for name in _output_names(problem):
             binding.bind_output(name, "cpu")
         call = functools.partial(session.run_with_iobinding, binding)
         return Run(call, lambda _: _onnx_results(problem, binding.copy_outputs_to_cpu()))
@@ -209,6 +248,7 @@ class OpenVino:
 
     name = "openvino"
     modules = ("openvino", "onnx")
+    extras = EXTRAS
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
@@ -244,7 +284,7 @@ class OpenVino:
             request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
         def results(_: Any) -> Results:
-            names = problem.output_names
+            names = _output_names(problem)
             return _onnx_results(problem, [request.get_tensor(name).data for name in names])
 
         # The outputs are read where they are, not copied into new arrays.

@@ -21,7 +21,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -72,10 +72,15 @@ class Peer(Protocol):
 
     name: ClassVar[str]
     modules: ClassVar[tuple[str, ...]]  # all must be installed; the first one gives the version
+    extras: ClassVar[frozenset[str]]  # of `Shape.extras`, those it has; none if it is left out
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        """Say in a few words why this is not timed; an empty string if it is."""
+        """Say in a few words why this is not timed; an empty string if it is.
+
+        The mode "stream" is for this package alone: peers are asked for "forward" instead, since
+        they keep what they made of the weights from call to call.
+        """
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -100,6 +105,7 @@ PEERS: dict[str, str] = {
     "fastrnn": "peers:Compiled",
 }
 OWN = "fastrnn"
+EXTRAS = frozenset(["stacked", "bidirectional", "ragged"])
 
 
 def refusal(
@@ -179,13 +185,16 @@ def restrict_processors(threads: int) -> None:
             os.sched_setaffinity(0, allowed[-threads:])
 
 
-# The weights of `Problem` under the names that layers give them, here and in PyTorch.
-LAYER_NAMES = {
-    "w_ih": "weight_ih_l0",
-    "w_hh": "weight_hh_l0",
-    "b_ih": "bias_ih_l0",
-    "b_hh": "bias_hh_l0",
-}
+def layer_name(name: str) -> str:
+    """Return the name that layers give a weight of `Problem`, here and in PyTorch."""
+    kind, _, suffix = name.partition("_l")
+    return kind.replace("w_", "weight_").replace("b_", "bias_") + "_l" + (suffix or "0")
+
+
+def layer_state(states: Sequence[np.ndarray]) -> Any:
+    """Return states as layers have them, here and in PyTorch: (cells, B, H), or a pair of them."""
+    full = tuple(state.reshape(-1, *state.shape[-2:]) for state in states)
+    return full[0] if len(full) == 1 else full
 
 
 def function_run(functions: Any, problem: Problem, mode: str) -> Run:
@@ -195,10 +204,10 @@ def function_run(functions: Any, problem: Problem, mode: str) -> Run:
     inputs, d_output, d_states = problem.inputs, problem.d_output, problem.d_states
     names = problem.output_names
 
-    if mode == "forward":
+    if mode in ("forward", "tape"):
 
         def infer() -> Any:
-            return forward(*inputs, record=False)
+            return forward(*inputs, record=mode == "tape")
 
         return Run(infer, lambda returned: dict(zip(names, returned[:-1], strict=True)))
 
@@ -227,15 +236,73 @@ def function_run(functions: Any, problem: Problem, mode: str) -> Run:
     return Run(train, results)
 
 
+def own_layer(problem: Problem) -> Any:
+    """Return the problem's layer of this package."""
+    shape = problem.shape
+    kind = getattr(importlib.import_module("fastrnn"), problem.cell.name.upper())
+    layer = kind(
+        shape.D,
+        shape.H,
+        num_layers=shape.layers,
+        bidirectional=shape.directions == 2,
+        dtype=problem.dtype,
+    )
+    for name, array in problem.weights.items():
+        layer.weights[layer_name(name)][...] = array
+    return layer
+
+
+def layer_run(problem: Problem, mode: str, backend: str) -> Run:
+    """Return the run of a layer of this package, for what the functions do not have."""
+    layer = own_layer(problem)
+    x, lengths, d_output = problem.x, problem.shape.lengths, problem.d_output
+    state, d_state = layer_state(problem.states), layer_state(problem.d_states)
+
+    def infer() -> Any:
+        return layer(x, state, lengths=lengths)
+
+    def record() -> Any:
+        return layer.forward(x, state, lengths=lengths)
+
+    def train() -> Any:
+        output, final, tape = layer.forward(x, state, lengths=lengths)
+        return output, final, layer.backward(tape, d_output, d_state)
+
+    def named(state: Any, names: Iterable[str]) -> Results:
+        arrays = state if isinstance(state, tuple) else (state,)
+        shaped = (array.reshape(problem.shape.state_sizes) for array in arrays)
+        return dict(zip(names, shaped, strict=True))
+
+    def results(returned: Any) -> Results:
+        output, final, *grads = returned
+        found = {"output": output, **named(final, problem.output_names[1:])}
+        if mode == "training":
+            found["d_x"] = grads[0].x
+            found |= named(grads[0].state, [f"d_{name}" for name in problem.cell.states])
+            for name in problem.weights:
+                found[f"d_{name}"] = grads[0].weights[layer_name(name)]
+        return found
+
+    call = {"forward": infer, "tape": record, "training": train}[mode]
+    return Run(call, results, functools.partial(_backend, backend))
+
+
+def _backend(name: str) -> contextlib.AbstractContextManager[None]:
+    import fastrnn
+
+    return fastrnn.backend(name)
+
+
 class NumpyReference:
     """The reference of this package: a loop over time in NumPy, whose products use its BLAS."""
 
     name = "numpy"
     modules = ("numpy",)
+    extras = EXTRAS
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        return ""
+        return "" if mode in ("forward", "training", "step") else f"no {mode}"
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -243,44 +310,49 @@ class NumpyReference:
 
     @staticmethod
     def build(problem: Problem, mode: str, threads: int) -> Run:
+        if problem.shape.extras:
+            return layer_run(problem, mode, "reference")
         return function_run(importlib.import_module("fastrnn.reference"), problem, mode)
 
 
-def stream_run(layer: Any, problem: Problem, fresh: bool) -> Run:
-    """Return the run of ``layer.stream``, into an array of the caller's or into a fresh one."""
+def started_stream(layer: Any, problem: Problem) -> Any:
+    """Return the layer's stream in the problem's first state."""
     stream = layer.stream(batch_size=problem.shape.B)
-    states = tuple(state[None] for state in problem.states)
-    stream.state = states[0] if len(states) == 1 else states
+    stream.state = layer_state(problem.states)
+    return stream
+
+
+def stream_results(stream: Any, output: np.ndarray, problem: Problem) -> Results:
+    """Return the output of the last call and the state that it has left."""
+    finals = (stream.state,) if len(problem.states) == 1 else stream.state
+    shaped = (final.reshape(problem.shape.state_sizes) for final in finals)
+    return dict(zip(problem.output_names, (output, *shaped), strict=True))
+
+
+def step_run(layer: Any, problem: Problem, fresh: bool) -> Run:
+    """Return the run of ``layer.stream``, into an array of the caller's or into a fresh one."""
+    stream = started_stream(layer, problem)
     y = None if fresh else np.empty_like(problem.states[0])
     # Not a function of ours: its frame would take a twentieth of the time of a small step.
     step = functools.partial(stream.step, problem.x[0], out=y)
 
-    def results(output: Any) -> Results:
-        finals = (stream.state,) if len(states) == 1 else stream.state
-        arrays = [output[None], *(final[0] for final in finals)]
-        return dict(zip(problem.output_names, arrays, strict=True))
-
-    return Run(step, results)
+    return Run(step, lambda output: stream_results(stream, output[None], problem))
 
 
 class Compiled:
     """The compiled functions, checks, allocation and packing of the weights included.
 
-    One step is that of a layer's stream, which has packed the weights.
+    Layers where there are several cells or lengths. One step, and a whole sequence in the mode
+    stream, are those of a layer's stream, which has packed the weights and carries the state.
     """
 
     name = OWN
     modules = ()
-    layers: ClassVar[dict[str, str]] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+    extras = EXTRAS
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
-        import fastrnn
-
-        if mode != "step":
-            return ""
-        layer = getattr(fastrnn, Compiled.layers[cell], None)
-        return "" if hasattr(layer, "stream") else "no stream"
+        return ""
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -292,17 +364,19 @@ class Compiled:
     def build(problem: Problem, mode: str, threads: int) -> Built:
         import fastrnn
 
-        if mode != "step":
-            return function_run(fastrnn, problem, mode)
-        _, _, D, H = problem.shape.sizes
-        kind = getattr(fastrnn, Compiled.layers[problem.cell.name])
-        layer = kind(D, H, dtype=problem.dtype)
-        for name, array in problem.weights.items():
-            layer.weights[LAYER_NAMES[name]][...] = array
-        return {
-            "out=": stream_run(layer, problem, fresh=False),
-            "fresh array": stream_run(layer, problem, fresh=True),
-        }
+        if mode == "step":
+            layer = own_layer(problem)
+            return {
+                "out=": step_run(layer, problem, fresh=False),
+                "fresh array": step_run(layer, problem, fresh=True),
+            }
+        if mode == "stream":
+            stream = started_stream(own_layer(problem), problem)
+            run = functools.partial(stream.run, problem.x)
+            return Run(run, lambda output: stream_results(stream, output, problem))
+        if problem.shape.extras:
+            return layer_run(problem, mode, "compiled")
+        return function_run(fastrnn, problem, mode)
 
 
 def expected_results(problem: Problem) -> Results:
@@ -321,4 +395,5 @@ def expected_results(problem: Problem) -> Results:
         d_states=tuple(map(wide, problem.d_states)),
     )
     run = NumpyReference.build(problem, "training", 1)
-    return run.results(run.call())
+    with run.context():
+        return run.results(run.call())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .peers import OWN
-from .shapes import CELLS, Shape, flops
+from .shapes import CELLS, Shape, flops, parse_shape
 
 FORMAT = 1
 STATISTICS = ("median", "best")
@@ -38,14 +38,9 @@ class Row:
     cell: str
     mode: str
     dtype: str
-    sizes: tuple[int, int, int, int]
+    shape: Shape
     timings: list[Timing] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-    @property
-    def shape(self) -> Shape:
-        """The sizes as a shape."""
-        return Shape(*self.sizes)
 
     @property
     def flops(self) -> int:
@@ -133,6 +128,8 @@ class Report:
         out["format"] = FORMAT
         for row, entry in zip(self.rows, out["rows"], strict=True):
             entry["name"] = row.shape.name
+            entry["shape"] = str(row.shape)
+            entry["sizes"] = row.shape.sizes
             entry["flops"] = row.flops
             entry["summary"] = {
                 statistic: {
@@ -169,7 +166,8 @@ class Report:
                 row["cell"],
                 row["mode"],
                 row["dtype"],
-                tuple(row["sizes"]),
+                # The first files have only sizes.
+                parse_shape(row.get("shape") or ",".join(map(str, row["sizes"]))),
                 [Timing(**timing) for timing in row["timings"]],
                 row["problems"],
             )

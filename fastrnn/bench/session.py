@@ -38,8 +38,9 @@ from .shapes import (
     disagreements,
     is_timed,
     make_problem,
-    parse_shape,
+    parse_shapes,
     select,
+    why_not_timed,
 )
 
 PEAK_SECONDS = 0.1
@@ -52,9 +53,11 @@ class Options:
     Parameters
     ----------
     cells, modes, shapes, peers : sequence of str, optional
-        Names; a shape may also be "T,B,D,H", and a peer "module:Class". The mode "step" is one
-        time step from Python, the state carried from call to call, and takes the shapes with
-        T = 1: of the named ones that is "one-step".
+        Names; a shape may also be one of a regime or a text such as "T,B,D,H x2 both ragged",
+        and a peer "module:Class". The mode "step" is one time step from Python, the state carried
+        from call to call, and takes the shapes with T = 1: of the named ones that is "one-step".
+        "tape" is forward that keeps what backward needs. "stream" is a whole sequence with packed
+        weights kept from call to call, and for the peers forward, which is that.
     threads : sequence of int, optional
         Thread counts to try for each peer; default one, and every usable core.
     rounds : int
@@ -126,11 +129,17 @@ def check(options: Options) -> Plan:
     if options.plot is not None:
         check_plot(options.plot)
     modes = select(options.modes or DEFAULT_MODES, MODES, "mode")
-    shapes = list(dict.fromkeys(map(parse_shape, options.shapes or SHAPES)))
-    longer = [shape for shape in shapes if not is_timed("step", shape)]
+    shapes = parse_shapes(options.shapes or list(SHAPES))
     # A mode without a shape, and a shape that was asked for and has no mode.
-    if "step" in modes and longer and (longer == shapes or (options.shapes and len(modes) == 1)):
-        raise BenchError(f"shape {longer[0]} has T = {longer[0].T}: the mode step takes T = 1")
+    idle = [(mode, shapes[0]) for mode in modes if not any(is_timed(mode, s) for s in shapes)]
+    idle += [
+        (modes[0], shape)
+        for shape in shapes
+        if options.shapes and not any(is_timed(mode, shape) for mode in modes)
+    ]
+    if idle:
+        mode, shape = idle[0]
+        raise BenchError(f"shape {shape} {why_not_timed(mode, shape)}")
     names = [name for name in (PEERS if options.peers is None else options.peers) if name != OWN]
     columns = {}
     for spec in dict.fromkeys([*names, OWN]):
@@ -143,6 +152,11 @@ def check(options: Options) -> Plan:
         peers=columns,
         threads=sorted(threads),
     )
+
+
+def mode_of(column: str, row: Row) -> str:
+    """Return what a peer does in a mode: only our own layers have a stream."""
+    return "forward" if row.mode == "stream" and column != OWN else row.mode
 
 
 class Session:
@@ -179,7 +193,7 @@ class Session:
                     problem = checked_problem(problem, mode)
                     if problem.shape not in expected:
                         expected[problem.shape] = expected_results(problem)
-                    row = Row(name, mode, self.options.dtype, shape.sizes)
+                    row = Row(name, mode, self.options.dtype, shape)
                     self.report.rows.append(row)
                     self.time_row(row, problem, expected[problem.shape])
                     took = time.monotonic() - start
@@ -192,7 +206,9 @@ class Session:
         if row.mode != "training":
             expected = {name: a for name, a in expected.items() if not name.startswith("d_")}
         for column, (_, peer) in self.plan.peers.items():
-            if peer.unsupported(row.cell, row.mode, row.dtype):
+            if peer.unsupported(row.cell, mode_of(column, row), row.dtype):
+                continue
+            if not row.shape.extras <= getattr(peer, "extras", frozenset()):
                 continue
             for threads in self.plan.threads:
                 for way in self.agreeing(row, column, threads, problem, expected):
@@ -216,7 +232,7 @@ class Session:
         """Return the ways of the peer that can be built and agree with the reference."""
         try:
             found: dict[str, Results] = self.worker(column, threads).ask(
-                "build", row.cell, row.sizes, row.dtype, row.mode, 0
+                "build", row.cell, str(row.shape), row.dtype, mode_of(column, row), 0
             )
         except WorkerError as error:
             self.exclude(row, Timing(column, threads), f"failed: {error}")

@@ -1,18 +1,21 @@
-"""Which layers are timed: the cells, the named shapes, their work and their data.
+"""Which layers are timed: the cells, the named shapes and regimes, their work and their data.
 
 Words: T time steps, B batch, D input features, H hidden units, G gates of the cell.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-# step: one time step from Python, the state carried from call to call; only if it is asked for,
-# because it times an interface of its own (layer.stream) and takes shapes of one time step alone.
-MODES = ("forward", "training", "step")
+# step: one time step from Python, the state carried from call to call; tape: forward that keeps
+# what backward needs; stream: a whole sequence with packed weights kept from call to call. These
+# only if they are asked for: step and stream time an interface of its own (layer.stream) and do not
+# have all shapes, and tape is a part of training.
+MODES = ("forward", "training", "step", "tape", "stream")
 DEFAULT_MODES = ("forward", "training")
 DTYPES = ("float32", "float64")
 
@@ -51,12 +54,19 @@ CELLS: dict[str, Cell] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes (T, B, D, H) of one layer in one direction."""
+    """Sizes (T, B, D, H) of a layer, its stack and directions, and whether lengths differ.
+
+    As text "(T,B,D,H)", then " x2" for two layers, " both" for both directions, " ragged" for
+    sequences of different lengths.
+    """
 
     T: int
     B: int
     D: int
     H: int
+    layers: int = 1
+    directions: int = 1
+    ragged: bool = False
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -64,14 +74,56 @@ class Shape:
         return self.T, self.B, self.D, self.H
 
     @property
+    def extras(self) -> frozenset[str]:
+        """What it has beyond one layer in one direction: stacked, bidirectional, ragged."""
+        extras = {"stacked": self.layers > 1, "bidirectional": self.directions > 1}
+        return frozenset(k for k, v in (extras | {"ragged": self.ragged}).items() if v)
+
+    @property
+    def suffixes(self) -> list[str]:
+        """What the names of each cell's weights end in; nothing where there is only one cell."""
+        if self.layers == self.directions == 1:
+            return [""]
+        ends = ("", "_reverse")[: self.directions]
+        return [f"_l{k}{end}" for k in range(self.layers) for end in ends]
+
+    @property
+    def features(self) -> list[int]:
+        """How many features each cell is fed with."""
+        upper = [self.directions * self.H] * (self.layers - 1)
+        return [n for n in (self.D, *upper) for _ in range(self.directions)]
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """(B, H), or (cells, B, H) where there are several."""
+        cells = len(self.suffixes)
+        return (self.B, self.H) if cells == 1 else (cells, self.B, self.H)
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """(B,), uniform between 1 and T, the same every time; None where all are T."""
+        if not self.ragged:
+            return None
+        return np.random.default_rng(self.B).integers(1, self.T + 1, self.B)
+
+    @property
+    def steps(self) -> int:
+        """The time steps of all sequences together."""
+        return self.T * self.B if self.lengths is None else int(self.lengths.sum())
+
+    @property
     def name(self) -> str:
         """The name in `SHAPES`, or an empty string."""
         return next((name for name, shape in SHAPES.items() if shape == self), "")
 
     def __str__(self) -> str:
-        return f"({self.T},{self.B},{self.D},{self.H})"
+        words = [f"({self.T},{self.B},{self.D},{self.H})"]
+        words += [f"x{self.layers}"] * (self.layers > 1)
+        words += ["both"] * (self.directions > 1) + ["ragged"] * self.ragged
+        return " ".join(words)
 
 
+# What is timed where nothing is said.
 SHAPES: dict[str, Shape] = {
     "one-step": Shape(1, 1, 64, 64),
     "sequence": Shape(100, 1, 64, 64),
@@ -83,61 +135,119 @@ SHAPES: dict[str, Shape] = {
     "long": Shape(1000, 16, 32, 64),
     # Sizes that fill neither a vector nor a block of rows.
     "awkward": Shape(64, 20, 37, 100),
-    "ragged": Shape(200, 7, 13, 33),
+    "odd": Shape(200, 7, 13, 33),
+}
+
+# What recurrent layers are used for, and what a change may be good for while it harms the rest.
+REGIMES: dict[str, tuple[str, ...]] = {
+    "step": ("1,1,16,16", "one-step", "1,1,256,256"),
+    "batch-1": ("short", "sequence"),
+    "streaming": ("4096,1,1,16", "4096,1,1,32", "4096,1,1,64"),
+    "narrow": ("long", "5000,4,8,32"),
+    "minibatch": ("small", "medium"),
+    "wide": ("large", "huge"),
+    "uneven": ("awkward", "odd", "30,256,128,192", "16,48,300,650"),
+    "stacked": ("small x2",),
+    "bidirectional": ("sequence both", "small both"),
+    "ragged": ("small", "small ragged"),  # the same x, padded and with its lengths
 }
 
 
 def parse_shape(text: str) -> Shape:
-    """Return the shape that a name of `SHAPES` or a text "T,B,D,H" stands for.
+    """Return the shape that a text stands for: "T,B,D,H" or a name, and the words of `Shape`.
 
     Raises
     ------
     BenchError
-        If it is neither, or a size is not positive.
+        If it is none, or a size is not positive.
     """
-    if text in SHAPES:
-        return SHAPES[text]
+    start, *words = re.sub(r"\s*,\s*", ",", text).split() or [""]
     try:
-        sizes = [int(part) for part in text.strip("() ").split(",")]
+        shape = SHAPES.get(start) or _plain_shape(start)
+        for word in words:
+            if word == "both":
+                shape = replace(shape, directions=2)
+            elif word == "ragged":
+                shape = replace(shape, ragged=True)
+            elif re.fullmatch("x[1-9][0-9]?", word):
+                shape = replace(shape, layers=int(word[1:]))
+            else:
+                raise ValueError
     except ValueError:
-        sizes = []
-    if len(sizes) != 4 or min(sizes) < 1:
         raise BenchError(
             f"shape {text!r} is neither T,B,D,H (four positive integers) nor one of "
-            + ", ".join(SHAPES)
-        )
-    return Shape(*sizes)
+            f"{', '.join(SHAPES)}, with or without x2, both or ragged behind; "
+            f"nor a regime, which are {', '.join(REGIMES)} and all"
+        ) from None
+    return shape
+
+
+def _plain_shape(text: str) -> Shape:
+    T, B, D, H = (int(part) for part in text.strip("()").split(","))
+    if min(T, B, D, H) < 1:
+        raise ValueError
+    return Shape(T, B, D, H)
+
+
+def parse_shapes(texts: Sequence[str]) -> list[Shape]:
+    """Return the shapes, each once, of texts as `parse_shape` takes them, or names of regimes.
+
+    The regime "all" is all of them.
+    """
+    every = {"all": tuple(text for regime in REGIMES.values() for text in regime)}
+    members = [member for text in texts for member in (REGIMES | every).get(text, (text,))]
+    return list(dict.fromkeys(map(parse_shape, members)))
+
+
+def why_not_timed(mode: str, shape: Shape) -> str:
+    """Say why a mode does not have a shape; an empty string where it has.
+
+    A step is one time step of one layer, whatever its peers call that; a stream cannot know what
+    is to come.
+    """
+    if mode == "step" and shape.T != 1:
+        return f"has T = {shape.T}: the mode step takes T = 1"
+    if mode == "step" and shape.extras:
+        return "is more than one plain layer: the mode step takes that"
+    if mode == "stream" and shape.extras & {"bidirectional", "ragged"}:
+        return "is not plain: the mode stream takes one direction and no lengths"
+    return ""
 
 
 def is_timed(mode: str, shape: Shape) -> bool:
-    """Whether a mode has this shape: a step is one time step, the others have all."""
-    return mode != "step" or shape.T == 1
+    """Whether a mode has this shape."""
+    return not why_not_timed(mode, shape)
 
 
 def flops(cell: Cell, shape: Shape, mode: str = "forward") -> int:
     """Return the floating-point operations in the matrix products of one call.
 
-    Forward is 2*T*B*G*H*(D+H), and so is a step, where T is 1. Training is three times that:
-    backward has one product of the same size for the inputs' gradients and one for the weights'.
-    Activations are not counted.
+    Of a cell, forward is 2*T*B*G*H*(D+H), and so are a step, where T is 1, tape and stream; of
+    ragged sequences only the steps that exist count. Training is three times that: backward has
+    one product of the same size for the inputs' gradients and one for the weights'. Activations
+    are not counted.
     """
-    T, B, D, H = shape.sizes
-    forward = 2 * T * B * cell.gates * H * (D + H)
+    features = sum(n + shape.H for n in shape.features)
+    forward = 2 * shape.steps * cell.gates * shape.H * features
     return 3 * forward if mode == "training" else forward
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer's inputs, weights and incoming gradients: the same for every peer."""
+    """One layer's inputs, weights and incoming gradients: the same for every peer.
+
+    Where there are several cells (layers, directions), the names of weights end in
+    `Shape.suffixes`, and the states have an axis more, both in PyTorch's order.
+    """
 
     cell: Cell
     shape: Shape
     dtype: str
     x: np.ndarray  # (T, B, D)
-    states: tuple[np.ndarray, ...]  # each (B, H)
+    states: tuple[np.ndarray, ...]  # each (B, H), or (cells, B, H)
     weights: dict[str, np.ndarray]  # w_ih (G*H, D), w_hh (G*H, H), b_ih (G*H,), b_hh (G*H,)
-    d_output: np.ndarray  # (T, B, H)
-    d_states: tuple[np.ndarray, ...]  # each (B, H)
+    d_output: np.ndarray  # (T, B, H), or of both directions (T, B, 2*H)
+    d_states: tuple[np.ndarray, ...]  # as the states
 
     @property
     def inputs(self) -> tuple[np.ndarray, ...]:
@@ -172,21 +282,21 @@ def make_problem(cell: Cell, shape: Shape, dtype: str = "float32", seed: int = 0
     def normal(*sizes: int) -> np.ndarray:
         return rng.standard_normal(sizes).astype(dtype)
 
-    weights = {
-        "w_ih": uniform(rows, D),
-        "w_hh": uniform(rows, H),
-        "b_ih": uniform(rows),
-        "b_hh": uniform(rows),
-    }
+    weights = {}
+    for suffix, features in zip(shape.suffixes, shape.features, strict=True):
+        weights[f"w_ih{suffix}"] = uniform(rows, features)
+        weights[f"w_hh{suffix}"] = uniform(rows, H)
+        weights[f"b_ih{suffix}"] = uniform(rows)
+        weights[f"b_hh{suffix}"] = uniform(rows)
     return Problem(
         cell=cell,
         shape=shape,
         dtype=dtype,
         x=normal(T, B, D),
-        states=tuple(0.5 * normal(B, H) for _ in cell.states),
+        states=tuple(0.5 * normal(*shape.state_sizes) for _ in cell.states),
         weights=weights,
-        d_output=normal(T, B, H),
-        d_states=tuple(normal(B, H) for _ in cell.states),
+        d_output=normal(T, B, shape.directions * H),
+        d_states=tuple(normal(*shape.state_sizes) for _ in cell.states),
     )
 
 
@@ -199,10 +309,9 @@ def checked_problem(problem: Problem, mode: str) -> Problem:
     """Return the problem whose results are compared: of a step, several with the same x."""
     if mode != "step":
         return problem
-    T, B, D, H = problem.shape.sizes
     return replace(
         problem,
-        shape=Shape(CHECKED_STEPS * T, B, D, H),
+        shape=replace(problem.shape, T=CHECKED_STEPS),
         x=np.concatenate([problem.x] * CHECKED_STEPS),
         d_output=np.concatenate([problem.d_output] * CHECKED_STEPS),
     )
@@ -219,8 +328,8 @@ def tolerance(name: str, problem: Problem) -> float:
     5e-4, of weight gradients to 1e-3. With products in bfloat16 the outputs of every cell differ
     by 1.5e-3 and more: they do not pass for float32.
     """
-    T, B, D, H = problem.shape.sizes
-    terms = max(64, D + H)
+    T, B, _, H = problem.shape.sizes
+    terms = max(64, max(problem.shape.features) + H)
     if name.startswith("d_"):
         terms = max(terms, problem.cell.gates * H)
         if name.removeprefix("d_") in problem.weights:

@@ -10,6 +10,14 @@ from .report import Report, Row
 
 LOST = "LOST"
 
+MODE_TEXTS = {
+    "step": "step is one time step from Python, the state carried from call to call; of the ways "
+    "that a peer has, the fastest is taken",
+    "tape": "tape is forward that keeps what backward needs",
+    "stream": f"stream is a whole sequence with the packed weights kept in {OWN} too, and forward "
+    "for the others",
+}
+
 
 def milliseconds(nanoseconds: float) -> str:
     """Return a time in milliseconds with three significant digits."""
@@ -47,18 +55,18 @@ def row_cells(report: Report, row: Row) -> list[str]:
 def means_line(report: Report, rows: list[Row]) -> str:
     """Return the geometric means of the ratios, rows of one step apart, and the rows lost."""
     ratios = {
-        row.sizes: ratio for row in rows if (ratio := row.ratio(report.statistic)) is not None
+        row.shape: ratio for row in rows if (ratio := row.ratio(report.statistic)) is not None
     }
     if not ratios:
         return ""
     parts = []
-    one_step = geometric_mean(ratio for sizes, ratio in ratios.items() if sizes[0] == 1)
-    sequences = geometric_mean(ratio for sizes, ratio in ratios.items() if sizes[0] > 1)
+    one_step = geometric_mean(ratio for shape, ratio in ratios.items() if shape.T == 1)
+    sequences = geometric_mean(ratio for shape, ratio in ratios.items() if shape.T > 1)
     if sequences is not None:
         parts.append(f"best peer / {OWN}, geometric mean {sequences:.2f}")
     if one_step is not None:
         parts.append(f"one step {one_step:.2f}")
-    lost = [sizes for sizes, ratio in ratios.items() if ratio < 1.0]
+    lost = [ratio for ratio in ratios.values() if ratio < 1.0]
     parts.append(f"rows lost: {len(lost)} of {len(ratios)}")
     return ", ".join(parts)
 
@@ -108,10 +116,12 @@ def machine_text(report: Report, markdown: bool = False) -> str:
         f"rounds of the {report.statistic} of a batch of at least {settings['min_time']:g} s; "
         "shape is (T,B,D,H); - is not timed (inference only, no such cell or type, or excluded)",
     ]
-    if any(row.mode == "step" for row in report.rows):
+    modes = {row.mode for row in report.rows}
+    lines += [text for mode, text in MODE_TEXTS.items() if mode in modes]
+    if any(row.shape.extras for row in report.rows):
         lines.append(
-            "step is one time step from Python, the state carried from call to call; of the ways "
-            "that a peer has, the fastest is taken"
+            "x2 is two layers, both is both directions; ragged is sequences of different lengths, "
+            "of which GF count only the steps that exist"
         )
     for dtype, peaks in report.peak.items():
         text = ", ".join(
