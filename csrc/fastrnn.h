@@ -150,6 +150,8 @@ struct fastrnn_kernels {
     void (*exp[2])(const void *x, void *out, int64_t n);
     /* Multiply-adds with no memory traffic: returns the floating-point operations done. */
     double (*multiply_adds[2])(int64_t rounds);
+    /* Reads n reals, which are zeros and fill whole KiB, so many times: returns the bytes read. */
+    double (*reads[2])(const void *x, int64_t n, int64_t rounds);
 };
 
 /* cpu.c: the instruction sets built, best first, ended by NULL; and whether this machine runs one. */
@@ -170,4 +172,6 @@ void fastrnn_swap_team_policy(double *per_member, double *to_wake);
 long fastrnn_teams_run(void);
 /* The multiply-add rate, operations a second, over the current number of threads. */
 double fastrnn_multiply_add_rate(int is_double, double seconds);
+/* Bytes a second in reading a buffer again and again, each thread its share; 0: no memory. */
+double fastrnn_read_rate(int is_double, double seconds, int64_t bytes);
 #endif

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -416,33 +417,59 @@ int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t
     }
 }
 
-/* -------------------------------------------------------------------------------- multiply-add rate */
+/* ---------------------------------------------------------------------------------------- rates */
 
 struct rate {
-    double (*multiply_adds)(int64_t);
+    const struct fastrnn_kernels *kernels;
+    int is_double;
     double seconds;
+    const char *x; /* what is read; NULL: multiply-adds are counted */
+    int64_t bytes; /* by each member */
     _Atomic double rate;
 };
 
 static void measure(const struct team *team, void *job)
 {
     struct rate *r = job;
-    double flops = 0, elapsed;
+    const int d = r->is_double;
+    const int64_t n = r->bytes / (d ? 8 : 4);
+    double done = 0, elapsed;
     team_barrier(team);
     const double begin = now();
     do {
-        flops += r->multiply_adds(100000);
+        if (r->x)
+            done += r->kernels->reads[d](r->x + team->id * r->bytes, n, 1 + (1 << 20) / r->bytes);
+        else
+            done += r->kernels->multiply_adds[d](100000);
         elapsed = now() - begin;
     } while (elapsed < r->seconds);
     double sum = atomic_load(&r->rate);
-    while (!atomic_compare_exchange_weak(&r->rate, &sum, sum + flops / elapsed))
+    while (!atomic_compare_exchange_weak(&r->rate, &sum, sum + done / elapsed))
         ;
 }
 
 double fastrnn_multiply_add_rate(int is_double, double seconds)
 {
-    struct rate r = {fastrnn_kernels_in_use()->multiply_adds[is_double ? 1 : 0], seconds, 0};
+    struct rate r = {fastrnn_kernels_in_use(), is_double ? 1 : 0, seconds, NULL, 0, 0};
     if (team_run(team_size(0, 1e30, INT64_MAX), measure, &r) != 0)
         team_run(1, measure, &r);
     return atomic_load(&r.rate);
+}
+
+double fastrnn_read_rate(int is_double, double seconds, int64_t bytes)
+{
+    int n = team_size(0, 1e30, INT64_MAX);
+    struct rate r = {fastrnn_kernels_in_use(), is_double ? 1 : 0, seconds, NULL, 0, 0};
+    for (;;) {
+        r.bytes = ((bytes - 1) / n / 1024 + 1) * 1024;
+        void *const x = scratch_take((size_t)(n * r.bytes));
+        if (!x)
+            return 0;
+        r.x = memset(x, 0, (size_t)(n * r.bytes));
+        const int missing = team_run(n, measure, &r);
+        scratch_give(x);
+        if (!missing)
+            return atomic_load(&r.rate);
+        n = 1;
+    }
 }

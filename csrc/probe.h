@@ -1,4 +1,5 @@
-/* What tests and benchmarks look at from outside: the activations alone, and the multiply-add rate. */
+/* What tests and benchmarks look at from outside: the activations alone, and the rates of multiply-adds and of
+ * reading. */
 
 struct FN(activation_job) {
     vec (*function)(vec);
@@ -50,4 +51,24 @@ static double FN(multiply_adds)(int64_t rounds)
     vstore(lanes, sum);
     /* The sum must be used, or the loop would be removed; it is at most 12*12. */
     return 2.0 * W * chains * (double)rounds + (lanes[0] > 1000 ? 1 : 0);
+}
+
+/* Reads that wait for nothing: the rate at which no product can read its weights. They are added up, because
+ * nobody may leave out an addition: it rounds. */
+static double FN(reads)(const void *x, int64_t n, int64_t rounds)
+{
+    enum { chains = 8 };
+    const real *const p = x;
+    vec acc[chains];
+    for (int i = 0; i < chains; i++)
+        acc[i] = vzero();
+    for (int64_t r = 0; r < rounds; r++)
+        for (int64_t at = 0; at < n; at += chains * W)
+            UNROLL for (int i = 0; i < chains; i++) acc[i] = vadd(acc[i], vload(p + at + i * W));
+    vec sum = vzero();
+    for (int i = 0; i < chains; i++)
+        sum = vadd(sum, acc[i]);
+    real lanes[W];
+    vstore(lanes, sum);
+    return (double)sizeof(real) * (double)n * (double)rounds + (lanes[0] > 1000 ? 1 : 0);
 }

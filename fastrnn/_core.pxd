@@ -128,3 +128,4 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_swap_team_policy(double *, double *)
     long fastrnn_teams_run()
     double fastrnn_multiply_add_rate(int, double)
+    double fastrnn_read_rate(int, double, int64_t)

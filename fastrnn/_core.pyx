@@ -470,6 +470,17 @@ def fma_peak(double seconds, bint dtype_is_double):
     return rate / 1e9
 
 
+def read_peak(double seconds, bint dtype_is_double, int64_t bytes):
+    cdef double rate
+    if bytes < 1:
+        raise ValueError(f"bytes is {bytes}: at least 1 is needed")
+    with nogil:
+        rate = fastrnn_read_rate(dtype_is_double, seconds, bytes)
+    if rate == 0:
+        raise MemoryError(f"no memory for {bytes} bytes")
+    return rate / 1e9
+
+
 def _warn_of_unknown_isa():
     import os
 

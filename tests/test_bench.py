@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from fastrnn import bench, reference
+from fastrnn import _core, bench, reference
 from fastrnn.bench import plot, report, session, shapes, tables
 from fastrnn.bench.peers import EXTRAS, OWN, expected_results
 from fastrnn.bench.report import Report, Row, Timing
@@ -58,6 +58,7 @@ def made_report(ours=2e6, theirs=3e6):
         peers=["numpy", "torch", OWN],
         missing={"jax": "jax is not installed"},
         peak={"float32": {"1": 100.0, "2": 200.0}},
+        bandwidth={"float32": {str(2 * 64 * 64 * 4): {"1": 80.0}}},
         rows=rows,
     )
 
@@ -120,6 +121,20 @@ class TestShapes:
         ragged = bench.Shape(30, 2, 4, 5, ragged=True)
         assert 2 <= ragged.lengths.sum() < 60
         assert bench.flops(RNN, ragged) == ragged.lengths.sum() * step(4)
+
+    @pytest.mark.parametrize(
+        ("text", "mode", "reads"),
+        [
+            ("7,2,3,5", "forward", None),
+            ("1,1,3,5", "step", (4 * 4 * 5 * (3 + 5), 1)),
+            ("7,1,3,5", "forward", (4 * 4 * 5 * 5, 7)),
+            ("7,1,3,5", "training", (4 * 4 * 5 * 5, 14)),
+            ("7,1,3,5 x2 both", "forward", (4 * 4 * 5 * 5, 28)),
+        ],
+    )
+    def test_weights_that_are_read_again_and_again(self, text, mode, reads):
+        lstm, shape = bench.CELLS["lstm"], shapes.parse_shape(text)
+        assert shapes.weight_reads(lstm, shape, mode, "float32") == reads
 
     def test_lengths_lie_between_1_and_all_steps(self):
         lengths = bench.Shape(4, 1000, 1, 1, ragged=True).lengths
@@ -339,10 +354,14 @@ class TestReport:
 
     def test_share_is_of_as_many_threads(self):
         made = made_report()
-        assert made.share_of_peak(made.rows[0]) == pytest.approx(made.rows[0].flops / 2e6 / 200)
-        assert made.share_of_peak(made.rows[1]) == pytest.approx(made.rows[1].flops / 1e3 / 100)
+        batch, step = made.rows
+        assert made.shares(batch) == {"fma": pytest.approx(batch.flops / 2e6 / 200)}
+        assert made.shares(step) == {
+            "fma": pytest.approx(step.flops / 1e3 / 100),
+            "cache": pytest.approx(2 * 64 * 64 * 4 / 1e3 / 80),
+        }
         made.peak.clear()
-        assert made.share_of_peak(made.rows[0]) is None
+        assert made.shares(batch) == {}
 
     def test_json_round_trip(self):
         made = made_report()
@@ -383,11 +402,14 @@ class TestReport:
 
     def test_files_of_earlier_versions_are_read(self):
         entry = json.loads(made_report().to_json())
+        del entry["bandwidth"]
         for row in entry["rows"]:
             del row["shape"]  # there were sizes alone
             for timing in row["timings"]:
                 del timing["way"]
-        assert Report.from_json(json.dumps(entry)) == made_report()
+        made = made_report()
+        made.bandwidth.clear()
+        assert Report.from_json(json.dumps(entry)) == made
 
 
 class TestTables:
@@ -423,6 +445,8 @@ class TestTables:
             "1.50",
             "39%",
         ]
+        row = next(line for line in text.splitlines() if line.startswith("(1,1,64,64)"))
+        assert row.endswith("41% cache")  # of multiply-adds it is 16%
         assert "geometric mean 1.50, one step 4.00, rows lost: 0 of 2" in text
         assert "not timed: jax (jax is not installed)" in text
         assert "EXCLUDED:\n- rnn forward (1,1,64,64): torch (threads=1) failed: it broke" in text
@@ -493,3 +517,20 @@ class TestPlot:
         for row in made.rows:
             row.timings.clear()
         plot.save_plot(made, str(file))
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize("double", [False, True])
+def test_bandwidth_is_that_of_every_byte(isa, double):
+    """Not of a loop that was left out: reading takes time, and no processor reads 10 TB/s."""
+    before = _core.get_isa()
+    _core.set_isa(isa)
+    try:
+        for size in (1, 4096, 70_001):
+            assert 0.01 < _core.read_peak(0.001, double, size) < 10_000
+    finally:
+        _core.set_isa(before)
+    with pytest.raises(ValueError, match="bytes is 0"):
+        _core.read_peak(0.001, double, 0)
+    with pytest.raises(MemoryError):
+        _core.read_peak(0.001, double, 2**60)

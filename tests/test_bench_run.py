@@ -216,6 +216,7 @@ class TestRun:
             assert {timing.peer for timing in row.timings} == {"numpy", OWN}
             assert all(len(timing.rounds) == 1 for timing in row.timings)
         assert set(made.peak[dtype]) == {"1"}
+        assert made.bandwidth == {}
         assert Report.from_json(made.to_json()).to_json() == made.to_json()
         assert len([line for line in said if "timed" in line]) == 2
 
@@ -250,6 +251,14 @@ class TestRun:
         for row in made.rows:
             timed = {timing.peer for timing in row.timings}
             assert timed == {OWN, "numpy"} - ({"numpy"} if row.mode == "tape" else set())
+
+    def test_one_sequence_has_two_limits(self):
+        made, _ = tiny_run([], modes=["forward"], shapes=["9,1,4,8"], dtype="float64")
+        (row,) = made.rows
+        assert list(made.bandwidth["float64"]) == [str(8 * 8 * 8)]
+        shares = made.shares(row)
+        assert set(shares) == {"fma", "cache"}
+        assert all(0.0 < share < 1.0 for share in shares.values())
 
     @pytest.mark.parametrize("cell", bench.CELLS)
     def test_stream(self, cell):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .peers import OWN
-from .shapes import CELLS, Shape, flops, parse_shape
+from .shapes import CELLS, Shape, flops, parse_shape, weight_reads
 
 FORMAT = 1
 STATISTICS = ("median", "best")
@@ -46,6 +46,11 @@ class Row:
     def flops(self) -> int:
         """Operations in the matrix products of one call."""
         return flops(CELLS[self.cell], self.shape, self.mode)
+
+    @property
+    def weight_reads(self) -> tuple[int, int] | None:
+        """How many bytes of weights one call has to read, and how often."""
+        return weight_reads(CELLS[self.cell], self.shape, self.mode, self.dtype)
 
     def taken(self, peer: str, statistic: str, way: str | None = None) -> Timing | None:
         """Return the peer's timing at its best thread count and in its best way, or a given way.
@@ -92,6 +97,8 @@ class Report:
     peers: list[str]  # the columns
     missing: dict[str, str] = field(default_factory=dict)  # peer -> why it was not timed
     peak: dict[str, dict[str, float]] = field(default_factory=dict)  # dtype -> threads -> GF
+    # dtype -> bytes that are read over and over -> threads -> GB/s
+    bandwidth: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -99,13 +106,25 @@ class Report:
         """The statistic of a batch that tables show."""
         return str(self.settings.get("statistic", STATISTICS[0]))
 
-    def share_of_peak(self, row: Row) -> float | None:
-        """Return our rate over the multiply-add limit of as many threads, measured in this run."""
-        ours, rate = row.taken(OWN, self.statistic), row.rate(self.statistic)
-        if ours is None or rate is None:
-            return None
-        peak = self.peak.get(row.dtype, {}).get(str(ours.threads))
-        return rate / peak if peak else None
+    def shares(self, row: Row) -> dict[str, float]:
+        """Return how near our call comes to each limit of as many threads measured in this run.
+
+        "fma" is the rate of multiply-adds alone. "cache", for one sequence, is the bandwidth of
+        reading as many bytes as the weights have that each step needs. A share is the time that a
+        call would take at the limit over the time that it takes.
+        """
+        ours = row.taken(OWN, self.statistic)
+        if ours is None:
+            return {}
+        threads, nanoseconds = str(ours.threads), ours.nanoseconds(self.statistic)
+        shares = {}
+        if peak := self.peak.get(row.dtype, {}).get(threads):
+            shares["fma"] = row.flops / peak / nanoseconds
+        if reads := row.weight_reads:
+            size, times = reads
+            if rate := self.bandwidth.get(row.dtype, {}).get(str(size), {}).get(threads):
+                shares["cache"] = size * times / rate / nanoseconds
+        return shares
 
     def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Row]]]:
         """Yield (cell, mode, dtype) and its rows, in order of first appearance."""
@@ -152,7 +171,7 @@ class Report:
                 }
                 for statistic in STATISTICS
             }
-            entry["share_of_peak"] = self.share_of_peak(row)
+            entry["shares"] = self.shares(row)
         return json.dumps(out, indent=1)
 
     @classmethod
@@ -174,7 +193,8 @@ class Report:
             for row in entry["rows"]
         ]
         names = ("machine", "versions", "settings", "peers", "missing", "peak")
-        return cls(**{name: entry[name] for name in names}, rows=rows)
+        bandwidth = entry.get("bandwidth", {})
+        return cls(**{name: entry[name] for name in names}, bandwidth=bandwidth, rows=rows)
 
 
 def write_text(path: str, text: str) -> None:

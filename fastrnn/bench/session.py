@@ -44,6 +44,7 @@ from .shapes import (
 )
 
 PEAK_SECONDS = 0.1
+BANDWIDTH_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,11 @@ def mode_of(column: str, row: Row) -> str:
     return "forward" if row.mode == "stream" and column != OWN else row.mode
 
 
+def keep_largest(found: dict[str, float], threads: int, value: float) -> None:
+    """Note what so many threads reached, if it is more than before."""
+    found[str(threads)] = max(value, found.get(str(threads), 0.0))
+
+
 class Session:
     """The workers of a run and what they found."""
 
@@ -167,7 +173,7 @@ class Session:
     ) -> None:
         self.options, self.plan, self.report, self.progress = options, plan, report, progress
         self.workers: dict[tuple[str, int], WorkerHandle] = {}
-        self.peak_known = True
+        self.limits_known = True
 
     def worker(self, column: str, threads: int) -> WorkerHandle:
         """Return the worker, started if it is not alive."""
@@ -181,9 +187,10 @@ class Session:
 
     def run(self) -> None:
         """Time every row of the plan."""
-        self.measure_peak()
+        self.measure_limits()
         for name in self.plan.cells:
             for shape in self.plan.shapes:
+                rows: list[Row] = []
                 expected: dict[Shape, Results] = {}  # forward and training share one
                 for mode in self.plan.modes:
                     if not is_timed(mode, shape):
@@ -195,11 +202,12 @@ class Session:
                         expected[problem.shape] = expected_results(problem)
                     row = Row(name, mode, self.options.dtype, shape)
                     self.report.rows.append(row)
+                    rows.append(row)
                     self.time_row(row, problem, expected[problem.shape])
                     took = time.monotonic() - start
                     self.progress(f"{name} {mode} {shape}: {len(row.timings)} timed, {took:.1f} s")
-                if expected:
-                    self.measure_peak()
+                if rows:
+                    self.measure_limits(rows)
 
     def time_row(self, row: Row, problem: Problem, expected: Results) -> None:
         """Build and check every peer, then take turns."""
@@ -265,21 +273,32 @@ class Session:
         row.problems.append(line)
         self.progress(f"EXCLUDED from {row.cell} {row.mode} {row.shape}: {line}")
 
-    def measure_peak(self) -> None:
-        """Measure the multiply-add limit again; the largest found in the run is kept."""
-        if not self.peak_known:
+    def measure_limits(self, rows: Sequence[Row] = ()) -> None:
+        """Measure the limits again, of rows that read weights their bandwidth too.
+
+        The largest found in the run is kept.
+        """
+        if not self.limits_known:
             return
-        found = self.report.peak.setdefault(self.options.dtype, {})
-        double = self.options.dtype == "float64"
+        dtype, report = self.options.dtype, self.report
+        double = dtype == "float64"
+        sizes = sorted({row.weight_reads[0] for row in rows if row.weight_reads})
         for threads in self.plan.threads:
             try:
-                value = self.worker(OWN, threads).ask("peak", PEAK_SECONDS, double)
+                worker = self.worker(OWN, threads)
+                # First this: by its end the threads have found processors of their own.
+                found = report.peak.setdefault(dtype, {})
+                keep_largest(found, threads, worker.ask("peak", PEAK_SECONDS, double))
+                for size in sizes:
+                    found = report.bandwidth.setdefault(dtype, {}).setdefault(str(size), {})
+                    rate = worker.ask("bandwidth", BANDWIDTH_SECONDS, double, size)
+                    keep_largest(found, threads, rate)
             except WorkerError as error:
-                self.progress(f"the multiply-add limit is unknown: {error}")
-                self.peak_known = False
-                self.report.peak.pop(self.options.dtype, None)
+                self.progress(f"the limits of this machine are unknown: {error}")
+                self.limits_known = False
+                report.peak.clear()
+                report.bandwidth.clear()
                 return
-            found[str(threads)] = max(value, found.get(str(threads), 0.0))
 
     def close(self) -> None:
         """End all workers."""

@@ -232,6 +232,23 @@ def flops(cell: Cell, shape: Shape, mode: str = "forward") -> int:
     return 3 * forward if mode == "training" else forward
 
 
+def weight_reads(cell: Cell, shape: Shape, mode: str, dtype: str) -> tuple[int, int] | None:
+    """Return how many bytes of weights have to be read over and over, and how often in one call.
+
+    Only for one sequence: a batch shares what was read. Each step of the recurrence needs all of
+    w_hh, and so does each step of its backpropagation. The input part of many steps is one product,
+    which shares w_ih as a batch does; a single step reads all weights. Cells are run one after the
+    other, so that what is read over and over is one cell's.
+    """
+    if shape.B != 1:
+        return None
+    size, rows = np.dtype(dtype).itemsize, cell.gates * shape.H
+    passes = 2 if mode == "training" else 1
+    if shape.T == 1:
+        return sum(rows * (n + shape.H) * size for n in shape.features), passes
+    return rows * shape.H * size, passes * shape.steps * len(shape.suffixes)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One layer's inputs, weights and incoming gradients: the same for every peer.

@@ -45,10 +45,13 @@ def row_cells(report: Report, row: Row) -> list[str]:
             else f"{milliseconds(timing.nanoseconds(report.statistic))} ({timing.threads})"
         )
     ratio, rate = row.ratio(report.statistic), row.rate(report.statistic)
-    share = report.share_of_peak(row)
+    shares = report.shares(row)
     cells.append("-" if rate is None else f"{rate:.3g}")
     cells.append("-" if ratio is None else f"{ratio:.2f}" + (f" {LOST}" if ratio < 1.0 else ""))
-    cells.append("-" if share is None else f"{share:.0%}")
+    # The nearer limit is the one that binds; where there is only one, it needs no name.
+    limit = max(shares, key=shares.__getitem__, default="")
+    name = f" {limit}" if row.weight_reads else ""
+    cells.append(f"{shares[limit]:.0%}{name}" if limit else "-")
     return cells
 
 
@@ -129,6 +132,11 @@ def machine_text(report: Report, markdown: bool = False) -> str:
             for threads, value in peaks.items()
         )
         lines.append(f"multiply-adds alone, {dtype}: {text}")
+    if any("cache" in report.shares(row) for row in report.rows):
+        lines.append(
+            "of limit: fma is multiply-adds alone; cache is reading the weights that one sequence "
+            "needs at every step, from where so many bytes lie; the nearer limit of both is shown"
+        )
     if "numpy" in report.peers:
         lines.append(f"numpy is {OWN}.reference, a specification: a loop tuned for speed is faster")
     lines += [f"not timed: {peer} ({why})" for peer, why in report.missing.items()]
@@ -140,7 +148,7 @@ def format_report(report: Report, markdown: bool = False) -> str:
     parts = [machine_text(report, markdown)]
     for (cell, mode, dtype), rows in report.groups():
         title = f"{cell} {mode}, {dtype}"
-        header = ["shape", *report.peers, "GF", "ratio", "of peak"]
+        header = ["shape", *report.peers, "GF", "ratio", "of limit"]
         table = align(header, [row_cells(report, row) for row in rows], markdown)
         means = means_line(report, rows)
         gap = "\n\n" if markdown else "\n"

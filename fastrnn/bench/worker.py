@@ -93,6 +93,11 @@ class Worker:
         core = importlib.import_module("fastrnn._core")
         return float(core.fma_peak(seconds, double))
 
+    def bandwidth(self, seconds: float, double: bool, size: int) -> float:
+        """Return 10^9 bytes a second in reading so many over and over, on this many threads."""
+        core = importlib.import_module("fastrnn._core")
+        return float(core.read_peak(seconds, double, size))
+
 
 def serve() -> None:
     """Answer commands until standard input ends."""
