@@ -82,6 +82,12 @@ def make_parser() -> Parser:
     bench.add_argument("--markdown", action="store_true", help="print Markdown tables")
     bench.add_argument("--json", metavar="FILE", help="write all that was measured")
     bench.add_argument("--plot", metavar="FILE", help="draw the ratios (needs matplotlib)")
+    bench.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="compare two files of --json, time nothing; status 1 if a row became slower",
+    )
     return parser
 
 

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from fastrnn import _core, bench, reference
-from fastrnn.bench import plot, report, session, shapes, tables
+from fastrnn import _core, bench, cli, reference
+from fastrnn.bench import compare, plot, report, session, shapes, tables
 from fastrnn.bench.peers import EXTRAS, OWN, expected_results
 from fastrnn.bench.report import Report, Row, Timing
 from fastrnn.bench.timer import time_calls
@@ -485,6 +485,104 @@ class TestTables:
         for row in made.rows:
             row.timings.clear()
         assert "100,32" in bench.format_report(made)
+
+
+class TestCompare:
+    """Two runs, old and new."""
+
+    def run_with(self, *milliseconds, shape=TINY, cell="rnn"):
+        """A report of one row whose rounds took so long."""
+        made = made_report()
+        rounds = [{"best": 0.5e6 * ms, "median": 1e6 * ms, "calls": 7} for ms in milliseconds]
+        peer = Timing("numpy", 1, [{"best": 6e6, "median": 6e6, "calls": 7}])
+        made.rows = [Row(cell, "forward", "float32", shape, [Timing(OWN, 1, rounds), peer])]
+        return made
+
+    @pytest.mark.parametrize(
+        ("old", "new", "found"),
+        [
+            ((2.0, 2.2, 2.4), (2.3, 2.5, 9.0), "slower"),
+            ((2.0, 2.2, 2.4), (2.2, 2.5, 2.6), "same"),
+            ((2.0, 2.2, 2.4), (2.0, 2.0, 2.0), "same"),
+            ((2.0, 2.2, 2.4), (1.8, 1.9, 9.0), "faster"),
+            ((2.0, 2.2, 2.4), (1.8, 2.1, 9.0), "same"),
+            ((2.0, 2.2, 2.4), (1.8, 1.9), "faster"),
+        ],
+    )
+    def test_verdict_is_by_the_rounds(self, old, new, found):
+        before, after = self.run_with(*old), self.run_with(*new)
+        text, slower = compare.format_comparison(before, after, "median")
+        (line,) = (line for line in text.splitlines() if line.startswith("rnn forward"))
+        assert line.split()[-1] == found
+        assert slower == (found == "slower")
+        assert f"{found} 1" in text
+        assert compare.RULE in text
+
+    def test_table(self):
+        text, _ = compare.format_comparison(self.run_with(2.0), self.run_with(3.0), "median")
+        row = "rnn forward float32 (3,2,4,5) 2.00 3.00 1.50 3.00 2.00 slower"
+        assert row in [" ".join(line.split()) for line in text.splitlines()]
+        text, _ = compare.format_comparison(self.run_with(2.0), self.run_with(3.0), "best", True)
+        assert "| 1.00 |" in " ".join(text.split())
+
+    def test_rows_of_one_file_are_listed(self):
+        failed = self.run_with(2.0, cell="gru")
+        failed.rows[0].timings.pop(0)
+        old, new = self.run_with(2.0, cell="lstm"), self.run_with(2.0, shape=ONE)
+        old.rows += failed.rows
+        text, slower = compare.format_comparison(old, new, "median")
+        assert not slower
+        assert "no row is in both files" in text
+        assert "only in the old file:\nlstm forward float32 (3,2,4,5)" in text
+        assert text.endswith("only in the new file:\nrnn forward float32 (1,2,4,5)")
+        assert "gru" not in text
+
+    def test_other_machines_are_said_first(self):
+        old, new = self.run_with(2.0), self.run_with(2.0)
+        assert "machines differ" not in compare.format_comparison(old, new, "median")[0]
+        new.machine["isa"] = "neon"
+        text, _ = compare.format_comparison(old, new, "median")
+        assert text.startswith("machines differ in isa: avx2 before, neon now\n")
+
+    def test_status(self, tmp_path, capsys):
+        files = [tmp_path / "old.json", tmp_path / "new.json"]
+        for file, milliseconds in zip(files, (2.0, 3.0), strict=True):
+            file.write_text(self.run_with(milliseconds).to_json())
+        argv = ["bench", "--compare", *map(str, files)]
+        assert cli.main(argv) == 1
+        assert "slower 1" in capsys.readouterr().out
+        assert cli.main([*argv[:2], str(files[1]), str(files[0])]) == 0
+        assert cli.main([*argv, "--statistic", "mean"]) == 2
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            (None, "cannot read"),
+            ("", "is not JSON"),
+            ("{", "is not JSON"),
+            ("\udcff", "is not JSON"),
+            ("[]", "is not a whole file"),
+            ("{}", "format None of a benchmark file, not 1"),
+            ('{"format": 2}', "format 2 of a benchmark file, not 1"),
+            ('{"format": 1}', "is not a whole file"),
+            ({"sizes": [1, 2, 3], "shape": ""}, "shape '1,2,3' is neither"),
+            ({"timings": [{"peer": OWN, "threads": 1, "rounds": [{}]}]}, "is not a whole file"),
+            ({"cell": "other"}, "is not a whole file"),
+        ],
+    )
+    def test_files_that_are_none(self, tmp_path, capsys, text, why):
+        file = tmp_path / "run.json"
+        if isinstance(text, dict):
+            entry = json.loads(self.run_with(2.0).to_json())
+            entry["rows"][0] |= text
+            text = json.dumps(entry)
+        if text is not None:
+            file.write_bytes(text.encode(errors="surrogateescape"))
+        assert cli.main(["bench", "--compare", str(file), str(file)]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        (line,) = printed.err.splitlines()
+        assert why in line
 
 
 class TestPlot:

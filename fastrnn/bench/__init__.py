@@ -23,9 +23,10 @@ be ragged: sequences of different lengths, for which only the steps that exist a
 
 from __future__ import annotations
 
+from .compare import format_comparison, load_report
 from .plot import save_plot
 from .report import Report, write_text
-from .session import Options, run
+from .session import Options, check_statistic, run
 from .shapes import (
     CELLS,
     DEFAULT_MODES,
@@ -58,13 +59,19 @@ __all__ = [
 
 
 def main(options: Options) -> int:
-    """Run, print the tables, write the files; return the exit status.
+    """Run, print the tables, write the files; or compare two runs. Return the exit status.
 
     The status is 1 if this package's own functions failed or disagreed with the reference: a
-    peer's failure is told, but it is not ours.
+    peer's failure is told, but it is not ours. Of a comparison it is 1 if a row became slower.
     """
     from .peers import OWN
 
+    if options.compare is not None:
+        check_statistic(options.statistic)
+        old, new = (load_report(path) for path in options.compare)
+        text, slower = format_comparison(old, new, options.statistic, options.markdown)
+        print(text, flush=True)
+        return int(slower)
     report = run(options)
     print(format_report(report, options.markdown), flush=True)
     if options.json is not None:

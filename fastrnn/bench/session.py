@@ -75,6 +75,8 @@ class Options:
         Print Markdown.
     json, plot : str, optional
         Files to write.
+    compare : pair of str, optional
+        Files of earlier runs, old and new: they are compared, and nothing is timed.
     arguments : sequence of str
         The command line, to be told with the results.
     """
@@ -92,6 +94,7 @@ class Options:
     markdown: bool = False
     json: str | None = None
     plot: str | None = None
+    compare: Sequence[str] | None = None
     arguments: Sequence[str] = ()
 
 
@@ -106,12 +109,17 @@ class Plan:
     threads: list[int]
 
 
+def check_statistic(name: str) -> None:
+    """Raise BenchError for an unknown statistic of a batch."""
+    select([name], STATISTICS, "statistic")
+
+
 def check(options: Options) -> Plan:
     """Return the plan, or raise BenchError for the first thing that cannot be done."""
     import fastrnn
 
     select([options.dtype], DTYPES, "dtype")
-    select([options.statistic], STATISTICS, "statistic")
+    check_statistic(options.statistic)
     if options.isa is not None:
         select([options.isa], list(fastrnn.available_isas()), "instruction set")
     if options.rounds < 1:
