@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -451,6 +452,20 @@ class TestTables:
         assert "not timed: jax (jax is not installed)" in text
         assert "EXCLUDED:\n- rnn forward (1,1,64,64): torch (threads=1) failed: it broke" in text
         assert "fastrnn bench --rounds 2" in text
+
+    def test_summary_is_of_all_cells(self):
+        made = made_report()
+        made.rows += steps_report().rows + made_report(theirs=1e6).rows[:1]
+        made.rows[-1].cell = "gru"
+        made.rows[-1].mode = "training"
+        made.rows.append(replace(made.rows[-1], dtype="float64"))
+        assert (
+            "all cells, float32: best peer / fastrnn, geometric mean of forward 1.50 (1 row), "
+            "forward of one step 4.00 (1 row), step 4.00 (1 row), training 0.50 (1 row); "
+            "rows lost: 1 of 4, below 0.8: 1"
+        ) in bench.format_report(made).splitlines()
+        made.rows[0].cell, made.rows[3].mode = "lstm", "forward"
+        assert "mean of forward 0.87 (2 rows), forward of" in bench.format_report(made)
 
     def test_lost_rows_are_marked(self):
         text = bench.format_report(made_report(ours=2e6, theirs=1e6))

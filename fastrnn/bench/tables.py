@@ -9,6 +9,7 @@ from .peers import OWN
 from .report import Report, Row
 
 LOST = "LOST"
+FAR = 0.8  # of a ratio: lost by more than what runs differ by
 
 MODE_TEXTS = {
     "step": "step is one time step from Python, the state carried from call to call; of the ways "
@@ -72,6 +73,32 @@ def means_line(report: Report, rows: list[Row]) -> str:
     lost = [ratio for ratio in ratios.values() if ratio < 1.0]
     parts.append(f"rows lost: {len(lost)} of {len(ratios)}")
     return ", ".join(parts)
+
+
+def summary_text(report: Report) -> str:
+    """Return the geometric means over all cells, and the rows lost.
+
+    Of float32 rows that a peer was timed on; those of one step apart, since a call's overhead is
+    most of it.
+    """
+    groups: dict[str, list[float]] = {}
+    for row in report.rows:
+        ratio = row.ratio(report.statistic)
+        if row.dtype == "float32" and ratio is not None:
+            alone = row.shape.T == 1 and row.mode != "step"
+            groups.setdefault(f"{row.mode} of one step" if alone else row.mode, []).append(ratio)
+    ratios = [ratio for group in groups.values() for ratio in group]
+    if not ratios:
+        return ""
+    lost, far = (sum(ratio < limit for ratio in ratios) for limit in (1.0, FAR))
+    parts = [
+        f"{name} {geometric_mean(group):.2f} ({len(group)} row{'s' * (len(group) > 1)})"
+        for name, group in groups.items()
+    ]
+    return (
+        f"all cells, float32: best peer / {OWN}, geometric mean of {', '.join(parts)}; "
+        f"rows lost: {lost} of {len(ratios)}, below {FAR:g}: {far}"
+    )
 
 
 def ways_lines(report: Report, rows: list[Row]) -> list[str]:
@@ -155,6 +182,7 @@ def format_report(report: Report, markdown: bool = False) -> str:
         heading = f"## {title}" if markdown else title
         lines = [heading, table, *ways_lines(report, rows), means]
         parts.append(gap.join(filter(None, lines)))
+    parts += filter(None, [summary_text(report)])
     if report.problems:
         lines = [f"- {line}" for line in report.problems]
         parts.append("EXCLUDED:\n" + ("\n" if markdown else "") + "\n".join(lines))
