@@ -522,6 +522,9 @@ class TestCompare:
             ((2.0, 2.2, 2.4), (1.8, 1.9, 9.0), "faster"),
             ((2.0, 2.2, 2.4), (1.8, 2.1, 9.0), "same"),
             ((2.0, 2.2, 2.4), (1.8, 1.9), "faster"),
+            ((2.0, 2.0), (2.05, 2.05), "same"),
+            ((2.0, 2.0), (2.07, 2.07), "slower"),
+            ((2.07,), (2.0,), "faster"),
         ],
     )
     def test_verdict_is_by_the_rounds(self, old, new, found):
@@ -622,11 +625,13 @@ class TestPlot:
         made = made_report()
         made.rows += steps_report().rows
         file = tmp_path / "out.svg"
+        made.rows.append(replace(made.rows[0], mode="tape", shape=bench.Shape(3, 2, 4, 5, 2, 2)))
         plot.save_plot(made, str(file))
         # Text is drawn as paths, but what it says is kept beside them.
         text = file.read_text()
         assert "rnn forward, float32" in text
         assert "lstm step, float32" in text
+        assert "(3,2,4,5) x2 both" in text
         for row in made.rows:
             row.timings.clear()
         plot.save_plot(made, str(file))

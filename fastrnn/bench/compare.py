@@ -12,9 +12,12 @@ from .report import Report, Row
 from .shapes import BenchError
 from .tables import align, geometric_mean, milliseconds
 
+# Two runs of the same build, one after the other, had rows that were quiet and yet 2% apart.
+RUNS_DIFFER = 0.03
 RULE = (
-    "a run's interval goes from the smallest of its rounds to their median; faster or slower is a "
-    "row whose two intervals do not touch, and all others are the same"
+    "a run's interval goes from the smallest of its rounds to their median, or "
+    f"{RUNS_DIFFER:.0%} up where that is more; faster or slower is a row whose two intervals do "
+    "not touch, and all others are the same"
 )
 
 Key = tuple[str, str, str, str]
@@ -39,22 +42,19 @@ def load_report(path: str) -> Report:
 
 
 def interval(row: Row, statistic: str) -> tuple[float, float]:
-    """Return our time on a row and how far it is sure: the rounds' smallest and their median.
+    """Return our time on a row, and up to where it may as well be: see `RULE`.
 
-    The smallest is what the tables show: a round can be disturbed, but not sped up. How far half
-    of the rounds lie above it tells how much the machine disturbed them.
+    The time is the smallest of the rounds, as in the tables: a round can be disturbed, but not
+    sped up. How far half of the rounds lie above it tells how much the machine disturbed them.
     """
     ours = row.taken(OWN, statistic)
     assert ours is not None
     rounds = [batch[statistic] for batch in ours.rounds]
-    return min(rounds), statistics.median(rounds)
+    return min(rounds), max(statistics.median(rounds), (1 + RUNS_DIFFER) * min(rounds))
 
 
 def verdict(old: Row, new: Row, statistic: str) -> str:
-    """Say whether we became faster or slower on a row, or are the same as far as can be told.
-
-    By `RULE`. Runs of a single round have intervals without a length: any difference then counts.
-    """
+    """Say by `RULE` whether we became faster or slower, or are the same as far as can be told."""
     (before, before_at_most), (after, after_at_most) = (interval(r, statistic) for r in (old, new))
     if after > before_at_most:
         return "slower"
