@@ -363,6 +363,9 @@ class TestReport:
         }
         made.peak.clear()
         assert made.shares(batch) == {}
+        made.bandwidth["float32"][str(64 * 64 * 4)] = {"1": 160.0}
+        many = replace(step, shape=bench.Shape(30, 1, 64, 64), mode="training")
+        assert made.shares(many) == {"cache": pytest.approx(2 * 30 * 64 * 64 * 4 / 1e3 / 160)}
 
     def test_json_round_trip(self):
         made = made_report()
