@@ -402,7 +402,7 @@ static void FN(sharing_member)(const struct team *team, void *shared)
 
 /* One sequence by two members: member 1 makes the input parts, in short blocks because member 0 waits for
  * the first one, and member 0 follows with the recurrence. */
-enum { FN(fed_steps) = MR, FN(fed_blocks) = 8 };
+enum { FN(fed_steps) = MR };
 
 static int FN(is_fed)(const struct fastrnn_layer *a, int members) { return a->B == 1 && members > 1; }
 
@@ -414,10 +414,11 @@ static void FN(fed_member)(const struct team *team, void *shared)
     int64_t row = 0;
     s.rows = &row;
     s.n = 1;
+    if (!a->packed)
+        FN(pack_weights)(a, &job->w, team->id ? FN(input_weights) : FN(state_weights), 0, 1);
+    const int apart = team_meets_apart(team);
     if (team->id == 1) {
-        if (!a->packed)
-            FN(pack_weights)(a, &job->w, FN(input_weights), 0, 1);
-        for (int64_t block = 0; block * job->steps < a->T; block++) {
+        for (int64_t block = 0; apart && block * job->steps < a->T; block++) {
             if (!count_reaches(&job->used, block + 1 - job->blocks, &job->stop))
                 return;
             const int64_t begin = block * job->steps;
@@ -426,13 +427,14 @@ static void FN(fed_member)(const struct team *team, void *shared)
         }
         return;
     }
-    if (!a->packed)
-        FN(pack_weights)(a, &job->w, FN(state_weights), 0, 1);
     FN(begin_rows)(job, &s);
     for (int64_t block = 0; block * job->steps < a->T; block++) {
-        count_reaches(&job->made, block + 1, &job->stop);
-        const int64_t begin = block * job->steps;
-        FN(recurrence)(job, &s, begin, FN(block_end)(job, begin, a->T), block % job->blocks);
+        const int64_t begin = block * job->steps, end = FN(block_end)(job, begin, a->T);
+        if (apart)
+            count_reaches(&job->made, block + 1, &job->stop);
+        else
+            FN(input_part)(job, &s, begin, end, block % job->blocks);
+        FN(recurrence)(job, &s, begin, end, block % job->blocks);
         count_set(&job->used, block + 1);
         if (block % job->blocks == 0)
             stop_poll(&job->stop, team);
@@ -497,8 +499,9 @@ static uintptr_t FN(lay_out_forward)(void *shared, int members, uintptr_t at)
         job->most_rows = a->B;
     if (!fed)
         return FN(lay_out_members)(job, members, at);
-    job->blocks = FN(fed_blocks);
+    /* So many that a member that has lost its processor, or shares it with the other, finds much to do. */
     job->steps = FN(fed_steps);
+    job->blocks = FN(clamp)(FN(block) / (job->w.width * (int64_t)sizeof(real) * job->steps), 8, a->T / job->steps + 1);
     return FN(lay_out_scratch)(job, members, at);
 }
 
@@ -522,8 +525,9 @@ static int FN(layer_forward)(const struct fastrnn_call *call)
     if (FN(is_shared)(&job, job.sharers))
         most = job.sharers > most ? job.sharers : most;
     else if (a->B == 1) { /* a second member takes the input part, which therefore has to be worth it */
-        flops = 4.0 * (double)a->T * (double)a->D * (double)a->H * gates_of(a->cell);
-        most = 2;
+        const double input = 2.0 * (double)a->D * (double)a->H * gates_of(a->cell);
+        flops = 2 * input * (double)a->T;
+        most = team_size_in_step(3 * input * FN(fed_steps), 2); /* they meet at every block */
     }
     return FN(run)(&job, flops, most, FN(forward), FN(lay_out_forward));
 }
