@@ -21,28 +21,39 @@
 
 enum { FN(gru_slots) = 4 };
 
+static ALWAYS_INLINE void FN(gru_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec zr, vec zz, vec an)
+{
+    const struct fastrnn_layer *a = s->a;
+    const int64_t H = a->H;
+    const int k = FN(lanes)(unit, H);
+    const vec before = vload(s->h_before[row] + unit);
+    const vec input = vload(s->z + row * s->w->width + unit * FN(gru_slots));
+    const vec r = FN(sigmoid)(zr), z = FN(sigmoid)(zz);
+    const vec n = FN(tanh)(vfma(r, an, input)), h = vfma(z, vsub(before, n), n);
+    vstore(s->h[row] + unit, h);
+    FN(store_lanes)(s->output[row] + unit, h, k);
+    if (a->gates) {
+        real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row], 4 * H) + unit;
+        FN(store_lanes)(gates, r, k);
+        FN(store_lanes)(gates + H, z, k);
+        FN(store_lanes)(gates + 2 * H, n, k);
+        FN(store_lanes)(gates + 3 * H, an, k);
+    }
+}
+
 static void FN(gru_finish)(void *step, int64_t row, int rows, int64_t col, const real *tile)
 {
     const struct FN(step) *s = step;
-    const struct fastrnn_layer *a = s->a;
-    const int64_t H = a->H, unit = col / 3;
-    const int k = FN(lanes)(unit, H), width = FN(group_width)(unit, H);
+    const int width = FN(group_width)(col / 3, s->a->H);
     for (int i = 0; i < rows; i++) {
         const real *t = tile + i * PANEL;
-        const vec before = vload(s->h_before[row + i] + unit);
-        const vec input = vload(s->z + (row + i) * s->w->width + unit * FN(gru_slots));
-        const vec r = FN(sigmoid)(vload(t)), z = FN(sigmoid)(vload(t + width)), an = vload(t + 2 * width);
-        const vec n = FN(tanh)(vfma(r, an, input)), h = vfma(z, vsub(before, n), n);
-        vstore(s->h[row + i] + unit, h);
-        FN(store_lanes)(s->output[row + i] + unit, h, k);
-        if (a->gates) {
-            real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row + i], 4 * H) + unit;
-            FN(store_lanes)(gates, r, k);
-            FN(store_lanes)(gates + H, z, k);
-            FN(store_lanes)(gates + 2 * H, n, k);
-            FN(store_lanes)(gates + 3 * H, an, k);
-        }
+        FN(gru_unit)(s, row + i, col / 3, vload(t), vload(t + width), vload(t + 2 * width));
     }
+}
+
+static ALWAYS_INLINE void FN(gru_finish_panel)(void *step, int64_t col, const vec *z)
+{
+    FN(gru_unit)(step, 0, col / 3, z[0], z[1], z[2]);
 }
 
 /* Reset first: r h_{t-1}, for the second product; z waits among the pre-activations. */
@@ -89,7 +100,11 @@ static void FN(gru_finish_reset_first)(void *step, int64_t row, int rows, int64_
 
 static void FN(gru_step)(struct FN(step) *s)
 {
-    FN(product)(s->h_before, s->active, &s->w->h[0], s->downwards, s->z, s->w->width, NULL, 0, FN(gru_finish), s);
+    const struct FN(matrix) *m = &s->w->h[0];
+    if (s->active == 1)
+        FN(row_product)(3, s->h_before[0], m, s->downwards, s->z, FN(gru_finish_panel), FN(gru_finish), s);
+    else
+        FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0, FN(gru_finish), s);
 }
 
 static void FN(gru_reset_first_step)(struct FN(step) *s)

@@ -16,48 +16,70 @@
  * A row of the ring is dz and, with a projection, dh and m.
  */
 
+/* c of a vector of units. */
+static ALWAYS_INLINE vec FN(lstm_c)(const struct FN(step) *s, int64_t row, int64_t unit, vec zi, vec zf, vec zg,
+                                    const int peepholes)
+{
+    const struct fastrnn_layer *a = s->a;
+    const int64_t H = a->H, stride = FN(stride)(H);
+    real *c = s->c + row * stride + unit;
+    const vec before = vload(c);
+    if (peepholes) {
+        const real *p = s->w->peep + unit;
+        zi = vfma(vload(p), before, zi);
+        zf = vfma(vload(p + stride), before, zf);
+    }
+    const vec i = FN(sigmoid)(zi), f = FN(sigmoid)(zf), g = FN(tanh)(zg);
+    const vec now = vfma(f, before, vmul(i, g));
+    vstore(c, now);
+    if (a->gates) {
+        const int n = FN(lanes)(unit, H);
+        real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row], 4 * H) + unit;
+        FN(store_lanes)(gates, i, n);
+        FN(store_lanes)(gates + H, f, n);
+        FN(store_lanes)(gates + 2 * H, g, n);
+        FN(store_lanes)(FN(tape_row)(a, a->c, s->t, s->rows[row], H) + unit, now, n);
+    }
+    return now;
+}
+
+/* m, from c. */
+static ALWAYS_INLINE void FN(lstm_m)(const struct FN(step) *s, int64_t row, int64_t unit, vec zo, vec now,
+                                     const int peepholes)
+{
+    const struct fastrnn_layer *a = s->a;
+    const int n = FN(lanes)(unit, a->H);
+    if (peepholes)
+        zo = vfma(vload(s->w->peep + 2 * FN(stride)(a->H) + unit), now, zo);
+    const vec o = FN(sigmoid)(zo), m = vmul(o, FN(tanh)(now));
+    if (a->w_hr)
+        vstore(s->between[row] + unit, m);
+    else {
+        vstore(s->h[row] + unit, m);
+        FN(store_lanes)(s->output[row] + unit, m, n);
+    }
+    if (a->gates)
+        FN(store_lanes)(FN(tape_row)(a, a->gates, s->t, s->rows[row], 4 * a->H) + 3 * a->H + unit, o, n);
+}
+
+/* In two passes: each is short enough for the processor to work on several rows at once. */
 static ALWAYS_INLINE void FN(lstm_units)(const struct FN(step) *s, int64_t row, int rows, int64_t col,
                                          const real *tile, const int peepholes)
 {
-    const struct fastrnn_layer *a = s->a;
-    const int64_t H = a->H, unit = col / 4, stride = FN(stride)(H);
-    const int n = FN(lanes)(unit, H), width = FN(group_width)(unit, H);
-    const real *p = peepholes ? s->w->peep + unit : NULL;
+    const int64_t unit = col / 4;
+    const int width = FN(group_width)(unit, s->a->H);
     for (int k = 0; k < rows; k++) {
         const real *z = tile + k * PANEL;
-        real *c = s->c + (row + k) * stride + unit;
-        const vec before = vload(c);
-        vec zi = vload(z), zf = vload(z + width);
-        if (peepholes) {
-            zi = vfma(vload(p), before, zi);
-            zf = vfma(vload(p + stride), before, zf);
-        }
-        const vec i = FN(sigmoid)(zi), f = FN(sigmoid)(zf), g = FN(tanh)(vload(z + 2 * width));
-        const vec now = vfma(f, before, vmul(i, g));
-        vstore(c, now);
-        if (a->gates) {
-            real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row + k], 4 * H) + unit;
-            FN(store_lanes)(gates, i, n);
-            FN(store_lanes)(gates + H, f, n);
-            FN(store_lanes)(gates + 2 * H, g, n);
-            FN(store_lanes)(FN(tape_row)(a, a->c, s->t, s->rows[row + k], H) + unit, now, n);
-        }
+        FN(lstm_c)(s, row + k, unit, vload(z), vload(z + width), vload(z + 2 * width), peepholes);
     }
-    for (int k = 0; k < rows; k++) {
-        const vec now = vload(s->c + (row + k) * stride + unit);
-        vec zo = vload(tile + k * PANEL + 3 * width);
-        if (peepholes)
-            zo = vfma(vload(p + 2 * stride), now, zo);
-        const vec o = FN(sigmoid)(zo), m = vmul(o, FN(tanh)(now));
-        if (a->w_hr)
-            vstore(s->between[row + k] + unit, m);
-        else {
-            vstore(s->h[row + k] + unit, m);
-            FN(store_lanes)(s->output[row + k] + unit, m, n);
-        }
-        if (a->gates)
-            FN(store_lanes)(FN(tape_row)(a, a->gates, s->t, s->rows[row + k], 4 * H) + 3 * H + unit, o, n);
-    }
+    for (int k = 0; k < rows; k++)
+        FN(lstm_m)(s, row + k, unit, vload(tile + k * PANEL + 3 * width),
+                   vload(s->c + (row + k) * FN(stride)(s->a->H) + unit), peepholes);
+}
+
+static ALWAYS_INLINE void FN(lstm_finish_panel)(void *step, int64_t col, const vec *z)
+{
+    FN(lstm_m)(step, 0, col / 4, z[3], FN(lstm_c)(step, 0, col / 4, z[0], z[1], z[2], 0), 0);
 }
 
 static void FN(lstm_finish)(void *step, int64_t row, int rows, int64_t col, const real *tile)
@@ -83,8 +105,12 @@ static void FN(lstm_finish_projection)(void *step, int64_t row, int rows, int64_
 
 static void FN(lstm_step)(struct FN(step) *s)
 {
-    FN(product)(s->h_before, s->active, &s->w->h[0], s->downwards, s->z, s->w->width, NULL, 0,
-                s->a->w_peep ? FN(lstm_finish_peepholes) : FN(lstm_finish), s);
+    const struct FN(matrix) *m = &s->w->h[0];
+    if (s->active == 1 && !s->a->w_peep)
+        FN(row_product)(NV, s->h_before[0], m, s->downwards, s->z, FN(lstm_finish_panel), FN(lstm_finish), s);
+    else
+        FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
+                    s->a->w_peep ? FN(lstm_finish_peepholes) : FN(lstm_finish), s);
     if (s->a->w_hr)
         FN(product)((const real *const *)s->between, s->active, &s->w->w_hr, s->downwards, NULL, 0, NULL, 0,
                     FN(lstm_finish_projection), s);

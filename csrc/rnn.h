@@ -11,17 +11,19 @@
 
 static ALWAYS_INLINE vec FN(relu)(vec z) { return vselect(vle(z, vzero()), vzero(), z); }
 
+static ALWAYS_INLINE void FN(rnn_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec z, const int cell)
+{
+    const vec h = cell == FASTRNN_RNN_TANH ? FN(tanh)(z) : FN(relu)(z);
+    vstore(s->h[row] + unit, h);
+    FN(store_lanes)(s->output[row] + unit, h, FN(lanes)(unit, s->a->H));
+}
+
 static ALWAYS_INLINE void FN(rnn_finish)(const struct FN(step) *s, int64_t row, int rows, int64_t col,
                                          const real *tile, const int cell)
 {
-    const int64_t H = s->a->H;
     for (int i = 0; i < rows; i++)
-        for (int64_t j = 0; j < PANEL && col + j < H; j += W) {
-            const vec z = vload(tile + i * PANEL + j);
-            const vec h = cell == FASTRNN_RNN_TANH ? FN(tanh)(z) : FN(relu)(z);
-            vstore(s->h[row + i] + col + j, h);
-            FN(store_lanes)(s->output[row + i] + col + j, h, FN(lanes)(col + j, H));
-        }
+        for (int64_t j = 0; j < PANEL && col + j < s->a->H; j += W)
+            FN(rnn_unit)(s, row + i, col + j, vload(tile + i * PANEL + j), cell);
 }
 
 static void FN(rnn_finish_tanh)(void *step, int64_t row, int rows, int64_t col, const real *tile)
@@ -34,10 +36,19 @@ static void FN(rnn_finish_relu)(void *step, int64_t row, int rows, int64_t col, 
     FN(rnn_finish)(step, row, rows, col, tile, FASTRNN_RNN_RELU);
 }
 
+static ALWAYS_INLINE void FN(rnn_finish_panel)(void *step, int64_t col, const vec *z)
+{
+    UNROLL for (int v = 0; v < NV; v++) FN(rnn_unit)(step, 0, col + v * W, z[v], FASTRNN_RNN_TANH);
+}
+
 static void FN(rnn_step)(struct FN(step) *s)
 {
-    FN(product)(s->h_before, s->active, &s->w->h[0], s->downwards, s->z, s->w->width, NULL, 0,
-                s->a->cell == FASTRNN_RNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu), s);
+    const struct FN(matrix) *m = &s->w->h[0];
+    if (s->active == 1 && s->a->cell == FASTRNN_RNN_TANH)
+        FN(row_product)(NV, s->h_before[0], m, s->downwards, s->z, FN(rnn_finish_panel), FN(rnn_finish_tanh), s);
+    else
+        FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
+                    s->a->cell == FASTRNN_RNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu), s);
 }
 
 /* dz = (carry + d_output) f'(h) for one row. */

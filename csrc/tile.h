@@ -70,8 +70,7 @@ static void FN(transpose)(const real *const *src, int n, int64_t first, int64_t 
     }
 }
 
-/* A packed matrix of K rows and N columns, and which columns of a row of starts or results are its panels':
- * those of panel p begin at p*spread + slot*(width/slots). */
+/* A packed matrix of K rows and N columns, and which columns of a row of starts or results are its panels'. */
 struct FN(matrix) {
     real *packed;
     int64_t K, N;
@@ -79,6 +78,12 @@ struct FN(matrix) {
     int spread, slot, slots;
     int64_t begin, end; /* the columns that are asked for: whole panels */
 };
+
+/* Where the panel of `width` columns from `col` on begins in a row of starts or results. */
+static ALWAYS_INLINE int64_t FN(place)(const struct FN(matrix) *m, int64_t col, int width)
+{
+    return col / m->panel * m->spread + m->slot * (width / m->slots);
+}
 
 static ALWAYS_INLINE struct FN(matrix) FN(matrix)(real *packed, int64_t K, int64_t N)
 {
