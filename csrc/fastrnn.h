@@ -166,9 +166,12 @@ int fastrnn_use(const char *name);
 int fastrnn_has_openmp(void);
 int fastrnn_get_num_threads(void);
 void fastrnn_set_num_threads(int n);
-/* For tests: exchanges the numbers of operations that are worth another member, and waking a team (0: any
- * are); and the number of teams of several members so far. */
-void fastrnn_swap_team_policy(double *per_member, double *to_wake);
+/* How many processors' time the control groups of this process allow it, rounded up; 0: there is no limit. Files
+ * are looked for below `root`, for tests. */
+int fastrnn_cpu_quota(const char *root);
+/* For tests: exchanges what a member costs, in operations, and the number of operations that are worth waking a
+ * team (0: any are); and the number of teams of several members so far. */
+void fastrnn_swap_team_policy(double *to_meet, double *to_wake);
 long fastrnn_teams_run(void);
 /* The multiply-add rate, operations a second, over the current number of threads. */
 double fastrnn_multiply_add_rate(int is_double, double seconds);

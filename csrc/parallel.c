@@ -4,9 +4,11 @@
 #include "parallel.h"
 #include "fastrnn.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -48,7 +50,12 @@ static void fp_leave(fp_mode old) { (void)old; }
 
 /* ---------------------------------------------------------------------------------- process state */
 
-static atomic_int num_threads;   /* 0: not asked for yet */
+/* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. So many
+ * are always fine; above that, four a processor are, but counting processors is a system call. */
+static const int64_t fine_threads = 64;
+
+static atomic_int num_threads;   /* 0: nobody has said */
+static int processors_paid_for;  /* what the control groups allow */
 static atomic_int team_at_work;  /* a team of several threads is running */
 static atomic_int forked_child;  /* the OpenMP runtime's threads did not survive the fork */
 static pthread_once_t started = PTHREAD_ONCE_INIT;
@@ -63,17 +70,79 @@ static void after_fork_child(void)
     atomic_store(&team_at_work, 0);
 }
 
+/* The processors' time that one control group may use a period, in processors, rounded up; 0 where it has no
+ * limit. Version 2 has both figures in one file. */
+static int group_quota(const char *folder)
+{
+    char path[4200];
+    double quota = -1, period = 0;
+    snprintf(path, sizeof path, "%s/cpu.max", folder);
+    FILE *file = fopen(path, "r");
+    if (file) {
+        if (fscanf(file, "%lf %lf", &quota, &period) != 2) /* "max" */
+            quota = -1;
+        fclose(file);
+    } else {
+        const char *const names[] = {"quota", "period"};
+        double *const figures[] = {&quota, &period};
+        for (int i = 0; i < 2; i++) {
+            snprintf(path, sizeof path, "%s/cpu.cfs_%s_us", folder, names[i]);
+            file = fopen(path, "r");
+            if (file && fscanf(file, "%lf", figures[i]) != 1)
+                *figures[i] = -1;
+            if (file)
+                fclose(file);
+        }
+    }
+    if (!(quota > 0 && period > 0))
+        return 0;
+    const double processors = ceil(quota / period);
+    return processors < fine_threads ? (int)processors : 0;
+}
+
+int fastrnn_cpu_quota(const char *root)
+{
+    int least = 0;
+    char path[4096], line[2048];
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *const groups = fopen(path, "r");
+    /* Lines are number:controllers:group; version 2 has one, with the number 0. A limit of a group holds for those in
+     * it. In a container the group may be told as the host sees it: then only the top folder is there. */
+    while (groups && fgets(line, sizeof line, groups)) {
+        char *const controllers = strchr(line, ':'), *const group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group = '\0';
+        group[1 + strcspn(group + 1, "\n")] = '\0';
+        const int second = controllers[1] == '\0';
+        char *rest, *name = strtok_r(controllers + 1, ",", &rest);
+        while (name && strcmp(name, "cpu") != 0)
+            name = strtok_r(NULL, ",", &rest);
+        if (!second && !name)
+            continue;
+        snprintf(path, sizeof path, "%s/sys/fs/cgroup/%s%s", root, second ? "" : "cpu", group + 1);
+        const size_t top = strlen(root) + strlen("/sys/fs/cgroup");
+        for (;;) {
+            const int quota = group_quota(path);
+            if (quota && (!least || quota < least))
+                least = quota;
+            char *const slash = strrchr(path, '/');
+            if (!slash || slash < path + top)
+                break;
+            *slash = '\0';
+        }
+    }
+    if (groups)
+        fclose(groups);
+    return least;
+}
+
 static void start(void)
 {
-    int n = 0;
     const char *text = getenv("FASTRNN_NUM_THREADS");
-    if (text)
-        n = atoi(text);
-#ifdef _OPENMP
-    if (n < 1)
-        n = omp_get_max_threads(); /* OMP_NUM_THREADS, else the processors this process may use */
-#endif
-    atomic_store(&num_threads, n < 1 ? 1 : n);
+    const int n = text ? atoi(text) : 0;
+    atomic_store(&num_threads, n < 1 ? 0 : n);
+    processors_paid_for = getenv("OMP_NUM_THREADS") ? 0 : fastrnn_cpu_quota("");
 }
 
 /* When the module is loaded, not at the first call: another user of the same OpenMP runtime may make
@@ -95,7 +164,16 @@ int fastrnn_has_openmp(void)
 int fastrnn_get_num_threads(void)
 {
     pthread_once(&started, start);
-    return atomic_load(&num_threads);
+    const int n = atomic_load(&num_threads);
+    if (n > 0)
+        return n;
+#ifdef _OPENMP
+    /* OMP_NUM_THREADS, or what somebody told the runtime since then; else the processors this process may use. */
+    const int most = omp_get_max_threads();
+    return processors_paid_for && processors_paid_for < most ? processors_paid_for : most;
+#else
+    return 1;
+#endif
 }
 
 void fastrnn_set_num_threads(int n)
@@ -113,22 +191,23 @@ static double now(void)
 
 /* ------------------------------------------------------------------------------------------- teams */
 
-/* The OpenMP runtime ends the process where it cannot make the threads that it is asked for. So many
- * are always fine; above that, four a processor are, but counting processors is a system call. */
-static const int64_t fine_threads = 64;
+/* Members have to be called together, and that costs more the more they are: n of them take flops/n + n c, which is
+ * least at n^2 = flops/c. c is the cost of one member in operations, and is measured, see measure_meeting; until
+ * then it is that of the machine on which the limits were found. */
+static const double usual_meeting = 1.5e5;
+static _Atomic double flops_to_meet = usual_meeting;
 
-/* Below this many operations a member, handing work to it costs more than it saves. */
-static _Atomic double flops_per_member = 3e5;
+static int64_t worth(double flops, double c, int64_t most)
+{
+    return (double)most * (double)most * c <= flops ? most : (int64_t)sqrt(flops / c);
+}
 
-/* The wait at the end of a step grows with the members: n of them take flops/n + n c, which is least at
- * n^2 = flops/c. Two processors wait for each other about 0.3 microseconds; c is that in operations. */
+/* At the end of a step they only wait for each other: two processors do so in about 0.3 microseconds, where
+ * calling them takes some. */
 int team_size_in_step(double flops, int64_t most)
 {
-    const double c = flops_per_member / 24;
-    int n = 1;
-    while (n < most && n < fine_threads && (n + 1) * (n + 1) * c <= flops)
-        n++;
-    return n;
+    const int64_t n = worth(flops, flops_to_meet / 12, most < fine_threads ? most : fine_threads);
+    return n < 1 ? 1 : (int)n;
 }
 
 static int64_t most_threads(void)
@@ -147,9 +226,9 @@ static int64_t most_threads(void)
 static _Atomic double flops_to_wake = 1e8;
 static atomic_long teams_run;
 
-void fastrnn_swap_team_policy(double *per_member, double *to_wake)
+void fastrnn_swap_team_policy(double *to_meet, double *to_wake)
 {
-    *per_member = atomic_exchange(&flops_per_member, *per_member);
+    *to_meet = atomic_exchange(&flops_to_meet, *to_meet);
     *to_wake = atomic_exchange(&flops_to_wake, *to_wake);
 }
 
@@ -165,6 +244,41 @@ static int follows_closely(void)
 }
 #endif
 
+#ifdef _OPENMP
+/* Once a process, when it first has work for several threads: how long it takes to call the members together, and
+ * how many operations one could have done meanwhile. The shortest of some times is what the machine can do; the
+ * bounds keep a process that had a bad moment from being stuck with it. What is lost in a team besides (caches that
+ * are cold, lines that are shared, a member that comes late) is about twice as much again: so 3 times. */
+static pthread_once_t meeting_measured = PTHREAD_ONCE_INIT;
+
+static void nothing(const struct team *team, void *job)
+{
+    (void)team;
+    (void)job;
+}
+
+static void measure_meeting(void)
+{
+    const int n = fastrnn_get_num_threads();
+    double usual = usual_meeting, meeting = 1, rate = 0;
+    if (n < 2 || atomic_load(&flops_to_meet) != usual)
+        return;
+    for (int i = 0; i < 12; i++) {
+        const double begin = now();
+        if (team_run(n, nothing, NULL) != 0)
+            return;
+        const double met = now();
+        const double flops = fastrnn_kernels_in_use()->multiply_adds[0](500);
+        const double calculated = now();
+        meeting = met - begin < meeting ? met - begin : meeting;
+        rate = flops > rate * (calculated - met) ? flops / (calculated - met) : rate;
+    }
+    double c = 3 * meeting / n * rate;
+    c = c < usual / 3 ? usual / 3 : c > usual * 3 ? usual * 3 : c;
+    atomic_compare_exchange_strong(&flops_to_meet, &usual, c);
+}
+#endif
+
 int team_size(int threads, double flops, int64_t most)
 {
     int64_t n = threads ? threads : fastrnn_get_num_threads();
@@ -174,15 +288,18 @@ int team_size(int threads, double flops, int64_t most)
         const int64_t limit = most_threads();
         n = n < limit ? n : limit > fine_threads ? limit : fine_threads;
     }
-    if ((double)n * flops_per_member > flops)
-        n = (int64_t)(flops / flops_per_member);
+    n = worth(flops, flops_to_meet, n);
     if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forked_child))
         n = 1;
 #ifdef _OPENMP
     if (n > 1 && (omp_in_parallel() || (!follows_closely() && flops < flops_to_wake)))
         n = 1;
+    if (n > 1) {
+        pthread_once(&meeting_measured, measure_meeting);
+        n = worth(flops, flops_to_meet, n);
+    }
 #endif
-    return (int)n;
+    return n < 1 ? 1 : (int)n;
 }
 
 /* About five microseconds. Members that differ by more lose little by asking the system once in a while, and where

@@ -125,6 +125,7 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_has_openmp()
     int fastrnn_get_num_threads()
     void fastrnn_set_num_threads(int)
+    int fastrnn_cpu_quota(const char *)
     void fastrnn_swap_team_policy(double *, double *)
     long fastrnn_teams_run()
     double fastrnn_multiply_add_rate(int, double)

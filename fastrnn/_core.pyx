@@ -454,9 +454,13 @@ def exp(cnp.ndarray x not None, cnp.ndarray out not None):
     fastrnn_kernels_in_use().exp[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
 
 
-def swap_team_policy(double per_member, double to_wake):
-    fastrnn_swap_team_policy(&per_member, &to_wake)
-    return per_member, to_wake
+def cpu_quota(str root not None):
+    return fastrnn_cpu_quota(root.encode())
+
+
+def swap_team_policy(double to_meet, double to_wake):
+    fastrnn_swap_team_policy(&to_meet, &to_wake)
+    return to_meet, to_wake
 
 
 def teams_run():

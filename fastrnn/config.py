@@ -24,8 +24,13 @@ _MOST_THREADS = 2**31 - 1  # a C int; more than it holds means "as many as there
 def set_num_threads(n: int) -> None:
     """Set the largest number of threads that one call may use, for the whole process.
 
-    Small calls use fewer, by measured cost. Results do not depend on it. The default comes from
-    ``FASTRNN_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the processors this process may use.
+    Small calls use fewer: what it costs to call threads together is measured once, when a process
+    first has work for them. A call inside a parallel region, in a forked child, or while another
+    call has threads runs on one. Results do not depend on it.
+
+    Where nothing is set, neither here nor by ``FASTRNN_NUM_THREADS``, the number is that of the
+    OpenMP runtime at each call: ``OMP_NUM_THREADS``, or what ``threadpoolctl`` set, else the
+    processors that this process may use, but no more than the quota of its control group.
 
     Parameters
     ----------
