@@ -2,14 +2,16 @@
 
     pytest benchmarks/test_cells.py --benchmark-only --benchmark-group-by=group
 
-One step of a stream included. For the comparison with frameworks, in processes of their own and
+One step of a stream included, and states and gradients that vanish. For the comparison with frameworks, in processes of their own and
 in turns: ``fastrnn bench``, for one step ``fastrnn bench --modes step``.
 """
 
+import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn.bench.peers import Compiled, NumpyReference, ways_of
-from fastrnn.bench.shapes import CELLS, MODES, SHAPES, flops, is_timed, make_problem
+from fastrnn.bench.shapes import CELLS, DEFAULT_MODES, SHAPES, flops, is_timed, make_problem
 
 IMPLEMENTATIONS = {"compiled": Compiled, "reference": NumpyReference}
 # The reference takes a second for a few calls of these.
@@ -19,7 +21,7 @@ CASES = [
     pytest.param(cell, name, mode, implementation, id=f"{cell}-{name}-{mode}-{implementation}")
     for cell in CELLS
     for name, shape in SHAPES.items()
-    for mode in MODES
+    for mode in (*DEFAULT_MODES, "step")
     for implementation, peer in IMPLEMENTATIONS.items()
     if is_timed(mode, shape)
     and not peer.unsupported(cell, mode, "float32")
@@ -38,3 +40,33 @@ def test_cell(benchmark, cell, name, mode, implementation):
     built = IMPLEMENTATIONS[implementation].build(make_problem(cell, shape), mode, threads=0)
     run, *_ = ways_of(built).values()  # of several ways the first: a step's output goes into out=
     benchmark(run.call)
+
+
+@pytest.mark.parametrize("values", ["ordinary", "vanishing"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+@pytest.mark.benchmark(max_time=0.3, min_rounds=3, warmup=True, warmup_iterations=1)
+def test_subnormals(benchmark, cell, direction, values):
+    """Both of a group should take the same time.
+
+    What vanishes is nearly halved at each step: in float32 it is a subnormal number, on which a
+    processor may take a hundred times as long, from step 126 to 150.
+    """
+    benchmark.group = f"subnormals, {cell} {direction}"
+    rng = np.random.default_rng(0)
+    layer = getattr(fastrnn, cell)(32, 64, rng=0)
+    x = rng.standard_normal((150, 16, 32), dtype=np.float32)
+    d_output = rng.standard_normal((150, 16, 64), dtype=np.float32)
+    if values == "vanishing":
+        x[1:] = 0
+        d_output[:-1] = 0
+        for name, weight in layer.weights.items():
+            if not name.startswith("weight_ih"):
+                weight[...] = 0
+        if cell == "RNN":  # the others have gates, which are 1/2 now
+            np.fill_diagonal(layer.weights["weight_hh_l0"], 0.5)
+    _, _, tape = layer.forward(x)
+    if direction == "forward":
+        benchmark(layer, x)
+    else:
+        benchmark(layer.backward, tape, d_output)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 NONLINEARITY_CODES = {"tanh": 0, "relu": 1}
 LSTM_CODE = 2
 RESET_AFTER_CODES = {True: 3, False: 4}
+CODES: dict[str, dict[Any, int]] = {
+    "rnn": NONLINEARITY_CODES, "lstm": {None: LSTM_CODE}, "gru": RESET_AFTER_CODES,
+}  # fmt: skip
+OPTIONS = (str, type(None), bool)  # the types of what `code` takes
 
 
 def code(cell: Cell, option: Any) -> tuple[int, Any]:

@@ -1,5 +1,6 @@
 """The compiled side: private, trusts its callers about types and shapes (see _checks.py)."""
 
+from contextvars import ContextVar
 from typing import Any
 
 from numpy.typing import NDArray
@@ -34,6 +35,20 @@ def layer_forward(
     output: _Array | None,
     threads: int,
 ) -> tuple[_Array, _Array, Any, Any, Any]: ...  # output, h_n, c_n, c, gates
+
+# The most common call of a layer, in one piece: one cell, no lengths, restart or tape, x (T, B, D)
+# or (B, T, D), h_0 and c_0 None or (1, B, .). weights: w_ih, w_hh, b_ih, b_hh, w_hr, w_peep.
+# Returns output like x, h_n and c_n like h_0 and c_0; None where an argument is not in the form
+# that the kernel takes.
+def layer_at_once(
+    kind: int,
+    weights: tuple[_Array | None, ...],
+    x: object,
+    h_0: object,
+    c_0: object,
+    batch_first: bool,
+    threads: ContextVar[int],
+) -> tuple[_Array, _Array, Any] | None: ...
 
 # wanted: names of arguments; into: where some of their gradients go, made where it does not say;
 # norms: None, or a float64 (T, B) array. Returns the gradients of x, h_0, c_0, w_ih, w_hh, b_ih,

@@ -211,6 +211,57 @@ def layer_forward(
     return output, h_n, c_n, c, gates
 
 
+cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B, cnp.npy_intp units):
+    if state is None:
+        return True
+    if not cnp.PyArray_CheckExact(state):
+        return False
+    cdef cnp.ndarray a = state
+    return (
+        cnp.PyArray_TYPE(a) == type_number
+        and cnp.PyArray_ISCARRAY_RO(a)
+        and cnp.PyArray_NDIM(a) == 3
+        and cnp.PyArray_DIM(a, 0) == 1
+        and cnp.PyArray_DIM(a, 1) == B
+        and cnp.PyArray_DIM(a, 2) == units
+    )
+
+
+def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
+    cdef fastrnn_layer a
+    cdef cnp.npy_intp T, B
+    cdef int number
+    cdef cnp.ndarray output, h_n
+    cdef object c_n = None
+    cdef double flops
+    if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or cnp.PyArray_SIZE(<cnp.ndarray>x) == 0:
+        return None
+    w_ih, w_hh, b_ih, b_hh, w_hr, w_peep = weights
+    if batch_first:
+        x = cnp.PyArray_SwapAxes(x, 0, 1)
+    if cell_fits(gates_of(kind), x, None, None, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
+        return None
+    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    number, T, B = cnp.PyArray_TYPE(<cnp.ndarray>x), cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
+        return None
+    h_n = empty_sequence(1, B, a.P, number, False)
+    if kind == FASTRNN_LSTM:
+        c_n = empty_sequence(1, B, a.H, number, False)
+    output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
+    fill_layer(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
+    if batch_first:
+        a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
+    a.h_n = data(h_n)
+    a.c_n = data(c_n)
+    flops = step_flops(&a) * T * B
+    call(
+        fastrnn_kernels_in_use().layer_forward[number == cnp.NPY_DOUBLE], &a.call, flops,
+        0 if flops < keep_gil_below else threads.get(),
+    )
+    return output, h_n, c_n
+
+
 cdef inline object gradient(str name, object argument, frozenset wanted, dict into, bint batch_major):
     """Where the gradient of an argument goes: None, given, or an array of the argument's shape."""
     if argument is None or name not in wanted:

@@ -22,6 +22,7 @@ from ._layer_tape import (
     state_array,
     thinned,
 )
+from .config import current_backend, current_threads
 from .stream import Stream
 from .weights import Weighted, same_weight
 
@@ -52,6 +53,7 @@ class Recurrent(Weighted, Generic[State]):
     _names = WEIGHT_NAMES
     _keepable: tuple[str, ...] = ()
     _cells: list[dict[str, _Optional]]  # the weights of each, by the names of function arguments
+    _first: tuple[_Optional, ...]  # those of the first
 
     @property
     def _option(self) -> Any:
@@ -128,6 +130,8 @@ class Recurrent(Weighted, Generic[State]):
             {arg: self._weights.get(name + suffix) for arg, name in self._names.items()}
             for suffix in self._suffixes
         ]
+        get = self._cells[0].get
+        self._first = tuple(map(get, ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")))
 
     # -------------------------------------------------------------------- forward
 
@@ -170,7 +174,32 @@ class Recurrent(Weighted, Generic[State]):
         TypeError, ValueError
             If an argument does not fit; the error names it.
         """
+        if lengths is None and restart is None and current_backend.get() == "compiled":
+            done = self._at_once(x, state)
+            if done is not None:
+                return done
         return self._run(x, state, lengths, restart, None, None)[:2]
+
+    def _at_once(self, x: Any, state: Any) -> tuple[Array, Any] | None:
+        """What `_run` would return, in less time; None where the call is not a common one."""
+        option = self._option
+        if len(self._cells) > 1 or type(option) not in _calls.OPTIONS:
+            return None
+        kind = _calls.CODES[self._cell.name].get(option)
+        if kind is None:
+            return None
+        if len(self._cell.states) == 1:
+            done = _core.layer_at_once(
+                kind, self._first, x, state, None, self.batch_first, current_threads
+            )
+            return done and done[:2]
+        h = c = None
+        if state is not None:
+            if type(state) is not tuple or len(state) != 2 or state[0] is None or state[1] is None:
+                return None
+            h, c = state
+        done = _core.layer_at_once(kind, self._first, x, h, c, self.batch_first, current_threads)
+        return done and (done[0], done[1:])
 
     def forward(
         self,

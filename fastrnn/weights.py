@@ -208,7 +208,7 @@ class Weighted:
         return IncompatibleKeys(missing, unexpected)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_weights", "_cells")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_weights", "_cells", "_first")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
