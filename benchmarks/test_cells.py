@@ -2,8 +2,9 @@
 
     pytest benchmarks/test_cells.py --benchmark-only --benchmark-group-by=group
 
-One step of a stream included, and states and gradients that vanish. For the comparison with frameworks, in processes of their own and
-in turns: ``fastrnn bench``, for one step ``fastrnn bench --modes step``.
+One step of a stream included, and states and gradients that vanish. For the comparison with
+frameworks, in processes of their own and in turns: ``fastrnn bench``, for one step
+``fastrnn bench --modes step``.
 """
 
 import numpy as np
