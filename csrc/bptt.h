@@ -125,7 +125,7 @@ static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
         FN(columns_summed)(s->chunk_ring, H, s->chunk_c_before, K, begin, end, d_p + H, first == 0);
         FN(columns_summed)(s->chunk_ring, 3 * H, s->chunk_c, K, begin, end, d_p + 2 * H, first == 0);
     }
-    FN(gradient_chunk)(team, &job->stop, &s->gradient, s->chunk_ring, K, first == 0, sources, count);
+    FN(gradient_chunk)(team, job->stop, &s->gradient, s->chunk_ring, K, first == 0, sources, count);
 }
 
 /* Both biases of a cell enter the same sum, but for a GRU's with the reset gate after the product. */
@@ -198,12 +198,12 @@ static void FN(record_again)(struct FN(job) *job, const struct team *team, struc
             }
         }
     }
-    while (begin < end && !stop_asked(&job->stop)) {
+    while (begin < end && !stop_asked(job->stop)) {
         const int64_t block_end = FN(block_end)(forward, begin, end);
         FN(input_part)(forward, s, begin, block_end, 0);
         FN(recurrence)(forward, s, begin, block_end, 0);
         begin = block_end;
-        stop_poll(&job->stop, team);
+        stop_poll(job->stop, team);
     }
 }
 
@@ -284,7 +284,7 @@ static void FN(backward_member)(const struct team *team, void *shared)
         if (FN(weights_wanted)(a))
             for (; end * B - summed >= FN(chunk) || (end == T && summed < T * B); summed += FN(chunk))
                 FN(weight_gradients)(job, team, &s, summed, FN(clamp)(end * B, 0, summed + FN(chunk)));
-        if (end < T && stop_together(&job->stop, team))
+        if (end < T && stop_together(job->stop, team))
             return;
     }
     if (T * B == 0) /* the sum of nothing */
@@ -346,18 +346,28 @@ static uintptr_t FN(lay_out_backward)(void *shared, int members, uintptr_t at)
     return at + (size_t)members * job->member_bytes;
 }
 
+static struct FN(job) FN(backward_job)(const struct fastrnn_layer *a, struct stop *stop,
+                                         struct FN(again) *again)
+{
+    /* One sequence has work for two: the weight gradients are one product over all steps. */
+    struct FN(job) job = {.a = a, .flops = 2 * FN(flops)(a), .most = a->B == 1 ? 2 : a->B, .stop = stop};
+    if (a->checkpoint && a->cell > FASTRNN_RNN_RELU) {
+        *again = (struct FN(again)){.a = *a, .back = *a, .checkpoints = a->c};
+        again->forward.a = &again->a;
+        job.a = &again->back;
+        job.again = again;
+        job.flops += FN(flops)(a);
+    }
+    return job;
+}
+
 static int FN(layer_backward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_layer *a = (const void *)call;
-    struct FN(job) job = {.a = a};
-    struct FN(again) again;
-    if (a->checkpoint && a->cell > FASTRNN_RNN_RELU) {
-        again = (struct FN(again)){.a = *a, .back = *a, .checkpoints = a->c};
-        again.forward.a = &again.a;
-        job.a = &again.back;
-        job.again = &again;
-    }
-    /* One sequence has work for two: the weight gradients are one product over all steps. */
-    return FN(run)(&job, (job.again ? 3 : 2) * FN(flops)(a), a->B == 1 ? 2 : a->B, FN(backward_member),
-                   FN(lay_out_backward));
+    struct FN(again) again[2];
+    struct stop stop = stop_for(call);
+    struct FN(job) job = FN(backward_job)(a, &stop, &again[0]), beside;
+    if (a->beside)
+        beside = FN(backward_job)(a->beside, &stop, &again[1]);
+    return FN(run)(&job, a->beside ? &beside : NULL, FN(backward_member), FN(lay_out_backward));
 }

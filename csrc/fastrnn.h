@@ -65,6 +65,9 @@ struct fastrnn_layer {
      * step in the order of processing. Backward makes the rest again, K steps at a time. */
     int64_t checkpoint;
     int64_t tape_steps; /* T; inside backward maybe fewer: step t of c and gates is at t % tape_steps */
+    /* Another call that is made with this one, maybe at the same time; of its struct fastrnn_call nothing is read.
+     * Or NULL. */
+    const struct fastrnn_layer *beside;
 
     /* backward: arguments */
     struct fastrnn_sequence d_output;  /* (T, B, P) or data == NULL */

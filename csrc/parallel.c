@@ -402,7 +402,7 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
 #pragma omp parallel num_threads(n)
     {
         if (omp_get_num_threads() == n) {
-            run_member((struct team){omp_get_thread_num(), n, reached, looked_at, 0}, work, job);
+            run_member((struct team){omp_get_thread_num(), n, reached, looked_at, 0, 0}, work, job);
 #pragma omp master
             missing = 0;
         }
@@ -431,7 +431,7 @@ int stop_status(const struct stop *stop, int status)
 
 void stop_poll(struct stop *stop, const struct team *team)
 {
-    if (team->id != 0 || !stop->interrupted)
+    if (team->id != 0 || team->deaf || !stop->interrupted)
         return;
     const double t = now();
     if (t - stop->last < 0.02)

@@ -11,6 +11,7 @@ struct team {
     struct count *reached; /* (n,) barriers that each member has reached */
     int *processors;       /* (n,) see team_meets_apart; NULL: the cost of waking threads is not looked at */
     uint64_t mode; /* the floating-point mode that this member's thread came with */
+    int deaf;      /* member 0 of this team is not the thread that made the call: it does not ask whether to stop */
 };
 
 /* Waits for all members. */

@@ -12,6 +12,8 @@ static const double FN(block_flops) = 1e9; /* most operations in a block of back
 
 struct FN(job) {
     const struct fastrnn_layer *a;
+    double flops; /* that members share, */
+    int64_t most; /* of whom there is work for so many */
     struct FN(weights) w;
     const int64_t *order; /* with lengths: the rows by descending length; else NULL */
     int64_t most_rows;    /* of one member */
@@ -20,7 +22,7 @@ struct FN(job) {
     int64_t blocks;       /* of pre-activations that a member of forward holds */
     uintptr_t members;    /* their scratch, each of member_bytes */
     size_t member_bytes;
-    struct stop stop;
+    struct stop *stop;
     struct count made, used; /* blocks of a fed forward */
     /* backward, shared by the team */
     struct FN(again) *again; /* with a short tape; else NULL */
@@ -331,8 +333,8 @@ static void FN(forward_member)(const struct team *team, void *shared)
         FN(recurrence)(job, &s, begin, end, 0);
         if (s.staged)
             FN(write_block)(job, &s, begin, end, team->id & 1);
-        stop_poll(&job->stop, team);
-        if (stop_asked(&job->stop))
+        stop_poll(job->stop, team);
+        if (stop_asked(job->stop))
             return;
     }
     FN(end_rows)(job, &s);
@@ -392,7 +394,7 @@ static void FN(sharing_member)(const struct team *team, void *shared)
             FN(input_part)(job, &s, begin, end, 0);
             FN(recurrence)(job, &s, begin, end, 0);
         }
-        if (stop_together(&job->stop, team))
+        if (stop_together(job->stop, team))
             return;
     }
     s.sharing = team;
@@ -419,7 +421,7 @@ static void FN(fed_member)(const struct team *team, void *shared)
     const int apart = team_meets_apart(team);
     if (team->id == 1) {
         for (int64_t block = 0; apart && block * job->steps < a->T; block++) {
-            if (!count_reaches(&job->used, block + 1 - job->blocks, &job->stop))
+            if (!count_reaches(&job->used, block + 1 - job->blocks, job->stop))
                 return;
             const int64_t begin = block * job->steps;
             FN(input_part)(job, &s, begin, FN(block_end)(job, begin, a->T), block % job->blocks);
@@ -431,26 +433,66 @@ static void FN(fed_member)(const struct team *team, void *shared)
     for (int64_t block = 0; block * job->steps < a->T; block++) {
         const int64_t begin = block * job->steps, end = FN(block_end)(job, begin, a->T);
         if (apart)
-            count_reaches(&job->made, block + 1, &job->stop);
+            count_reaches(&job->made, block + 1, job->stop);
         else
             FN(input_part)(job, &s, begin, end, block % job->blocks);
         FN(recurrence)(job, &s, begin, end, block % job->blocks);
         count_set(&job->used, block + 1);
         if (block % job->blocks == 0)
-            stop_poll(&job->stop, team);
-        if (stop_asked(&job->stop))
+            stop_poll(job->stop, team);
+        if (stop_asked(job->stop))
             return;
     }
     FN(end_rows)(job, &s);
 }
 
-static int FN(run)(struct FN(job) *job, double flops, int64_t most,
-                   void (*member)(const struct team *, void *),
+/* Two jobs side by side, each done by one member. */
+struct FN(pair) {
+    struct FN(job) *jobs[2];
+    void (*member)(const struct team *, void *);
+    uintptr_t (*lay_out)(void *job, int members, uintptr_t at);
+};
+
+static void FN(pair_member)(const struct team *team, void *shared)
+{
+    const struct FN(pair) *pair = shared;
+    const struct team alone = {.n = 1, .mode = team->mode, .deaf = team->id != 0};
+    for (int i = team->id; i < 2; i += team->n)
+        pair->member(&alone, pair->jobs[i]);
+}
+
+static uintptr_t FN(lay_out_pair)(void *shared, int members, uintptr_t at)
+{
+    const struct FN(pair) *pair = shared;
+    uintptr_t bytes = 0;
+    (void)members;
+    for (int i = 0; i < 2; i++) {
+        const uintptr_t size = pair->lay_out(pair->jobs[i], 1, 0);
+        if (at)
+            pair->lay_out(pair->jobs[i], 1, at + bytes);
+        bytes += size;
+    }
+    return at + bytes;
+}
+
+/* Runs a job, and another one beside it or after it, or NULL. Side by side are jobs of so few rows that a team of their
+ * own would have no more than two members, whose tiles would not be full. */
+static int FN(run)(struct FN(job) *job, struct FN(job) *beside, void (*member)(const struct team *, void *),
                    uintptr_t (*lay_out)(void *job, int members, uintptr_t at))
 {
-    const struct fastrnn_call *call = &job->a->call;
-    job->stop = stop_for(call);
-    return stop_status(&job->stop, team_job(team_size(call->threads, flops, most), lay_out, member, job));
+    const struct fastrnn_layer *a = job->a;
+    const int threads = a->call.threads;
+    struct FN(pair) pair = {{job, beside}, member, lay_out};
+    if (beside && a->B <= MR && (a->B <= 2 || (threads ? threads : fastrnn_get_num_threads()) <= 2)) {
+        const int members = team_size(threads, FN(flops)(a) + FN(flops)(beside->a), 2);
+        return stop_status(job->stop, team_job(members, FN(lay_out_pair), FN(pair_member), &pair));
+    }
+    int status = FASTRNN_OK;
+    for (int i = 0; i < (beside ? 2 : 1) && status == FASTRNN_OK; i++) {
+        const int members = team_size(threads, pair.jobs[i]->flops, pair.jobs[i]->most);
+        status = stop_status(job->stop, team_job(members, lay_out, member, pair.jobs[i]));
+    }
+    return status;
 }
 
 static uintptr_t FN(lay_out_rows)(struct FN(job) *job, int members, uintptr_t at)
@@ -516,18 +558,25 @@ static void FN(forward)(const struct team *team, void *shared)
         FN(forward_member)(team, job);
 }
 
+static struct FN(job) FN(forward_job)(const struct fastrnn_layer *a, struct stop *stop)
+{
+    struct FN(job) job = {.a = a, .flops = FN(flops)(a), .most = a->B, .sharers = FN(sharers)(a), .stop = stop};
+    if (FN(is_shared)(&job, job.sharers))
+        job.most = job.sharers > job.most ? job.sharers : job.most;
+    else if (a->B == 1) { /* a second member takes the input part, which therefore has to be worth it */
+        const double input = 2.0 * (double)a->D * (double)a->H * gates_of(a->cell);
+        job.flops = 2 * input * (double)a->T;
+        job.most = team_size_in_step(3 * input * FN(fed_steps), 2); /* they meet at every block */
+    }
+    return job;
+}
+
 static int FN(layer_forward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_layer *a = (const void *)call;
-    struct FN(job) job = {.a = a, .sharers = FN(sharers)(a)};
-    double flops = FN(flops)(a);
-    int64_t most = a->B;
-    if (FN(is_shared)(&job, job.sharers))
-        most = job.sharers > most ? job.sharers : most;
-    else if (a->B == 1) { /* a second member takes the input part, which therefore has to be worth it */
-        const double input = 2.0 * (double)a->D * (double)a->H * gates_of(a->cell);
-        flops = 2 * input * (double)a->T;
-        most = team_size_in_step(3 * input * FN(fed_steps), 2); /* they meet at every block */
-    }
-    return FN(run)(&job, flops, most, FN(forward), FN(lay_out_forward));
+    struct stop stop = stop_for(call);
+    struct FN(job) job = FN(forward_job)(a, &stop), beside;
+    if (a->beside)
+        beside = FN(forward_job)(a->beside, &stop);
+    return FN(run)(&job, a->beside ? &beside : NULL, FN(forward), FN(lay_out_forward));
 }

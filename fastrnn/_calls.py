@@ -61,13 +61,14 @@ def forward(
     batch_major: bool = False,
     output: Array | None = None,
     checkpoint: int = 0,
+    together: _core.Together | None = None,
 ) -> tuple[Array, Array, Any, Any]:
     """`run` with the weights in a dict: w_ih, w_hh, b_ih, b_hh, of an LSTM w_hr and w_peep too."""
     get = weights.get
     return run(
         cell, x, h_0, c_0, get("w_ih"), get("w_hh"), get("b_ih"), get("b_hh"), get("w_hr"),
         get("w_peep"), option, lengths, restart, reverse, record, check, batch_major, output,
-        checkpoint,
+        checkpoint, together,
     )  # fmt: skip
 
 
@@ -91,6 +92,7 @@ def run(
     batch_major: bool = False,
     output: Array | None = None,
     checkpoint: int = 0,
+    together: _core.Together | None = None,
 ) -> tuple[Array, Array, Any, Any]:
     """Run a layer in one direction.
 
@@ -108,6 +110,8 @@ def run(
     checkpoint : int
         0, or K: the tape has no gates, and c of every K-th step only; backward makes them again.
         An Elman layer's needs none of them, and the reference keeps them all.
+    together : Together, optional
+        The call is made by its `run`, and the results are there afterwards. Not with `check`.
 
     Returns
     -------
@@ -141,7 +145,7 @@ def run(
 
     output, h_n, c_n, c, gates = _core.layer_forward(
         number, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
-        reverse, record, checkpoint, batch_major, output, current_threads.get(),
+        reverse, record, checkpoint, batch_major, output, together, current_threads.get(),
     )  # fmt: skip
     tape: RNNTape | LSTMTape | GRUTape | None = None
     if record:
@@ -202,6 +206,7 @@ def backward(
     wrt: Any,
     into: dict[str, Array],
     kind: Any = None,
+    together: _core.Together | None = None,
 ) -> Any:
     """Backpropagate through a layer in one direction.
 
@@ -214,6 +219,8 @@ def backward(
         Where to write a gradient, by its name: of weights and of x. The last axis is contiguous.
     kind : type, optional
         What the tape must be. None: that of any cell.
+    together : Together, optional
+        As for `run`.
 
     Returns
     -------
@@ -231,7 +238,7 @@ def backward(
     )
     if tape.unbatched and "x" in into:
         into = into | {"x": into["x"][:, None]}
-    d_x, d_h_0, d_c_0, *weights = _bptt(tape, d_output, d_h_n, d_c_n, wanted, into, None)
+    d_x, d_h_0, d_c_0, *weights = _bptt(tape, d_output, d_h_n, d_c_n, wanted, into, None, together)
     if tape.unbatched:
         d_x = None if d_x is None else d_x[:, 0]
         d_h_0 = None if d_h_0 is None else d_h_0[0]
@@ -268,6 +275,7 @@ def _bptt(
     wanted: frozenset[str],
     into: dict[str, Array],
     norms: Array | None,
+    together: _core.Together | None = None,
 ) -> tuple[Any, ...]:
     """The gradients of x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep; and norms is filled."""
     c_0 = w_hr = w_peep = c = gates = None
@@ -284,5 +292,5 @@ def _bptt(
         number, tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, w_hr, w_peep,
         tape.lengths, tape.restart, _checks.flag("reverse", tape.reverse), tape.output, c, gates,
         checkpoint, d_output, d_h_n, d_c_n,
-        wanted, into, tape.batch_major, norms, current_threads.get(),
+        wanted, into, tape.batch_major, norms, together, current_threads.get(),
     )  # fmt: skip

@@ -39,6 +39,7 @@ cdef extern from "fastrnn.h" nogil:
         void *c
         void *gates
         int64_t checkpoint, tape_steps
+        const fastrnn_layer *beside
         fastrnn_sequence d_output
         const void *d_h_n
         const void *d_c_n

@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 
 _Array = NDArray[Any]
 
+# Up to two calls of layer_forward or of layer_backward: their results are there after `run`.
+class Together:
+    def run(self) -> None: ...
+
 # x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
 # strides on the others; every other array is C-contiguous. All are aligned, in native byte order
 # and of one type, float32 or float64. Results are written whole, padding included;
@@ -33,6 +37,7 @@ def layer_forward(
     checkpoint: int,
     batch_major: bool,
     output: _Array | None,
+    together: Together | None,
     threads: int,
 ) -> tuple[_Array, _Array, Any, Any, Any]: ...  # output, h_n, c_n, c, gates
 
@@ -78,6 +83,7 @@ def layer_backward(
     into: dict[str, _Array],
     batch_major: bool,
     norms: _Array | None,
+    together: Together | None,
     threads: int,
 ) -> tuple[Any, ...]: ...
 

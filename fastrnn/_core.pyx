@@ -165,6 +165,47 @@ cdef inline void fill_layer(
     a.tape_steps = a.T
 
 
+cdef class Together:
+    """Up to two calls of layers, both forward or both backward, that `run` makes, at the same time if that pays.
+
+    Whoever wants one passes it to layer_forward or layer_backward, whose results are then not there before `run`.
+    """
+    cdef fastrnn_layer[2] layers
+    cdef list arrays  # what the calls read and write
+    cdef fastrnn_kernel *kernel
+    cdef double flops
+    cdef int count, threads
+
+    def __cinit__(self):
+        self.arrays = []
+
+    cdef int add(self, fastrnn_kernel *kernel, fastrnn_layer *a, double flops, int threads, tuple arrays) except -1:
+        if self.count == 2 or (self.count and kernel != self.kernel):
+            raise RuntimeError("two calls of one kind can be made together")
+        self.layers[self.count] = a[0]
+        self.arrays.append(arrays)
+        self.kernel, self.threads = kernel, threads
+        self.flops += flops
+        self.count += 1
+        return 0
+
+    def run(self):
+        cdef fastrnn_layer *a = self.layers
+        if self.count == 0:
+            return
+        a.beside = &self.layers[1] if self.count == 2 else NULL
+        self.count = 0
+        call(self.kernel, &a.call, self.flops, self.threads)
+
+
+cdef inline int call_layer(
+    fastrnn_kernel *kernel, fastrnn_layer *a, double flops, int threads, Together together, tuple arrays,
+) except -1:
+    if together is None:
+        return call(kernel, &a.call, flops, threads)
+    return together.add(kernel, a, flops, threads, arrays)
+
+
 cdef inline cnp.ndarray rows_of(cnp.npy_intp rows, cnp.npy_intp n, int type_number):
     cdef cnp.npy_intp *shape = [rows, n]
     return cnp.PyArray_EMPTY(2, shape, type_number, 0)
@@ -180,7 +221,7 @@ cdef inline void copy_or_zero(cnp.ndarray to, object of) noexcept:
 def layer_forward(
     int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
     b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, int64_t checkpoint,
-    bint batch_major, output, int threads,
+    bint batch_major, output, Together together, int threads,
 ):
     cdef fastrnn_layer a
     cdef int number = cnp.PyArray_TYPE(x)
@@ -207,7 +248,11 @@ def layer_forward(
     a.h_n = data(h_n)
     a.c_n = data(c_n)
     cdef double flops = step_flops(&a) * T * B
-    call(fastrnn_kernels_in_use().layer_forward[is_double(x)], &a.call, flops, threads)
+    call_layer(
+        fastrnn_kernels_in_use().layer_forward[is_double(x)], &a, flops, threads, together,
+        None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
+                                       output, h_n, c_n, c, gates),
+    )
     return output, h_n, c_n, c, gates
 
 
@@ -279,7 +324,7 @@ def layer_backward(
     int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
     b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, cnp.ndarray output not None, c, gates,
     int64_t checkpoint, d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
-    int threads,
+    Together together, int threads,
 ):
     cdef fastrnn_layer a
     d_x = gradient("x", x, wanted, into, batch_major)
@@ -317,7 +362,11 @@ def layer_backward(
     a.d_w_peep = data(d_w_peep)
     a.norms = <double *>data(norms)
     cdef double flops = step_flops(&a) * a.T * a.B
-    call(fastrnn_kernels_in_use().layer_backward[is_double(x)], &a.call, flops, threads)
+    call_layer(
+        fastrnn_kernels_in_use().layer_backward[is_double(x)], &a, flops, threads, together,
+        None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
+                                       output, c, gates, d_output, d_h_n, d_c_n, norms, results),
+    )
     return results
 
 

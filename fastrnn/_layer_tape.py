@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from . import _calls, _checks, _tapes, functional
+from . import _calls, _checks, _core, _tapes, functional
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,7 +172,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         d_output, d_h, d_c = self.gradients(d_output, names, (d_h_n, d_c_n))
         norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
 
-        def back(i: int, d: Array | None, through: bool) -> Array | None:
+        def back(i: int, d: Array | None, through: bool, _: Any) -> Array | None:
             d_state = None if d_h is None else d_h[i], None if d_c is None else d_c[i]
             norms[i] = functional.gradient_norms(self.tapes[i], d, *d_state)
             d_x: Array | None = None
@@ -218,7 +218,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         self,
         d_output: Array | None,
         lowest: int,
-        back: Callable[[int, Array | None, bool], Array | None],
+        back: Callable[[int, Array | None, bool, Any], Array | None],
     ) -> Array | None:
         """Take the gradient of output from the last layer down to that of x.
 
@@ -229,13 +229,18 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         lowest : int
             The first cell of which anything is wanted, -1 for x: layers below are not visited.
         back : callable
-            ``back(i, d_output, through)`` goes back through cell i; where `through`, it returns
-            the gradient of the cell's x, in an array that nobody else has.
+            ``back(i, d_output, through, together)`` goes back through cell i; where `through`, it
+            returns the gradient of the cell's x, in an array that nobody else has. The results may
+            be there only after ``together.run()``; it is None where there is one direction.
         """
         n = self.directions
         for first in range(len(self.tapes) - n, -1, -n):
             through = lowest < first
-            d_x = [back(first + i, half, through) for i, half in enumerate(halves(d_output, n))]
+            together = _core.Together() if n == 2 else None
+            parts = enumerate(halves(d_output, n), first)
+            d_x = [back(i, half, through, together) for i, half in parts]
+            if together is not None:
+                together.run()
             d_output = d_x[0]
             if d_output is None:
                 return None

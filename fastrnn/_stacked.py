@@ -349,17 +349,21 @@ class Recurrent(Weighted, Generic[State]):
                 # In float32 whatever the layer's type: one seed then drops the same in both.
                 dropped.append(rng.random(x.shape, np.float32) < self.dropout)
                 x = thinned(x, dropped[-1], 1 / (1 - self.dropout))
+            together = None
             if n == 2:
                 output, places = self._both(x, *cells[first : first + 2])
+                together = _core.Together()
             for i, place in enumerate(places, first):
                 y, h, c, tape = _calls.forward(
                     self._cell, x, None if h_0 is None else h_0[i], None if c_0 is None else c_0[i],
                     cells[i], self._option, lengths, restart, i > first, record, False,
-                    self.batch_first, place, checkpoint,
+                    self.batch_first, place, checkpoint, together,
                 )  # fmt: skip
                 h_n.append(h)
                 c_n.append(c)
                 tapes.append(tape)
+            if together is not None:
+                together.run()
             x = y if output is None else output
         final = np.stack(h_n), None if c is None else np.stack(c_n)
         return x, *final, tuple(tapes), tuple(dropped)
@@ -421,13 +425,15 @@ class Recurrent(Weighted, Generic[State]):
             initial = {f"{name}_0": [None] * len(into) for name in self._cell.states}
         cell_wrt = {*initial}, {"x", *initial}
 
-        def back(i: int, d: Array | None, through: bool) -> Array | None:
+        def back(
+            i: int, d: Array | None, through: bool, together: _core.Together | None
+        ) -> Array | None:
             wrt = cell_wrt[through].union(into[i])
             if not wrt:
                 return None
             grads = _calls.backward(
                 tape.tapes[i], d, None if d_h is None else d_h[i], None if d_c is None else d_c[i],
-                wrt, into[i],
+                wrt, into[i], None, together,
             )  # fmt: skip
             for name, of_cells in initial.items():
                 of_cells[i] = getattr(grads, name)

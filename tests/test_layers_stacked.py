@@ -28,7 +28,7 @@ from stacked_layers import (
 )
 
 import fastrnn
-from fastrnn import _calls
+from fastrnn import _calls, _core
 
 # Small calls, under which threads are not under test.
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -185,10 +185,10 @@ def test_wrt(backend, kind, with_state, wrt, monkeypatch):
     calls, places = [], []
     backward = _calls.backward
 
-    def recorded(tape, d_output, d_h_n, d_c_n, wrt, into):
+    def recorded(tape, d_output, d_h_n, d_c_n, wrt, into, *others):
         calls.append((tape, set(wrt)))
         places.extend(into.values())
-        return backward(tape, d_output, d_h_n, d_c_n, wrt, into)
+        return backward(tape, d_output, d_h_n, d_c_n, wrt, into, *others)
 
     with fastrnn.backend(backend):
         every, _, tape = run(layer, x, state, d_output, d_state)
@@ -323,3 +323,29 @@ def test_gradient_norms_of_one_sequence():
     norms = fastrnn.gradient_norms(tape, None, h)
     ends = [norms[4, -1], norms[5, 0]]
     np.testing.assert_allclose(ends, np.linalg.norm(h[4:], axis=1), rtol=1e-14)
+
+
+@each_kind
+@pytest.mark.parametrize("batch", [1, 2, 5, 12])
+def test_two_directions_side_by_side(kind, batch):
+    """Few rows of both directions at the same time, or one direction after the other: same bits."""
+    layer = make(kind, "three-both", dtype="float32")
+    x, d_output = (
+        draw(layer, 40, batch, D, seed=1),
+        draw(layer, 40, batch, 2 * units(layer), seed=2),
+    )
+    state, d_state = draw_state(layer, batch, seed=3), draw_state(layer, batch, seed=5)
+    found = []
+    for threads in (1, 2, 4):
+        fastrnn.set_num_threads(threads)
+        before = _core.teams_run()
+        output, final, tape = layer.forward(x, state)
+        grads = layer.backward(tape, d_output, d_state)
+        assert (_core.teams_run() > before) == (
+            threads > 1 and fastrnn.show_config(mode="dicts")["build"]["openmp"]
+        )
+        arrays = [output, *as_tuple(final), grads.x, *as_tuple(grads.state), grads.flat_weights]
+        found.append([a.view(np.uint32) for a in arrays])
+    for others in found[1:]:
+        for a, b in zip(found[0], others, strict=True):
+            assert np.array_equal(a, b)
