@@ -32,7 +32,7 @@ CASES = [
 
 @pytest.mark.parametrize(("cell", "name", "mode", "implementation"), CASES)
 @pytest.mark.benchmark(
-    max_time=0.3, min_rounds=3, warmup=True, warmup_iterations=1, disable_gc=True
+    max_time=0.1, min_rounds=3, warmup=True, warmup_iterations=1, disable_gc=True
 )
 def test_cell(benchmark, cell, name, mode, implementation):
     cell, shape = CELLS[cell], SHAPES[name]
@@ -46,7 +46,7 @@ def test_cell(benchmark, cell, name, mode, implementation):
 @pytest.mark.parametrize("values", ["ordinary", "vanishing"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
-@pytest.mark.benchmark(max_time=0.3, min_rounds=3, warmup=True, warmup_iterations=1)
+@pytest.mark.benchmark(max_time=0.1, min_rounds=3, warmup=True, warmup_iterations=1)
 def test_subnormals(benchmark, cell, direction, values):
     """Both of a group should take the same time.
 
