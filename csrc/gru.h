@@ -111,8 +111,8 @@ static void FN(gru_reset_first_step)(struct FN(step) *s)
 {
     const struct FN(weights) *w = s->w;
     FN(product)(s->h_before, s->active, &w->h[0], s->downwards, s->z, w->width, NULL, 0, FN(gru_finish_reset), s);
-    FN(product)((const real *const *)s->between, s->active, &w->h[1], s->downwards, s->z + w->x_at[1], w->width, NULL, 0,
-                FN(gru_finish_reset_first), s);
+    FN(product)((const real *const *)s->between, s->active, &w->h[1], s->downwards, s->z + w->x_at[1], w->width,
+                NULL, 0, FN(gru_finish_reset_first), s);
 }
 
 /* Where dr, dz, da begin in a row of the ring. */

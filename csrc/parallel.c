@@ -259,7 +259,9 @@ static void nothing(const struct team *team, void *job)
 
 static void measure_meeting(void)
 {
-    const int n = fastrnn_get_num_threads();
+    /* Not more than processors: what threads that take turns cost is another question. */
+    const int asked = fastrnn_get_num_threads(), processors = omp_get_num_procs();
+    const int most = processors < fine_threads ? processors : (int)fine_threads, n = asked < most ? asked : most;
     double usual = usual_meeting, meeting = 1, rate = 0;
     if (n < 2 || atomic_load(&flops_to_meet) != usual)
         return;

@@ -287,7 +287,8 @@ def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_firs
     if cell_fits(gates_of(kind), x, None, None, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
         return None
     fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    number, T, B = cnp.PyArray_TYPE(<cnp.ndarray>x), cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    T, B = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
         return None
     h_n = empty_sequence(1, B, a.P, number, False)

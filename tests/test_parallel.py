@@ -372,6 +372,19 @@ def test_no_more_threads_than_the_runtime_can_make() -> None:
     assert np.array_equal(output, expected)
 
 
+def test_measuring_a_team_takes_no_more_threads_than_there_are() -> None:
+    """The first large call of a process measures, under the policy of teams that users have."""
+    code = """
+import numpy as np, fastrnn
+fastrnn.set_num_threads(10**9)
+output, _ = fastrnn.RNN(256, 256, rng=0)(np.ones((50, 40, 256), np.float32))
+print(output.shape)
+"""
+    done = script(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(50, 40, 256)\n"
+
+
 # fesetround's numbers: bits of the control registers. glibc's names: FE_UPWARD, FE_TOWARDZERO.
 ROUNDING = {
     "x86_64": {"upward": 0x800, "toward zero": 0xC00},
