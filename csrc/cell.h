@@ -21,7 +21,8 @@ struct FN(step) {
     int64_t active, t;
     const int64_t *rows; /* their places in the batch */
     int downwards;
-    real *z;                    /* (active) rows of pre-activations; the input part is in them */
+    real *z;                    /* (active) rows of pre-activations; the input part is in them, */
+    const real *x;              /* or if not NULL, that of the one row is yet to be made from this */
     const real *const *h_before; /* rows of h_{t-1} and of h_t, padded to whole vectors */
     real *const *h;
     real *c;                   /* LSTM: rows of c, stride(H) apart, in place */
@@ -113,4 +114,11 @@ static ALWAYS_INLINE const real *FN(d_output)(const struct fastrnn_layer *a, int
 static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, int64_t j, int n)
 {
     return vadd(vload(carry + j), d_output ? FN(load_lanes)(d_output + j, n) : vzero());
+}
+
+/* The one product of a step of one row, with panels of nv vectors. */
+static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(finish_panel) *finish_panel, FN(finish) *finish)
+{
+    FN(row_product)(nv, (struct FN(factor)){s->x, &s->w->x[0]}, (struct FN(factor)){s->h_before[0], &s->w->h[0]},
+                    s->downwards, s->x ? s->w->bias : s->z, finish_panel, finish, s);
 }

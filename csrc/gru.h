@@ -21,13 +21,13 @@
 
 enum { FN(gru_slots) = 4 };
 
-static ALWAYS_INLINE void FN(gru_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec zr, vec zz, vec an)
+static ALWAYS_INLINE void FN(gru_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec input, vec zr,
+                                       vec zz, vec an)
 {
     const struct fastrnn_layer *a = s->a;
     const int64_t H = a->H;
     const int k = FN(lanes)(unit, H);
     const vec before = vload(s->h_before[row] + unit);
-    const vec input = vload(s->z + row * s->w->width + unit * FN(gru_slots));
     const vec r = FN(sigmoid)(zr), z = FN(sigmoid)(zz);
     const vec n = FN(tanh)(vfma(r, an, input)), h = vfma(z, vsub(before, n), n);
     vstore(s->h[row] + unit, h);
@@ -46,14 +46,14 @@ static void FN(gru_finish)(void *step, int64_t row, int rows, int64_t col, const
     const struct FN(step) *s = step;
     const int width = FN(group_width)(col / 3, s->a->H);
     for (int i = 0; i < rows; i++) {
-        const real *t = tile + i * PANEL;
-        FN(gru_unit)(s, row + i, col / 3, vload(t), vload(t + width), vload(t + 2 * width));
+        const real *t = tile + i * PANEL, *input = s->z + (row + i) * s->w->width + col / 3 * FN(gru_slots);
+        FN(gru_unit)(s, row + i, col / 3, vload(input), vload(t), vload(t + width), vload(t + 2 * width));
     }
 }
 
 static ALWAYS_INLINE void FN(gru_finish_panel)(void *step, int64_t col, const vec *z)
 {
-    FN(gru_unit)(step, 0, col / 3, z[0], z[1], z[2]);
+    FN(gru_unit)(step, 0, col / 3, z[0], z[1], z[2], z[3]);
 }
 
 /* Reset first: r h_{t-1}, for the second product; z waits among the pre-activations. */
@@ -102,7 +102,7 @@ static void FN(gru_step)(struct FN(step) *s)
 {
     const struct FN(matrix) *m = &s->w->h[0];
     if (s->active == 1)
-        FN(row_product)(3, s->h_before[0], m, s->downwards, s->z, FN(gru_finish_panel), FN(gru_finish), s);
+        FN(row_step)(3, s, FN(gru_finish_panel), FN(gru_finish));
     else
         FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0, FN(gru_finish), s);
 }

@@ -107,7 +107,7 @@ static void FN(lstm_step)(struct FN(step) *s)
 {
     const struct FN(matrix) *m = &s->w->h[0];
     if (s->active == 1 && !s->a->w_peep)
-        FN(row_product)(NV, s->h_before[0], m, s->downwards, s->z, FN(lstm_finish_panel), FN(lstm_finish), s);
+        FN(row_step)(NV, s, FN(lstm_finish_panel), FN(lstm_finish));
     else
         FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
                     s->a->w_peep ? FN(lstm_finish_peepholes) : FN(lstm_finish), s);

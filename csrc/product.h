@@ -3,42 +3,57 @@
 /* What is done with a finished tile: `rows` rows from row `row` on, columns from `col` on, at
  * tile[i*PANEL + j]. */
 typedef void FN(finish)(void *context, int64_t row, int rows, int64_t col, const real *tile);
-/* The same with a full panel of one row, whose vectors are still in registers: where there is one row, to store them
- * and to load them again would take as long as a small product. */
+/* The same with the NV sums of a full panel of one row, which are still in registers: where there is one row, to store
+ * them and to load them again would take as long as a small product. */
 typedef void FN(finish_panel)(void *context, int64_t col, const vec *sums);
 
-/* Columns from `col` on of one row: a panel of nv vectors, or two neighbouring ones at once. */
-static ALWAYS_INLINE void FN(row_panels)(const int count, const int nv, const real *a, const struct FN(matrix) *m,
+/* A row and what it is multiplied by; NULL: there is no such product. */
+struct FN(factor) {
+    const real *row;
+    const struct FN(matrix) *m;
+};
+
+/* Columns from `col` on of one row: a panel of nv vectors, or two neighbouring ones at once. Of the NV sums of a panel
+ * the first nv take up the product of `before`, if there is one, and the last nv that of `f`. */
+static ALWAYS_INLINE void FN(row_panels)(const int count, const int nv, struct FN(factor) before, struct FN(factor) f,
                                          int64_t col, const real *init, FN(finish_panel) *finish, void *context)
 {
-    const real *panel = m->packed + col * m->K, *next = panel + m->K * nv * W;
+    const struct FN(factor) factors[2] = {before, f};
     vec acc[2 * NV];
-    UNROLL for (int v = 0; v < count * nv; v++)
-        acc[v] = init ? vload(init + FN(place)(m, col + v / nv * nv * W, nv * W) + v % nv * W) : vzero();
-    for (int64_t k = 0; k < m->K; k++) {
-        const vec ak = vset1(a[k]);
-        UNROLL for (int v = 0; v < nv; v++) acc[v] = vfma(ak, vload(panel + v * W), acc[v]);
-        UNROLL for (int v = nv; v < count * nv; v++) acc[v] = vfma(ak, vload(next + (v - nv) * W), acc[v]);
-        panel += nv * W;
-        next += nv * W;
+    UNROLL for (int v = 0; v < count * NV; v++) acc[v] = init ? vload(init + col / nv * NV + v * W) : vzero();
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        const real *const a = factors[i].row;
+        const int64_t K = a ? factors[i].m->K : 0;
+        const real *panel = a ? factors[i].m->packed + col * K : NULL, *next = panel + K * nv * W;
+        vec *const one = acc + i * (NV - nv), *const two = one + NV;
+        for (int64_t k = 0; k < K; k++) {
+            const vec ak = vset1(a[k]);
+            UNROLL for (int v = 0; v < nv; v++) one[v] = vfma(ak, vload(panel + v * W), one[v]);
+            UNROLL for (int v = 0; v < (count - 1) * nv; v++) two[v] = vfma(ak, vload(next + v * W), two[v]);
+            panel += nv * W;
+            next += nv * W;
+        }
     }
-    UNROLL for (int i = 0; i < count; i++) finish(context, col + i * nv * W, acc + i * nv);
+    UNROLL for (int i = 0; i < count; i++) finish(context, col + i * nv * W, acc + i * NV);
 }
 
-/* The product of one row, as below, with panels of nv vectors. What is left after the full panels goes to `finish`,
- * or where that is NULL to `context`, a row of results. A panel alone has too few accumulators to hide the latency of
- * the multiply-add, so from the first cache two are taken at once; from further away one stream is faster. */
-static ALWAYS_INLINE void FN(row_product)(const int nv, const real *a, const struct FN(matrix) *m, int downwards,
+/* The product of one row, as below, with panels of nv vectors; where all of them are full, maybe after that of
+ * `before`. What is left after the full panels goes to `finish`, or where that is NULL to `context`, a row of results.
+ * A panel alone has too few accumulators to hide the latency of the multiply-add, so from the first cache two are taken
+ * at once; from further away one stream is faster. */
+static ALWAYS_INLINE void FN(row_product)(const int nv, struct FN(factor) before, struct FN(factor) f, int downwards,
                                           const real *init, FN(finish_panel) *finish_panel, FN(finish) *finish,
                                           void *context)
 {
     real tile[2 * PANEL] __attribute__((aligned(64)));
+    const struct FN(matrix) *m = f.m;
     const int64_t K = m->K, first = m->begin, panel = nv * W, full = (m->end - first) / panel * panel;
     const int64_t last = first + full;
     const int left = m->end > last ? FN(panel_width)(last, m->N, (int)panel) : 0;
     const int near = FN(packed_size)(K, m->end - first) * (int64_t)sizeof(real) <= FIRST_CACHE;
     if (near && nv == NV && full == panel && left) {
-        FN(tile_pair_of)(left, K, a, m->packed + first * K, init ? init + first : NULL,
+        FN(tile_pair_of)(left, K, f.row, m->packed + first * K, init ? init + first : NULL,
                          finish ? tile : (real *)context + first);
         if (finish) {
             finish(context, 0, 1, first, tile);
@@ -49,7 +64,7 @@ static ALWAYS_INLINE void FN(row_product)(const int nv, const real *a, const str
     for (int turn = 0; turn < 2; turn++) {
         if (left && turn != downwards) {
             const int64_t place = FN(place)(m, last, left);
-            FN(tile_of)(1, left, K, &a, m->packed + last * K, init ? init + place : NULL, 0,
+            FN(tile_of)(1, left, K, &f.row, m->packed + last * K, init ? init + place : NULL, 0,
                         finish ? tile : (real *)context + place, 0);
             if (finish)
                 finish(context, 0, 1, last, tile);
@@ -58,9 +73,9 @@ static ALWAYS_INLINE void FN(row_product)(const int nv, const real *a, const str
             const int64_t columns = near && full - done > panel ? 2 * panel : panel;
             const int64_t col = downwards ? last - done - columns : first + done;
             if (columns > panel)
-                FN(row_panels)(2, nv, a, m, col, init, finish_panel, context);
+                FN(row_panels)(2, nv, before, f, col, init, finish_panel, context);
             else
-                FN(row_panels)(1, nv, a, m, col, init, finish_panel, context);
+                FN(row_panels)(1, nv, before, f, col, init, finish_panel, context);
             done += columns;
         }
     }
@@ -88,7 +103,8 @@ static void FN(product)(const real *const *a, int64_t n, const struct FN(matrix)
     const int64_t blocks = (n + MR - 1) / MR;
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
     if (n == 1 && !finish && panel == PANEL) {
-        FN(row_product)(NV, a[0], m, downwards, init, FN(store_panel), NULL, out);
+        FN(row_product)(NV, (struct FN(factor)){NULL, NULL}, (struct FN(factor)){a[0], m}, downwards, init,
+                        FN(store_panel), NULL, out);
         return;
     }
     const int64_t last = m->end > first ? (m->end - 1) / panel * panel : first - 1;

@@ -45,7 +45,7 @@ static void FN(rnn_step)(struct FN(step) *s)
 {
     const struct FN(matrix) *m = &s->w->h[0];
     if (s->active == 1 && s->a->cell == FASTRNN_RNN_TANH)
-        FN(row_product)(NV, s->h_before[0], m, s->downwards, s->z, FN(rnn_finish_panel), FN(rnn_finish_tanh), s);
+        FN(row_step)(NV, s, FN(rnn_finish_panel), FN(rnn_finish_tanh));
     else
         FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
                     s->a->cell == FASTRNN_RNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu), s);

@@ -117,6 +117,7 @@ struct FN(forward_scratch) {
     real *staging;             /* (steps*2) rows of output: see write_block */
     int64_t counted, running;  /* active rows at the last step: of the input part, of the recurrence */
     int now;                   /* which state is h_{t-1} */
+    int fused;                 /* one row: its steps make the input part too */
     int staged;                /* whether the first and the last row go to output by write_block */
 };
 
@@ -200,7 +201,20 @@ static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch)
         for (int64_t row = 0; row < s->counted; row++)
             s->x[pairs++] = FN(at)(&a->x, t, s->rows[row]);
     }
-    FN(input_products)(job, s, s->x, pairs, s->z + slot * job->steps * s->n * job->w.width);
+    if (!s->fused)
+        FN(input_products)(job, s, s->x, pairs, s->z + slot * job->steps * s->n * job->w.width);
+}
+
+/* One row, full panels, and an input part so small that to store it and to load it again would take as long; a step
+ * then reads its weights again, beside the others in the first cache. (An Elman cell gains nothing.) */
+static int FN(is_fused)(const struct FN(job) *job, int64_t rows)
+{
+    const struct fastrnn_layer *a = job->a;
+    const struct FN(matrix) *x = &job->w.x[0];
+    const int by_rows = (a->cell == FASTRNN_LSTM && !a->w_peep) || a->cell == FASTRNN_GRU;
+    const int64_t row = x->N * (int64_t)sizeof(real);
+    return rows == 1 && by_rows && x->N % x->panel == 0 &&
+           (a->T == 1 || (a->D * row <= FIRST_CACHE / 8 && a->P * row <= FIRST_CACHE));
 }
 
 /* Where the c of a short tape has row b after `steps` steps. */
@@ -227,6 +241,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     struct FN(step) step = {.a = a, .w = s->w, .rows = s->rows, .c = s->c, .between = s->between};
     step.output = s->output;
     step.z = s->z + slot * job->steps * s->n * job->w.width;
+    const real *const *x = s->x;
     for (int64_t i = 0; i < end - begin; i++) {
         const int64_t t = FN(time_of)(a, begin + i), active = s->active[slot * job->steps + i];
         real **state = s->state[s->now];
@@ -262,13 +277,14 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
         step.downwards = s->now;
         step.h_before = (const real *const *)state;
         step.h = s->state[!s->now];
+        step.x = s->fused && active ? *x++ : NULL;
         switch (a->cell) {
         case FASTRNN_LSTM: FN(lstm_step)(&step); break;
         case FASTRNN_GRU: FN(gru_step)(&step); break;
         case FASTRNN_GRU_RESET_FIRST: FN(gru_reset_first_step)(&step); break;
         default: FN(rnn_step)(&step); break;
         }
-        step.z += active * job->w.width;
+        step.z += s->fused ? 0 : active * job->w.width;
         s->now = !s->now;
         const int64_t done = begin + i + 1;
         if (a->c && !a->gates && done % a->checkpoint == 0 && done < a->T)
@@ -326,6 +342,7 @@ static void FN(forward_member)(const struct team *team, void *shared)
     struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
     s.n = FN(deal)(job, team, s.rows);
     s.staged = team->n > 1 && !job->order;
+    s.fused = FN(is_fused)(job, s.n);
     FN(begin_rows)(job, &s);
     for (int64_t begin = 0; begin < a->T; begin += job->steps) {
         const int64_t end = FN(block_end)(job, begin, a->T);
