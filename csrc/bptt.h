@@ -237,6 +237,7 @@ static void FN(backward_member)(const struct team *team, void *shared)
     }
     struct FN(back_step) at = {.a = a, .w = &job->w, .rows = s.rows, .carry_h = s.carry_h};
     at.carry_c = s.carry_c;
+    at.ahead = FN(ahead)(a, 0);
     at.between = s.between;
     at.factors = s.factors;
     at.zeros = job->zeros;

@@ -14,6 +14,12 @@ struct FN(weights) {
     real *bias, *peep; /* peep: three rows, stride(H) apart */
 };
 
+/* What a step reads and writes of the tape, output and d_output lies in many places of a large memory, which the
+ * processor does not foresee. So each step asks for what the next one needs: how far away that is, in reals. */
+struct FN(ahead) {
+    int64_t gates, c, output, d_output;
+};
+
 /* One step of the rows of a member that are active. */
 struct FN(step) {
     const struct fastrnn_layer *a;
@@ -23,6 +29,7 @@ struct FN(step) {
     int downwards;
     real *z;                    /* (active) rows of pre-activations; the input part is in them, */
     const real *x;              /* or if not NULL, that of the one row is yet to be made from this */
+    struct FN(ahead) ahead;
     const real *const *h_before; /* rows of h_{t-1} and of h_t, padded to whole vectors */
     real *const *h;
     real *c;                   /* LSTM: rows of c, stride(H) apart, in place */
@@ -42,7 +49,27 @@ struct FN(back_step) {
     real *between;                /* (active) rows of H in scratch */
     const real **factors;         /* (active) pointers, for products */
     const real *zeros;            /* the state before a start */
+    struct FN(ahead) ahead;
 };
+
+/* `forward`: for steps in the order of processing; else backward. */
+static struct FN(ahead) FN(ahead)(const struct fastrnn_layer *a, int forward)
+{
+    const int64_t steps = forward == !a->reverse ? 1 : -1, tape = steps * a->B * a->H;
+    return (struct FN(ahead)){4 * tape, tape, steps * a->output.step_t, steps * a->d_output.step_t};
+}
+
+/* Asks for the cache line of p + n, wherever that is. */
+static ALWAYS_INLINE void FN(soon)(const real *p, int64_t n)
+{
+    __builtin_prefetch((const char *)((uintptr_t)p + (uintptr_t)n * sizeof(real)), 0, 2);
+}
+
+/* The same for the four gates of a unit. */
+static ALWAYS_INLINE void FN(gates_soon)(const real *gates, int64_t H, int64_t n)
+{
+    UNROLL for (int gate = 0; gate < 4; gate++) FN(soon)(gates + gate * H, n);
+}
 
 static ALWAYS_INLINE real *FN(at)(const struct fastrnn_sequence *s, int64_t t, int64_t b)
 {
@@ -117,7 +144,8 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
 }
 
 /* The one product of a step of one row, with panels of nv vectors. */
-static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(finish_panel) *finish_panel, FN(finish) *finish)
+static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(finish_panel) *finish_panel,
+                                       FN(finish) *finish)
 {
     FN(row_product)(nv, (struct FN(factor)){s->x, &s->w->x[0]}, (struct FN(factor)){s->h_before[0], &s->w->h[0]},
                     s->downwards, s->x ? s->w->bias : s->z, finish_panel, finish, s);

@@ -34,6 +34,7 @@ static ALWAYS_INLINE void FN(gru_unit)(const struct FN(step) *s, int64_t row, in
     FN(store_lanes)(s->output[row] + unit, h, k);
     if (a->gates) {
         real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row], 4 * H) + unit;
+        FN(gates_soon)(gates, H, s->ahead.gates);
         FN(store_lanes)(gates, r, k);
         FN(store_lanes)(gates + H, z, k);
         FN(store_lanes)(gates + 2 * H, n, k);
@@ -122,13 +123,16 @@ static ALWAYS_INLINE int64_t FN(gru_dh_at)(const struct fastrnn_layer *a) { retu
  * carry becomes round(dh z). */
 static ALWAYS_INLINE void FN(gru_backward_row)(const int reset_after, int64_t H, const real *gates,
                                                const real *h_before, const real *d_output, real *carry,
-                                               real *dz, real *second)
+                                               real *dz, real *second, const struct FN(ahead) *ahead)
 {
     const vec one = vset1((real)1);
     for (int64_t j = 0; j < H; j += W) {
         const int k = FN(lanes)(j, H);
         const vec z = FN(load_lanes)(gates + H + j, k), n = FN(load_lanes)(gates + 2 * H + j, k);
         const vec before = FN(load_lanes)(h_before + j, k), dh = FN(d_state)(carry, d_output, j, k);
+        FN(gates_soon)(gates + j, H, ahead->gates);
+        FN(soon)(h_before + j, ahead->output);
+        FN(soon)(d_output + j, ahead->d_output);
         const vec dn = vmul(vmul(dh, vsub(one, z)), vfnma(n, n, one));
         const vec d_z = vmul(vmul(dh, vsub(before, n)), vfnma(z, z, z));
         vstore(carry + j, vmul(dh, z));
@@ -154,7 +158,7 @@ static void FN(gru_back_step)(const struct FN(back_step) *s)
         real *second = s->ring[i] + FN(gru_dh_at)(a);
         FN(gru_backward_row)(1, H, FN(tape_row)(a, a->gates, s->t, b, 4 * H),
                              FN(h_before)(a, s->zeros, s->t, b), FN(d_output)(a, s->t, b),
-                             s->carry_h + i * stride, s->ring[i], second);
+                             s->carry_h + i * stride, s->ring[i], second, &s->ahead);
         s->factors[i] = second;
     }
     if (!s->last)
@@ -170,7 +174,7 @@ static void FN(gru_reset_first_back_step)(const struct FN(back_step) *s)
         const int64_t b = s->rows[i];
         FN(gru_backward_row)(0, H, FN(tape_row)(a, a->gates, s->t, b, 4 * H),
                              FN(h_before)(a, s->zeros, s->t, b), FN(d_output)(a, s->t, b),
-                             s->carry_h + i * stride, s->ring[i], NULL);
+                             s->carry_h + i * stride, s->ring[i], NULL, &s->ahead);
         s->factors[i] = s->ring[i] + 2 * H;
     }
     FN(product)(s->factors, s->active, &s->w->h[1], s->downwards, NULL, 0, s->between, stride, NULL, NULL);

@@ -35,10 +35,13 @@ static ALWAYS_INLINE vec FN(lstm_c)(const struct FN(step) *s, int64_t row, int64
     if (a->gates) {
         const int n = FN(lanes)(unit, H);
         real *gates = FN(tape_row)(a, a->gates, s->t, s->rows[row], 4 * H) + unit;
+        FN(gates_soon)(gates, H, s->ahead.gates);
         FN(store_lanes)(gates, i, n);
         FN(store_lanes)(gates + H, f, n);
         FN(store_lanes)(gates + 2 * H, g, n);
-        FN(store_lanes)(FN(tape_row)(a, a->c, s->t, s->rows[row], H) + unit, now, n);
+        real *c_t = FN(tape_row)(a, a->c, s->t, s->rows[row], H) + unit;
+        FN(soon)(c_t, s->ahead.c);
+        FN(store_lanes)(c_t, now, n);
     }
     return now;
 }
@@ -121,7 +124,7 @@ static void FN(lstm_step)(struct FN(step) *s)
 static ALWAYS_INLINE void FN(lstm_backward_row)(const int peepholes, int64_t H, const real *gates,
                                                 const real *c, const real *c_before, const real *d_m,
                                                 const real *d_output, const real *p, real *carry_c,
-                                                real *dz, real *m_out)
+                                                real *dz, real *m_out, const struct FN(ahead) *ahead)
 {
     const int64_t stride = FN(stride)(H);
     const vec one = vset1((real)1);
@@ -131,6 +134,9 @@ static ALWAYS_INLINE void FN(lstm_backward_row)(const int peepholes, int64_t H, 
         const vec g = FN(load_lanes)(gates + 2 * H + j, n), o = FN(load_lanes)(gates + 3 * H + j, n);
         const vec tc = FN(tanh)(FN(load_lanes)(c + j, n)), before = FN(load_lanes)(c_before + j, n);
         const vec dm = FN(d_state)(d_m, d_output, j, n);
+        FN(gates_soon)(gates + j, H, ahead->gates);
+        FN(soon)(c_before + j, ahead->c);
+        FN(soon)(d_output + j, ahead->d_output);
         const vec d_o = vmul(vmul(dm, tc), vfnma(o, o, o));
         vec dc = vfma(vmul(dm, o), vfnma(tc, tc, one), vload(carry_c + j));
         if (peepholes)
@@ -180,9 +186,10 @@ static void FN(lstm_back_step)(const struct FN(back_step) *s)
         real *carry_c = s->carry_c + i * stride, *m = a->w_hr ? s->ring[i] + FN(lstm_m_at)(a) : NULL;
         if (a->w_peep)
             FN(lstm_backward_row)(1, H, gates, c, c_before, d_m, d_output, s->w->peep, carry_c, s->ring[i],
-                                  m);
+                                  m, &s->ahead);
         else
-            FN(lstm_backward_row)(0, H, gates, c, c_before, d_m, d_output, NULL, carry_c, s->ring[i], m);
+            FN(lstm_backward_row)(0, H, gates, c, c_before, d_m, d_output, NULL, carry_c, s->ring[i], m,
+                                  &s->ahead);
     }
     if (!s->last)
         FN(product)((const real *const *)s->ring, s->active, &s->w->h[0], s->downwards, NULL, 0, s->carry_h,

@@ -53,11 +53,13 @@ static void FN(rnn_step)(struct FN(step) *s)
 
 /* dz = (carry + d_output) f'(h) for one row. */
 static ALWAYS_INLINE void FN(rnn_backward_row)(const int cell, int64_t H, const real *h, const real *d_output,
-                                               const real *carry, real *dz)
+                                               const real *carry, real *dz, const struct FN(ahead) *ahead)
 {
     for (int64_t j = 0; j < H; j += W) {
         const int n = FN(lanes)(j, H);
         const vec hj = FN(load_lanes)(h + j, n), dh = FN(d_state)(carry, d_output, j, n);
+        FN(soon)(h + j, ahead->output);
+        FN(soon)(d_output + j, ahead->d_output);
         if (cell == FASTRNN_RNN_TANH)
             vstore(dz + j, vmul(dh, vfnma(hj, hj, vset1((real)1))));
         else
@@ -72,9 +74,9 @@ static void FN(rnn_back_step)(const struct FN(back_step) *s)
     for (int64_t i = 0; i < s->active; i++) {
         const real *h = FN(at)(&a->output, s->t, s->rows[i]), *d = FN(d_output)(a, s->t, s->rows[i]);
         if (a->cell == FASTRNN_RNN_TANH)
-            FN(rnn_backward_row)(FASTRNN_RNN_TANH, a->H, h, d, s->carry_h + i * stride, s->ring[i]);
+            FN(rnn_backward_row)(FASTRNN_RNN_TANH, a->H, h, d, s->carry_h + i * stride, s->ring[i], &s->ahead);
         else
-            FN(rnn_backward_row)(FASTRNN_RNN_RELU, a->H, h, d, s->carry_h + i * stride, s->ring[i]);
+            FN(rnn_backward_row)(FASTRNN_RNN_RELU, a->H, h, d, s->carry_h + i * stride, s->ring[i], &s->ahead);
     }
     if (!s->last)
         FN(product)((const real *const *)s->ring, s->active, &s->w->h[0], s->downwards, NULL, 0, s->carry_h,

@@ -240,6 +240,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     const int64_t H = a->H, P = a->P, wide = FN(stride)(H);
     struct FN(step) step = {.a = a, .w = s->w, .rows = s->rows, .c = s->c, .between = s->between};
     step.output = s->output;
+    step.ahead = FN(ahead)(a, 1);
     step.z = s->z + slot * job->steps * s->n * job->w.width;
     const real *const *x = s->x;
     for (int64_t i = 0; i < end - begin; i++) {
