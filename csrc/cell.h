@@ -20,21 +20,22 @@ struct FN(ahead) {
     int64_t gates, c, output, d_output;
 };
 
-/* One step of the rows of a member that are active. */
+/* One step of the rows of a member that are active; of a single row maybe several, so that what they have in common
+ * is done once. */
 struct FN(step) {
     const struct fastrnn_layer *a;
     const struct FN(weights) *w;
-    int64_t active, t;
+    int64_t active, t, count; /* count: steps from t on */
     const int64_t *rows; /* their places in the batch */
     int downwards;
     real *z;                    /* (active) rows of pre-activations; the input part is in them, */
-    const real *x;              /* or if not NULL, that of the one row is yet to be made from this */
+    const real *const *x;       /* or if not NULL, that of the one row is yet to be made, from one of these a step */
     struct FN(ahead) ahead;
     const real *const *h_before; /* rows of h_{t-1} and of h_t, padded to whole vectors */
     real *const *h;
     real *c;                   /* LSTM: rows of c, stride(H) apart, in place */
     real *const *between;       /* rows of H, padded: what the second product of a step multiplies */
-    real *const *output;       /* rows of output_t, P reals */
+    real **output;              /* rows of output_t, P reals */
 };
 
 /* One step of backpropagation. The rows of the ring hold dz, and what else the weight gradients need. */
@@ -147,6 +148,25 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
 static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(finish_panel) *finish_panel,
                                        FN(finish) *finish)
 {
-    FN(row_product)(nv, (struct FN(factor)){s->x, &s->w->x[0]}, (struct FN(factor)){s->h_before[0], &s->w->h[0]},
-                    s->downwards, s->x ? s->w->bias : s->z, finish_panel, finish, s);
+    FN(row_product)(nv, (struct FN(factor)){s->x ? *s->x : NULL, &s->w->x[0]},
+                    (struct FN(factor)){s->h_before[0], &s->w->h[0]}, s->downwards, s->x ? s->w->bias : s->z,
+                    finish_panel, finish, s);
+}
+
+/* On to the next step of a single row; 0 if there is none. */
+static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
+{
+    if (--s->count == 0)
+        return 0;
+    real *const *const h = (real *const *)s->h_before;
+    s->h_before = (const real *const *)s->h;
+    s->h = h;
+    s->downwards = !s->downwards;
+    s->t += s->a->reverse ? -1 : 1;
+    s->output[0] += s->ahead.output;
+    if (s->x)
+        s->x++;
+    else
+        s->z += s->w->width;
+    return 1;
 }

@@ -102,18 +102,22 @@ static void FN(gru_finish_reset_first)(void *step, int64_t row, int rows, int64_
 static void FN(gru_step)(struct FN(step) *s)
 {
     const struct FN(matrix) *m = &s->w->h[0];
-    if (s->active == 1)
-        FN(row_step)(3, s, FN(gru_finish_panel), FN(gru_finish));
-    else
-        FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0, FN(gru_finish), s);
+    do {
+        if (s->active == 1)
+            FN(row_step)(3, s, FN(gru_finish_panel), FN(gru_finish));
+        else
+            FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0, FN(gru_finish), s);
+    } while (FN(next_step)(s));
 }
 
 static void FN(gru_reset_first_step)(struct FN(step) *s)
 {
     const struct FN(weights) *w = s->w;
-    FN(product)(s->h_before, s->active, &w->h[0], s->downwards, s->z, w->width, NULL, 0, FN(gru_finish_reset), s);
-    FN(product)((const real *const *)s->between, s->active, &w->h[1], s->downwards, s->z + w->x_at[1], w->width,
-                NULL, 0, FN(gru_finish_reset_first), s);
+    do {
+        FN(product)(s->h_before, s->active, &w->h[0], s->downwards, s->z, w->width, NULL, 0, FN(gru_finish_reset), s);
+        FN(product)((const real *const *)s->between, s->active, &w->h[1], s->downwards, s->z + w->x_at[1], w->width,
+                    NULL, 0, FN(gru_finish_reset_first), s);
+    } while (FN(next_step)(s));
 }
 
 /* Where dr, dz, da begin in a row of the ring. */

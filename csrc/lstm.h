@@ -109,14 +109,16 @@ static void FN(lstm_finish_projection)(void *step, int64_t row, int rows, int64_
 static void FN(lstm_step)(struct FN(step) *s)
 {
     const struct FN(matrix) *m = &s->w->h[0];
-    if (s->active == 1 && !s->a->w_peep)
-        FN(row_step)(NV, s, FN(lstm_finish_panel), FN(lstm_finish));
-    else
-        FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
-                    s->a->w_peep ? FN(lstm_finish_peepholes) : FN(lstm_finish), s);
-    if (s->a->w_hr)
-        FN(product)((const real *const *)s->between, s->active, &s->w->w_hr, s->downwards, NULL, 0, NULL, 0,
-                    FN(lstm_finish_projection), s);
+    do {
+        if (s->active == 1 && !s->a->w_peep)
+            FN(row_step)(NV, s, FN(lstm_finish_panel), FN(lstm_finish));
+        else
+            FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
+                        s->a->w_peep ? FN(lstm_finish_peepholes) : FN(lstm_finish), s);
+        if (s->a->w_hr)
+            FN(product)((const real *const *)s->between, s->active, &s->w->w_hr, s->downwards, NULL, 0, NULL, 0,
+                        FN(lstm_finish_projection), s);
+    } while (FN(next_step)(s));
 }
 
 /* One row: dz and the new carry_c. d_m is dh without d_output, or dm (and d_output NULL). m is written

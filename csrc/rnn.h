@@ -44,11 +44,13 @@ static ALWAYS_INLINE void FN(rnn_finish_panel)(void *step, int64_t col, const ve
 static void FN(rnn_step)(struct FN(step) *s)
 {
     const struct FN(matrix) *m = &s->w->h[0];
-    if (s->active == 1 && s->a->cell == FASTRNN_RNN_TANH)
-        FN(row_step)(NV, s, FN(rnn_finish_panel), FN(rnn_finish_tanh));
-    else
-        FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
-                    s->a->cell == FASTRNN_RNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu), s);
+    do {
+        if (s->active == 1 && s->a->cell == FASTRNN_RNN_TANH)
+            FN(row_step)(NV, s, FN(rnn_finish_panel), FN(rnn_finish_tanh));
+        else
+            FN(product)(s->h_before, s->active, m, s->downwards, s->z, s->w->width, NULL, 0,
+                        s->a->cell == FASTRNN_RNN_TANH ? FN(rnn_finish_tanh) : FN(rnn_finish_relu), s);
+    } while (FN(next_step)(s));
 }
 
 /* dz = (carry + d_output) f'(h) for one row. */

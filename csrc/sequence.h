@@ -206,7 +206,7 @@ static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch)
 }
 
 /* One row, full panels, and an input part so small that to store it and to load it again would take as long; a step
- * then reads its weights again, beside the others in the first cache. (An Elman cell gains nothing.) */
+ * then reads its weights again, which stay in the first cache or not far from it. (An Elman cell gains nothing.) */
 static int FN(is_fused)(const struct FN(job) *job, int64_t rows)
 {
     const struct fastrnn_layer *a = job->a;
@@ -214,7 +214,7 @@ static int FN(is_fused)(const struct FN(job) *job, int64_t rows)
     const int by_rows = (a->cell == FASTRNN_LSTM && !a->w_peep) || a->cell == FASTRNN_GRU;
     const int64_t row = x->N * (int64_t)sizeof(real);
     return rows == 1 && by_rows && x->N % x->panel == 0 &&
-           (a->T == 1 || (a->D * row <= FIRST_CACHE / 8 && a->P * row <= FIRST_CACHE));
+           (a->T == 1 || a->D * row <= FIRST_CACHE / 8);
 }
 
 /* Where the c of a short tape has row b after `steps` steps. */
@@ -232,6 +232,13 @@ static void FN(write_checkpoint)(const struct FN(forward_scratch) *s, const stru
                          row < s->running ? s->c + row * wide + s->begin : NULL, s->c_end - s->begin);
 }
 
+/* How many steps are made in one go: those of a single row, where nothing else is to be done between them. */
+static int64_t FN(steps_at_once)(const struct fastrnn_layer *a, const struct FN(forward_scratch) *s, int64_t left)
+{
+    const int checkpoints = a->c && !a->gates;
+    return s->n == 1 && !s->sharing && !s->staged && !a->lengths && !a->restart && !checkpoints ? left : 1;
+}
+
 /* The state and the output of the steps of a block. */
 static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
                            int64_t slot)
@@ -242,8 +249,8 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     step.output = s->output;
     step.ahead = FN(ahead)(a, 1);
     step.z = s->z + slot * job->steps * s->n * job->w.width;
-    const real *const *x = s->x;
-    for (int64_t i = 0; i < end - begin; i++) {
+    step.x = s->fused ? (const real *const *)s->x : NULL;
+    for (int64_t i = 0, count; i < end - begin; i += count) {
         const int64_t t = FN(time_of)(a, begin + i), active = s->active[slot * job->steps + i];
         real **state = s->state[s->now];
         for (int64_t row = s->running; row < active; row++) {
@@ -273,21 +280,25 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
         }
         if (s->sharing)
             team_barrier(s->sharing); /* the state before is complete, and the one before that is free */
+        count = FN(steps_at_once)(a, s, end - begin - i);
         step.active = active;
         step.t = t;
+        step.count = count;
         step.downwards = s->now;
         step.h_before = (const real *const *)state;
         step.h = s->state[!s->now];
-        step.x = s->fused && active ? *x++ : NULL;
         switch (a->cell) {
         case FASTRNN_LSTM: FN(lstm_step)(&step); break;
         case FASTRNN_GRU: FN(gru_step)(&step); break;
         case FASTRNN_GRU_RESET_FIRST: FN(gru_reset_first_step)(&step); break;
         default: FN(rnn_step)(&step); break;
         }
-        step.z += s->fused ? 0 : active * job->w.width;
-        s->now = !s->now;
-        const int64_t done = begin + i + 1;
+        if (s->fused)
+            step.x += active;
+        else
+            step.z += active * job->w.width;
+        s->now ^= count & 1;
+        const int64_t done = begin + i + count;
         if (a->c && !a->gates && done % a->checkpoint == 0 && done < a->T)
             FN(write_checkpoint)(s, a, done);
     }
