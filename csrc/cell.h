@@ -20,12 +20,12 @@ struct FN(ahead) {
     int64_t gates, c, output, d_output;
 };
 
-/* One step of the rows of a member that are active; of a single row maybe several, so that what they have in common
- * is done once. */
+/* One step of the rows of a member that are active, or several, so that what they have in common is done once. */
 struct FN(step) {
     const struct fastrnn_layer *a;
     const struct FN(weights) *w;
     int64_t active, t, count; /* count: steps from t on */
+    int64_t staged;           /* how far apart the staged outputs of the first and the last row are; 0: not staged */
     const int64_t *rows; /* their places in the batch */
     int downwards;
     real *z;                    /* (active) rows of pre-activations; the input part is in them, */
@@ -153,7 +153,7 @@ static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(fini
                     finish_panel, finish, s);
 }
 
-/* On to the next step of a single row; 0 if there is none. */
+/* On to the next step of the same rows; 0 if there is none. */
 static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
 {
     if (--s->count == 0)
@@ -163,10 +163,11 @@ static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
     s->h = h;
     s->downwards = !s->downwards;
     s->t += s->a->reverse ? -1 : 1;
-    s->output[0] += s->ahead.output;
+    for (int64_t row = 0; row < s->active; row++)
+        s->output[row] += s->staged && (row == 0 || row == s->active - 1) ? s->staged : s->ahead.output;
     if (s->x)
         s->x++;
     else
-        s->z += s->w->width;
+        s->z += s->active * s->w->width;
     return 1;
 }

@@ -232,11 +232,11 @@ static void FN(write_checkpoint)(const struct FN(forward_scratch) *s, const stru
                          row < s->running ? s->c + row * wide + s->begin : NULL, s->c_end - s->begin);
 }
 
-/* How many steps are made in one go: those of a single row, where nothing else is to be done between them. */
+/* How many steps the cell makes in one call: those between which nothing else is to be done. */
 static int64_t FN(steps_at_once)(const struct fastrnn_layer *a, const struct FN(forward_scratch) *s, int64_t left)
 {
     const int checkpoints = a->c && !a->gates;
-    return s->n == 1 && !s->sharing && !s->staged && !a->lengths && !a->restart && !checkpoints ? left : 1;
+    return !s->sharing && !a->lengths && !a->restart && !checkpoints ? left : 1;
 }
 
 /* The state and the output of the steps of a block. */
@@ -248,6 +248,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     struct FN(step) step = {.a = a, .w = s->w, .rows = s->rows, .c = s->c, .between = s->between};
     step.output = s->output;
     step.ahead = FN(ahead)(a, 1);
+    step.staged = s->staged ? 2 * FN(stride)(P) : 0;
     step.z = s->z + slot * job->steps * s->n * job->w.width;
     step.x = s->fused ? (const real *const *)s->x : NULL;
     for (int64_t i = 0, count; i < end - begin; i += count) {
