@@ -26,7 +26,7 @@ struct FN(step) {
     const struct FN(weights) *w;
     int64_t active, t, count; /* count: steps from t on */
     int64_t staged;           /* how far apart the staged outputs of the first and the last row are; 0: not staged */
-    const int64_t *rows; /* their places in the batch */
+    const int64_t *rows;      /* their places in the batch */
     int downwards;
     real *z;                    /* (active) rows of pre-activations; the input part is in them, */
     const real *const *x;       /* or if not NULL, that of the one row is yet to be made, from one of these a step */
@@ -156,6 +156,10 @@ static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(fini
 /* On to the next step of the same rows; 0 if there is none. */
 static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
 {
+    if (s->x)
+        s->x += s->active;
+    else
+        s->z += s->active * s->w->width;
     if (--s->count == 0)
         return 0;
     real *const *const h = (real *const *)s->h_before;
@@ -165,9 +169,5 @@ static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
     s->t += s->a->reverse ? -1 : 1;
     for (int64_t row = 0; row < s->active; row++)
         s->output[row] += s->staged && (row == 0 || row == s->active - 1) ? s->staged : s->ahead.output;
-    if (s->x)
-        s->x++;
-    else
-        s->z += s->active * s->w->width;
     return 1;
 }

@@ -197,6 +197,6 @@ def test_damaged_files(tmp_path_factory, good_files, which, other, changes):
 def test_damage_was_of_every_kind():
     """The test above reached well beyond the first checks."""
     if sum(OUTCOMES.values()) < 1000:
-        pytest.skip("it did not run")
+        pytest.skip("counts what the test above found, which was not selected, or not all of it")
     assert OUTCOMES["loaded"] > 50
     assert len(OUTCOMES) > 25
