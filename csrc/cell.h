@@ -60,7 +60,7 @@ static struct FN(ahead) FN(ahead)(const struct fastrnn_layer *a, int forward)
     return (struct FN(ahead)){4 * tape, tape, steps * a->output.step_t, steps * a->d_output.step_t};
 }
 
-/* Asks for the cache line of p + n, wherever that is. */
+/* Asks for the cache line of p + n, wherever that is; p may be NULL. */
 static ALWAYS_INLINE void FN(soon)(const real *p, int64_t n)
 {
     __builtin_prefetch((const char *)((uintptr_t)p + (uintptr_t)n * sizeof(real)), 0, 2);

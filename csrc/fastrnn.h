@@ -176,6 +176,24 @@ int fastrnn_cpu_quota(const char *root);
  * team (0: any are); and the number of teams of several members so far. */
 void fastrnn_swap_team_policy(double *to_meet, double *to_wake);
 long fastrnn_teams_run(void);
+/* For tests: the n-th time that a member of a team comes to a place it waits so long there. Places are counted from 1
+ * in each call of a kernel, but for the count that another member has reached, which is its value. Returns -1
+ * where there are too many; none ends the schedule. Not while a call runs. */
+enum fastrnn_place {
+    FASTRNN_BEFORE_MEETING,
+    FASTRNN_AFTER_MEETING,
+    FASTRNN_AFTER_COUNT, /* of another member, which it has waited for */
+    FASTRNN_POLL,        /* member 0 asks the caller's function at once, however short a time it is since the last */
+    FASTRNN_STOP,        /* the same, and the answer is yes */
+    FASTRNN_IN_SCRATCH   /* member 0, nth 0: whoever takes scratch, and holds its lock */
+};
+struct fastrnn_delay {
+    int place, member;
+    int64_t nth, microseconds;
+};
+int fastrnn_set_delays(const struct fastrnn_delay *delays, int count);
+/* How many delays of the schedule have begun and ended. */
+void fastrnn_delays(int *begun, int *ended);
 /* The multiply-add rate, operations a second, over the current number of threads. */
 double fastrnn_multiply_add_rate(int is_double, double seconds);
 /* Bytes a second in reading a buffer again and again, each thread its share; 0: no memory. */

@@ -60,7 +60,7 @@ static void FN(sharing_member)(const struct team *team, void *shared)
     const struct fastrnn_layer *a = job->a;
     const int gates = gates_of(a->cell);
     const struct FN(forward_scratch) first = FN(forward_scratch)(job, 0);
-    const struct team alone = {.n = 1, .mode = team->mode};
+    const struct team alone = {.n = 1, .mode = team->mode, .way_out = team->way_out};
     struct FN(weights) w = job->w;
     struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
     s.w = &w;
@@ -109,7 +109,7 @@ static void FN(fed_member)(const struct team *team, void *shared)
     const int apart = team_meets_apart(team);
     if (team->id == 1) {
         for (int64_t block = 0; apart && block * job->steps < a->T; block++) {
-            if (!count_reaches(&job->used, block + 1 - job->blocks, job->stop))
+            if (!count_reaches(&job->used, block + 1 - job->blocks, team, job->stop))
                 return;
             const int64_t begin = block * job->steps;
             FN(input_part)(job, &s, begin, FN(block_end)(job, begin, a->T), block % job->blocks);
@@ -121,7 +121,7 @@ static void FN(fed_member)(const struct team *team, void *shared)
     for (int64_t block = 0; block * job->steps < a->T; block++) {
         const int64_t begin = block * job->steps, end = FN(block_end)(job, begin, a->T);
         if (apart)
-            count_reaches(&job->made, block + 1, job->stop);
+            count_reaches(&job->made, block + 1, team, job->stop);
         else
             FN(input_part)(job, &s, begin, end, block % job->blocks);
         FN(recurrence)(job, &s, begin, end, block % job->blocks);
@@ -144,7 +144,7 @@ struct FN(pair) {
 static void FN(pair_member)(const struct team *team, void *shared)
 {
     const struct FN(pair) *pair = shared;
-    const struct team alone = {.n = 1, .mode = team->mode, .deaf = team->id != 0};
+    const struct team alone = {.n = 1, .mode = team->mode, .deaf = team->id != 0, .way_out = team->way_out};
     for (int i = team->id; i < 2; i += team->n)
         pair->member(&alone, pair->jobs[i]);
 }

@@ -136,7 +136,7 @@ static ALWAYS_INLINE void FN(gru_backward_row)(const int reset_after, int64_t H,
         const vec before = FN(load_lanes)(h_before + j, k), dh = FN(d_state)(carry, d_output, j, k);
         FN(gates_soon)(gates + j, H, ahead->gates);
         FN(soon)(h_before + j, ahead->output);
-        FN(soon)(d_output + j, ahead->d_output);
+        FN(soon)(d_output, j + ahead->d_output);
         const vec dn = vmul(vmul(dh, vsub(one, z)), vfnma(n, n, one));
         const vec d_z = vmul(vmul(dh, vsub(before, n)), vfnma(z, z, z));
         vstore(carry + j, vmul(dh, z));

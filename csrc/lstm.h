@@ -138,7 +138,7 @@ static ALWAYS_INLINE void FN(lstm_backward_row)(const int peepholes, int64_t H, 
         const vec dm = FN(d_state)(d_m, d_output, j, n);
         FN(gates_soon)(gates + j, H, ahead->gates);
         FN(soon)(c_before + j, ahead->c);
-        FN(soon)(d_output + j, ahead->d_output);
+        FN(soon)(d_output, j + ahead->d_output);
         const vec d_o = vmul(vmul(dm, tc), vfnma(o, o, o));
         vec dc = vfma(vmul(dm, o), vfnma(tc, tc, one), vload(carry_c + j));
         if (peepholes)

@@ -4,9 +4,11 @@
 #include "parallel.h"
 #include "fastrnn.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +59,7 @@ static const int64_t fine_threads = 64;
 static atomic_int num_threads;   /* 0: nobody has said */
 static int processors_paid_for;  /* what the control groups allow */
 static atomic_int team_at_work;  /* a team of several threads is running */
-static atomic_int forked_child;  /* the OpenMP runtime's threads did not survive the fork */
+static atomic_long forks;        /* from the first process to this one: the OpenMP runtime's threads survived none */
 static pthread_once_t started = PTHREAD_ONCE_INIT;
 static pthread_mutex_t scratch_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -66,7 +68,7 @@ static void after_fork_parent(void) { pthread_mutex_unlock(&scratch_lock); }
 static void after_fork_child(void)
 {
     pthread_mutex_unlock(&scratch_lock);
-    atomic_store(&forked_child, 1);
+    atomic_fetch_add(&forks, 1);
     atomic_store(&team_at_work, 0);
 }
 
@@ -139,9 +141,6 @@ int fastrnn_cpu_quota(const char *root)
 
 static void start(void)
 {
-    const char *text = getenv("FASTRNN_NUM_THREADS");
-    const int n = text ? atoi(text) : 0;
-    atomic_store(&num_threads, n < 1 ? 0 : n);
     processors_paid_for = getenv("OMP_NUM_THREADS") ? 0 : fastrnn_cpu_quota("");
 }
 
@@ -187,6 +186,55 @@ static double now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---------------------------------------------------------------------------------------- schedules */
+
+/* For tests: which thread is late is chance, so a schedule makes one late where it matters. */
+static struct fastrnn_delay delays[16];
+static atomic_int delays_set, delays_begun, delays_ended;
+
+int fastrnn_set_delays(const struct fastrnn_delay *given, int count)
+{
+    if (count > (int)(sizeof delays / sizeof *delays))
+        return -1;
+    atomic_store(&delays_set, 0);
+    if (count > 0)
+        memcpy(delays, given, (size_t)count * sizeof *delays);
+    atomic_store(&delays_begun, 0);
+    atomic_store(&delays_ended, 0);
+    atomic_store(&delays_set, count);
+    return 0;
+}
+
+void fastrnn_delays(int *begun, int *ended)
+{
+    *begun = atomic_load(&delays_begun);
+    *ended = atomic_load(&delays_ended);
+}
+
+static int delayed(int count, enum fastrnn_place place, int member, int64_t nth)
+{
+    int found = 0;
+    for (int i = 0; i < count; i++) {
+        const struct fastrnn_delay *d = &delays[i];
+        if (d->place != (int)place || d->member != member || d->nth != nth)
+            continue;
+        const int64_t us = d->microseconds;
+        atomic_fetch_add(&delays_begun, 1);
+        if (us > 0)
+            nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
+        atomic_fetch_add(&delays_ended, 1);
+        found = 1;
+    }
+    return found;
+}
+
+/* Whether the schedule names this place; a member that is to come late does so here. */
+static inline int come_late(enum fastrnn_place place, int member, int64_t nth)
+{
+    const int count = atomic_load_explicit(&delays_set, memory_order_acquire);
+    return count ? delayed(count, place, member, nth) : 0;
 }
 
 /* ------------------------------------------------------------------------------------------- teams */
@@ -291,7 +339,7 @@ int team_size(int threads, double flops, int64_t most)
         n = n < limit ? n : limit > fine_threads ? limit : fine_threads;
     }
     n = worth(flops, flops_to_meet, n);
-    if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forked_child))
+    if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forks))
         n = 1;
 #ifdef _OPENMP
     if (n > 1 && (omp_in_parallel() || (!follows_closely() && flops < flops_to_wake)))
@@ -332,47 +380,75 @@ void count_set(struct count *count, int64_t value)
     atomic_store_explicit(&count->value, value, memory_order_release);
 }
 
-int count_reaches(const struct count *count, int64_t least, const struct stop *stop)
+int count_reaches(const struct count *count, int64_t least, const struct team *team, const struct stop *stop)
 {
     int looks = 0;
     while (atomic_load_explicit(&count->value, memory_order_acquire) < least) {
-        if (atomic_load_explicit(&stop->asked, memory_order_relaxed))
+        if (stop_asked(stop))
             return 0;
         between_looks(&looks);
     }
+    come_late(FASTRNN_AFTER_COUNT, team->id, least);
     return 1;
 }
 
-/* A barrier of our own: the runtime's spins for milliseconds before it lets another program have the
- * processor, and on a busy machine the thread that is waited for may be the one that needs it. Each member
- * counts the barriers that it has reached, in a cache line of its own: nobody waits to write. */
-void team_barrier(const struct team *team)
+/* How members agree. There is one kind of meeting: each member posts a number and waits for all, and then all of
+ * them see the same n numbers. Whether a member goes on to the next meeting may depend on these and on what was the
+ * same for all from the start, on nothing else that changes: else one leaves, and another waits for it for ever.
+ *
+ * Why all see the same. What member i posts at its k-th meeting lies in arrivals[i].posted[k % 2]. It is written before
+ * reached becomes k (release), and read by others who have seen that (acquire). Member i writes there again at its
+ * meeting k + 2; so it has left meeting k + 1; so everybody had reached that, and whoever reaches it has read what it
+ * wanted of meeting k. However late a member reads, nobody has written since.
+ *
+ * A barrier of our own: the runtime's spins for milliseconds before it lets another program have the processor, and on
+ * a busy machine the thread that is waited for may be the one that needs it. Each member has a cache line of its own:
+ * nobody waits to write. */
+struct arrival {
+    _Alignas(64) _Atomic int64_t reached; /* meetings */
+    int64_t posted[2];
+};
+
+static void meet(const struct team *team, int64_t post)
 {
-    if (team->n == 1)
-        return;
-    struct count *mine = &team->reached[team->id];
-    const int64_t round = atomic_load_explicit(&mine->value, memory_order_relaxed) + 1;
-    count_set(mine, round);
+    struct arrival *mine = &team->arrivals[team->id];
+    const int64_t round = atomic_load_explicit(&mine->reached, memory_order_relaxed) + 1;
+    come_late(FASTRNN_BEFORE_MEETING, team->id, round);
+    mine->posted[round % 2] = post;
+    atomic_store_explicit(&mine->reached, round, memory_order_release);
     for (int i = 0; i < team->n; i++) {
         int looks = 0;
-        while (atomic_load_explicit(&team->reached[i].value, memory_order_acquire) < round)
+        while (atomic_load_explicit(&team->arrivals[i].reached, memory_order_acquire) < round)
             between_looks(&looks);
     }
+    come_late(FASTRNN_AFTER_MEETING, team->id, round);
+}
+
+/* What member i posted at this member's last meeting. */
+static int64_t posted(const struct team *team, int i)
+{
+    const int64_t round = atomic_load_explicit(&team->arrivals[team->id].reached, memory_order_relaxed);
+    return team->arrivals[i].posted[round % 2];
+}
+
+void team_barrier(const struct team *team)
+{
+    if (team->n > 1)
+        meet(team, 0);
 }
 
 int team_meets_apart(const struct team *team)
 {
+    if (team->n == 1)
+        return 1;
 #ifdef __linux__
-    int *const on = team->processors;
-    if (on)
-        on[team->id] = sched_getcpu();
-    team_barrier(team);
-    for (int i = 0; on && i < team->n; i++)
+    meet(team, team->placed ? sched_getcpu() : -1); /* negative: not known */
+    for (int i = 0; i < team->n; i++)
         for (int j = 0; j < i; j++)
-            if (on[i] == on[j] && on[i] >= 0) /* negative: not known */
+            if (posted(team, i) == posted(team, j) && posted(team, i) >= 0)
                 return 0;
 #else
-    team_barrier(team);
+    meet(team, 0);
 #endif
     return 1;
 }
@@ -384,6 +460,94 @@ static void run_member(struct team member, void (*work)(const struct team *, voi
     work(&member, job);
     fp_leave(old);
 }
+
+#ifdef _OPENMP
+/* The runtime ends the process where it cannot make a thread (no address space for its stack, too many processes). So
+ * as many as it is about to make are made here first, all at once, and given up again. Somebody else may take the
+ * place meanwhile, and the runtime also ends the process where it has no memory for its own notes: both are left. */
+static size_t stack_bytes(void)
+{
+    const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE"};
+    for (int i = 0; i < 2; i++) { /* a number and, maybe, B, K, M or G: K is the unit */
+        const char *const text = getenv(names[i]);
+        char *end;
+        const unsigned long long n = text ? strtoull(text, &end, 10) : 0;
+        if (!n)
+            continue;
+        while (isspace((unsigned char)*end))
+            end++;
+        const char *const units = "BKMG", *const unit = *end ? strchr(units, toupper((unsigned char)*end)) : units + 1;
+        if (unit && n <= SIZE_MAX >> 10 * (unit - units))
+            return (size_t)n << 10 * (unit - units);
+    }
+    return 0; /* the system's */
+}
+
+static void *wait_at(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+static int can_make(int count)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t threads[count];
+    pthread_attr_t attributes;
+    const size_t stack = stack_bytes();
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    if (stack)
+        pthread_attr_setstacksize(&attributes, stack);
+    int made = 0;
+    pthread_mutex_lock(&gate);
+    while (made < count && pthread_create(&threads[made], &attributes, wait_at, &gate) == 0)
+        made++;
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < made; i++)
+        pthread_join(threads[i], NULL);
+    pthread_attr_destroy(&attributes);
+    return made == count;
+}
+
+/* How many the runtime keeps for this thread: as many as its last team had. */
+static _Thread_local int kept_threads = 1;
+
+static int run_region(int n, void (*work)(const struct team *team, void *job), void *job, jmp_buf *way_out)
+{
+    struct arrival arrivals[n];
+    const int placed = flops_to_wake > 0;
+    int missing = -1;
+    if (n > kept_threads && !can_make(n - kept_threads))
+        return -1;
+    for (int i = 0; i < n; i++)
+        atomic_init(&arrivals[i].reached, 0);
+#pragma omp parallel num_threads(n)
+    {
+        if (omp_get_num_threads() == n) {
+            const int id = omp_get_thread_num();
+            run_member((struct team){.id = id, .n = n, .arrivals = arrivals, .placed = placed, .way_out = way_out}, work,
+                       job);
+#pragma omp master
+            missing = 0;
+        }
+    }
+    kept_threads = n;
+    return missing;
+}
+
+/* A signal handler may fork in the middle of a call. Its child has this thread and no other, and would wait for the
+ * rest of the team for ever, in a meeting or at the end of the region. So it jumps out (stop_poll), and the call
+ * is made again from its arguments, which nobody has changed, by one thread. */
+static int run_or_leave(int n, void (*work)(const struct team *team, void *job), void *job)
+{
+    jmp_buf here;
+    if (setjmp(here) != 0)
+        return -1;
+    return run_region(n, work, job, &here);
+}
+#endif
 
 int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
 {
@@ -397,18 +561,7 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
     int idle = 0;
     if (!atomic_compare_exchange_strong(&team_at_work, &idle, 1))
         return -1;
-    struct count reached[n];
-    int processors[n], *looked_at = flops_to_wake > 0 ? processors : NULL;
-    for (int i = 0; i < n; i++)
-        atomic_init(&reached[i].value, 0);
-#pragma omp parallel num_threads(n)
-    {
-        if (omp_get_num_threads() == n) {
-            run_member((struct team){omp_get_thread_num(), n, reached, looked_at, 0, 0}, work, job);
-#pragma omp master
-            missing = 0;
-        }
-    }
+    missing = run_or_leave(n, work, job);
     if (missing == 0)
         atomic_fetch_add_explicit(&teams_run, 1, memory_order_relaxed);
     atomic_store(&team_at_work, 0);
@@ -433,29 +586,39 @@ int stop_status(const struct stop *stop, int status)
 
 void stop_poll(struct stop *stop, const struct team *team)
 {
-    if (team->id != 0 || team->deaf || !stop->interrupted)
+    if (team->id != 0 || team->deaf)
+        return;
+    const int64_t poll = ++stop->polls;
+    if (come_late(FASTRNN_STOP, 0, poll))
+        atomic_store(&stop->asked, 1);
+    const int at_once = come_late(FASTRNN_POLL, 0, poll);
+    if (!stop->interrupted)
         return;
     const double t = now();
-    if (t - stop->last < 0.02)
+    if (t - stop->last < 0.02 && !at_once)
         return;
     stop->last = t;
     /* The caller's function may run anything, and in the caller's mode. */
+    const long before = atomic_load(&forks);
     fp_leave((fp_mode)team->mode);
     const int asked = stop->interrupted(stop->context);
-    fp_enter();
     if (asked)
         atomic_store(&stop->asked, 1);
+    if (team->way_out && atomic_load(&forks) != before)
+        longjmp(*(jmp_buf *)team->way_out, 1);
+    fp_enter();
 }
 
 int stop_asked(const struct stop *stop) { return atomic_load_explicit(&stop->asked, memory_order_relaxed); }
 
 int stop_together(struct stop *stop, const struct team *team)
 {
-    /* The first barrier keeps member 0 from asking again before everybody has read the last answer. */
-    team_barrier(team);
     stop_poll(stop, team);
-    team_barrier(team);
-    return atomic_load(&stop->asked);
+    if (team->n == 1)
+        return stop_asked(stop);
+    /* Member 0 may have asked again before the others look. What counts is what it posts here. */
+    meet(team, stop_asked(stop));
+    return (int)posted(team, 0);
 }
 
 /* ----------------------------------------------------------------------------------------- scratch */
@@ -473,6 +636,7 @@ static struct block *kept; /* the newest */
 void *scratch_take(size_t bytes)
 {
     pthread_mutex_lock(&scratch_lock);
+    come_late(FASTRNN_IN_SCRATCH, 0, 0);
     struct block **best = NULL;
     for (struct block **at = &kept; *at; at = &(*at)->next)
         if ((*at)->bytes >= bytes && (!best || (*at)->bytes < (*best)->bytes))

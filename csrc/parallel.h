@@ -5,21 +5,24 @@
 #include <stdint.h>
 
 /* One member of a team of n, 0 <= id < n; member 0 is the thread that made the call. */
-struct count;
+struct arrival;
 struct team {
     int id, n;
-    struct count *reached; /* (n,) barriers that each member has reached */
-    int *processors;       /* (n,) see team_meets_apart; NULL: the cost of waking threads is not looked at */
-    uint64_t mode; /* the floating-point mode that this member's thread came with */
+    struct arrival *arrivals; /* (n,) of each member; of a team of one NULL */
+    int placed;               /* whether team_meets_apart looks where members run */
+    uint64_t mode;            /* the floating-point mode that this member's thread came with */
     int deaf;      /* member 0 of this team is not the thread that made the call: it does not ask whether to stop */
+    void *way_out; /* of a team of several: where a child goes on that was forked while it asked */
 };
 
-/* Waits for all members. */
+/* The meetings of a team. Each member must come to the same ones, so whether it does may depend only on what these
+ * return and on what was the same for all members from the start; parallel.c says why all get the same.
+ *
+ * Waits for all members. */
 void team_barrier(const struct team *team);
 /* The same, and whether each is on a processor of its own, as far as the system tells: threads that have just
- * been woken often are not. All get the same answer; not twice without a barrier between. Until the system moves
- * one of them, two on one processor take turns: who waits for the other at every step then is slower than one
- * alone. */
+ * been woken often are not. All get the same answer. Until the system moves one of them, two on one processor take
+ * turns: who waits for the other at every step then is slower than one alone. */
 int team_meets_apart(const struct team *team);
 
 /* How many members work of this size deserves now: at most `threads` (0: fastrnn_get_num_threads()) and
@@ -49,6 +52,7 @@ struct stop {
     int (*interrupted)(void *context);
     void *context;
     double last;
+    int64_t polls;
     _Atomic int asked;
 };
 struct fastrnn_call;
@@ -56,9 +60,10 @@ struct stop stop_for(const struct fastrnn_call *call);
 /* The status of a call: that of team_job, unless somebody asked to stop. */
 int stop_status(const struct stop *stop, int status);
 void stop_poll(struct stop *stop, const struct team *team);
-/* What was found last; members may read different answers, so who has a barrier ahead must not leave. */
+/* What was found last. Members may read different answers: who has a meeting ahead may leave out work, but must go
+ * there. */
 int stop_asked(const struct stop *stop);
-/* The same where members wait for each other: all get the same answer. */
+/* A meeting, like team_barrier, that asks: all get the same answer, and may leave. */
 int stop_together(struct stop *stop, const struct team *team);
 
 /* How far one member has come; another waits until that is at least `least`, and gets 0 where `stop` ended
@@ -67,7 +72,7 @@ struct count {
     _Alignas(64) _Atomic int64_t value;
 };
 void count_set(struct count *count, int64_t value);
-int count_reaches(const struct count *count, int64_t least, const struct stop *stop);
+int count_reaches(const struct count *count, int64_t least, const struct team *team, const struct stop *stop);
 
 /* 64-byte aligned memory from a small per-process cache; NULL where there is none. The content is
  * whatever the last user left. */

@@ -25,7 +25,7 @@ static ALWAYS_INLINE void FN(row_panels)(const int count, const int nv, struct F
     {
         const real *const a = factors[i].row;
         const int64_t K = a ? factors[i].m->K : 0;
-        const real *panel = a ? factors[i].m->packed + col * K : NULL, *next = panel + K * nv * W;
+        const real *panel = a ? factors[i].m->packed + col * K : NULL, *next = a ? panel + K * nv * W : NULL;
         vec *const one = acc + i * (NV - nv), *const two = one + NV;
         for (int64_t k = 0; k < K; k++) {
             const vec ak = vset1(a[k]);

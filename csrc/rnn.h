@@ -61,7 +61,7 @@ static ALWAYS_INLINE void FN(rnn_backward_row)(const int cell, int64_t H, const 
         const int n = FN(lanes)(j, H);
         const vec hj = FN(load_lanes)(h + j, n), dh = FN(d_state)(carry, d_output, j, n);
         FN(soon)(h + j, ahead->output);
-        FN(soon)(d_output + j, ahead->d_output);
+        FN(soon)(d_output, j + ahead->d_output);
         if (cell == FASTRNN_RNN_TANH)
             vstore(dz + j, vmul(dh, vfnma(hj, hj, vset1((real)1))));
         else

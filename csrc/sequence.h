@@ -326,7 +326,7 @@ static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *
         const real *h = FN(row_of)(a->h_0, b, P), *c = FN(row_of)(a->c_0, b, H);
         if (length > 0) {
             h = FN(at)(&a->output, a->reverse ? 0 : length - 1, b);
-            c = s->c + row * FN(stride)(H);
+            c = s->c ? s->c + row * FN(stride)(H) : NULL;
         }
         if (h != (const real *)a->h_n + b * P)
             FN(copy_or_zero)((real *)a->h_n + b * P + s->begin, h ? h + s->begin : NULL, s->end - s->begin);

@@ -20,6 +20,7 @@ from .config import (
     get_isa,
     get_num_threads,
     num_threads,
+    read_environment,
     set_isa,
     set_num_threads,
     show_config,
@@ -40,6 +41,9 @@ from .layers import GRU, LSTM, RNN
 from .linear import Linear, linear_backward, linear_forward
 from .losses import clip_grad_norm, clip_grad_value, mean_squared_error, softmax_cross_entropy
 from .padding import pad_sequence, unpad_sequence
+
+read_environment(stacklevel=2)
+del read_environment
 
 __all__ = [
     "GRU",

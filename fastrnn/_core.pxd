@@ -129,5 +129,16 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_cpu_quota(const char *)
     void fastrnn_swap_team_policy(double *, double *)
     long fastrnn_teams_run()
+
+    enum:
+        FASTRNN_BEFORE_MEETING, FASTRNN_AFTER_MEETING, FASTRNN_AFTER_COUNT, FASTRNN_POLL, FASTRNN_STOP
+        FASTRNN_IN_SCRATCH
+
+    struct fastrnn_delay:
+        int place, member
+        int64_t nth, microseconds
+
+    int fastrnn_set_delays(const fastrnn_delay *, int)
+    void fastrnn_delays(int *, int *)
     double fastrnn_multiply_add_rate(int, double)
     double fastrnn_read_rate(int, double, int64_t)

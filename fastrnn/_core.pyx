@@ -1,7 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # The binding: fill the C struct, release the GIL, call, raise. Shapes and dtypes are checked before.
 import platform
-import warnings
 
 from threading import main_thread
 
@@ -70,21 +69,21 @@ cdef double keep_gil_below = 2e5
 cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads) except -1:
     """Run a kernel on its struct, which begins with a fastrnn_call."""
     cdef int status
-    cdef list caught
+    cdef list caught = None
     a.threads = threads
     a.interrupted, a.context = NULL, NULL  # a stream's struct outlives the call that set them
     if flops < keep_gil_below:
         status = kernel(a)
     else:
-        caught = []
         # Only the main thread handles signals: another one would wait for the GIL for nothing.
         if PyThread_get_thread_ident() == main_thread().ident:
+            caught = []
             a.interrupted = interrupted
             a.context = <void *>caught
         with nogil:
             status = kernel(a)
-        if status == FASTRNN_INTERRUPTED:
-            raise caught[0]
+    if status == FASTRNN_INTERRUPTED:
+        raise caught[0] if caught else KeyboardInterrupt
     if status == FASTRNN_NO_MEMORY:
         raise MemoryError("no memory for the scratch of this call")
     if status == FASTRNN_NOT_FINITE:
@@ -94,6 +93,15 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
 
 cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
+
+
+cdef inline bint result(object array, int type_number):
+    """Whether this is a C-contiguous array of that type that can be written to."""
+    return (
+        cnp.PyArray_CheckExact(array)
+        and cnp.PyArray_TYPE(<cnp.ndarray>array) == type_number
+        and cnp.PyArray_ISCARRAY(<cnp.ndarray>array)
+    )
 
 
 cdef inline int64_t row_step(cnp.ndarray rows) noexcept:
@@ -244,6 +252,12 @@ def layer_forward(
         if c_n is not None:
             copy_or_zero(c_n, c_0)
         return output, h_n, c_n, c, gates
+    expect(
+        cell_fits(gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) == 3
+        and options_fit(lengths, restart, T, B)
+        and tape_sequence(output, number, T, B, a.P, True)
+        and written(output)
+    )
     fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
@@ -348,6 +362,20 @@ def layer_backward(
             d_c_0[...] = d_c_n
         return results
     fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    cdef int number = cnp.PyArray_TYPE(x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+    expect(
+        tape_fits(
+            gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, gates, checkpoint,
+            lengths, restart,
+        )
+        and (d_output is None or tape_sequence(d_output, number, T, B, a.P, True))
+        and (d_h_n is None or plain(d_h_n, number, 2, B, a.P))
+        and (d_c_n is None or plain(d_c_n, number, 2, B, a.H))
+        and (norms is None or plain(norms, cnp.NPY_DOUBLE, 2, T, B) and written(norms))
+        and like(d_x, x) and like(d_h_0, h_0) and like(d_c_0, c_0) and like(d_w_ih, w_ih) and like(d_w_hh, w_hh)
+        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh) and like(d_w_hr, w_hr) and like(d_w_peep, w_peep)
+    )
     fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
@@ -384,11 +412,25 @@ cdef inline void fill_linear(
     a.weight = data(weight)
 
 
+cdef int expect_linear(cnp.ndarray x, cnp.ndarray weight) except -1:
+    expect(cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_NDIM(weight) == 2)
+    return expect(
+        (cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT or is_double(x))
+        and rows_fit(x, cnp.PyArray_TYPE(x), cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1))
+        and plain(weight, cnp.PyArray_TYPE(x), 2, cnp.PyArray_DIM(weight, 0), cnp.PyArray_DIM(x, 1))
+    )
+
+
 def linear_forward(
     cnp.ndarray x not None, cnp.ndarray weight not None, bias, cnp.ndarray output not None, int threads,
 ):
     cdef fastrnn_linear a
+    expect_linear(x, weight)
     fill_linear(&a, x, weight)
+    expect(
+        (bias is None or plain(bias, cnp.PyArray_TYPE(x), 1, a.O, 0))
+        and plain(output, cnp.PyArray_TYPE(x), 2, a.N, a.O) and written(output)
+    )
     a.bias = data(bias)
     a.output = data(output)
     cdef double flops = 2.0 * a.N * a.D * a.O
@@ -400,7 +442,15 @@ def linear_backward(
     d_x, d_weight, d_bias, int threads,
 ):
     cdef fastrnn_linear a
+    expect_linear(x, weight)
     fill_linear(&a, x, weight)
+    cdef int number = cnp.PyArray_TYPE(x)
+    expect(
+        rows_fit(d_output, number, a.N, a.O)
+        and (d_x is None or cnp.PyArray_SIZE(<cnp.ndarray>d_x) == a.N * a.D and result(d_x, number))
+        and like(d_weight, weight)
+        and (d_bias is None or plain(d_bias, number, 1, a.O, 0) and written(d_bias))
+    )
     a.d_output = data(d_output)
     a.step_d = row_step(d_output)
     a.d_x = data(d_x)
@@ -415,6 +465,14 @@ def embedding_backward(
     int threads,
 ):
     cdef fastrnn_embedding a
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(d_weight)
+    cdef int number = cnp.PyArray_TYPE(d_weight)
+    expect(cnp.PyArray_NDIM(d_weight) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
+    expect(
+        result(d_weight, number)
+        and cnp.PyArray_TYPE(indices) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(indices)
+        and rows_fit(d_output, number, cnp.PyArray_SIZE(indices), shape[1])
+    )
     memset(&a, 0, sizeof(a))
     a.N, a.D, a.V = cnp.PyArray_SIZE(indices), cnp.PyArray_DIM(d_weight, 1), cnp.PyArray_DIM(d_weight, 0)
     a.indices = <const int64_t *>data(indices)
@@ -430,6 +488,16 @@ def cross_entropy(
     cnp.ndarray d_logits not None, cnp.ndarray losses not None, int threads,
 ):
     cdef fastrnn_cross_entropy a
+    cdef int number = cnp.PyArray_TYPE(logits)
+    expect(cnp.PyArray_NDIM(logits) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
+    cdef cnp.npy_intp N = cnp.PyArray_DIM(logits, 0), C = cnp.PyArray_DIM(logits, 1)
+    expect(
+        rows_fit(logits, number, N, C)
+        and plain(target, cnp.NPY_INT64, 1, N, 0)
+        and (counts is None or plain(counts, cnp.NPY_BOOL, 1, N, 0))
+        and plain(d_logits, number, 2, N, C) and written(d_logits)
+        and plain(losses, cnp.NPY_DOUBLE, 1, N, 0) and written(losses)
+    )
     memset(&a, 0, sizeof(a))
     a.N, a.C = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
     a.logits = data(logits)
@@ -456,18 +524,28 @@ def generate(
     cdef int64_t k
     if each == NULL:
         raise MemoryError("no memory for the layers of this call")
+    cdef int number = cnp.PyArray_TYPE(embedding)
+    cdef cnp.npy_intp below
     try:
+        expect(cnp.PyArray_NDIM(embedding) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
+        below = cnp.PyArray_DIM(embedding, 1)
+        expect(plain(embedding, number, 2, cnp.PyArray_DIM(embedding, 0), below))
         memset(&a, 0, sizeof(a))
         a.V = cnp.PyArray_DIM(embedding, 0)
         a.embedding = data(embedding)
         a.layers, a.count = each, len(layers)
         for k in range(a.count):
             kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c = layers[k]
+            expect(weights_fit(gates_of(kind), number, below, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep))
             fill_weights(&each[k], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
             each[k].T = each[k].B = 1
+            below = each[k].P
+            expect(plain(h, number, 1, below, 0) and written(h))
+            expect(c is None or plain(c, number, 1, each[k].H, 0) and written(c))
             each[k].h_n = data(h)
             each[k].c_n = data(c)
             flops += step_flops(&each[k])
+        expect(plain(w_out, number, 2, a.V, below) and (b_out is None or plain(b_out, number, 1, a.V, 0)))
         a.w_out = data(w_out)
         a.b_out = data(b_out)
         a.prompt = <const int64_t *>data(prompt)
@@ -482,6 +560,7 @@ def generate(
 
 
 def sum_of_squares(cnp.ndarray x not None):
+    expect((cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT or is_double(x)) and cnp.PyArray_ISCARRAY_RO(x))
     cdef int64_t size = cnp.PyArray_SIZE(x)
     cdef int number = is_double(x)
     cdef void *elements = data(x)
@@ -564,6 +643,30 @@ def swap_team_policy(double to_meet, double to_wake):
     return to_meet, to_wake
 
 
+PLACES = {
+    "before meeting": FASTRNN_BEFORE_MEETING, "after meeting": FASTRNN_AFTER_MEETING, "after count": FASTRNN_AFTER_COUNT,
+    "poll": FASTRNN_POLL, "stop": FASTRNN_STOP, "in scratch": FASTRNN_IN_SCRATCH,
+}
+
+
+def set_delays(*delays):
+    """Make threads late: (place, member, nth, seconds) each."""
+    cdef fastrnn_delay[16] given
+    if len(delays) > 16:
+        raise ValueError("a schedule has 16 delays at most")
+    for i, (place, member, nth, seconds) in enumerate(delays):
+        given[i].place, given[i].member, given[i].nth = PLACES[place], member, nth
+        given[i].microseconds = <int64_t>(seconds * 1e6)
+    fastrnn_set_delays(given, len(delays))
+
+
+def delays():
+    """How many of the delays have begun and ended."""
+    cdef int begun, ended
+    fastrnn_delays(&begun, &ended)
+    return begun, ended
+
+
 def teams_run():
     return fastrnn_teams_run()
 
@@ -584,17 +687,3 @@ def read_peak(double seconds, bint dtype_is_double, int64_t bytes):
     if rate == 0:
         raise MemoryError(f"no memory for {bytes} bytes")
     return rate / 1e9
-
-
-def _warn_of_unknown_isa():
-    import os
-
-    wanted = os.environ.get("FASTRNN_ISA")
-    if wanted and wanted != get_isa():
-        warnings.warn(
-            f"FASTRNN_ISA={wanted!r} is not one of {available_isas()}; {get_isa()!r} is used",
-            RuntimeWarning, stacklevel=2,
-        )
-
-
-_warn_of_unknown_isa()

@@ -35,12 +35,31 @@ cdef inline bint state_fits(object state, int type_number, int rank, cnp.npy_int
     return state is None or plain(state, type_number, rank - 1, units if rank == 2 else B, units)
 
 
+cdef inline bint weights_fit(
+    int gates, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object w_hr,
+    object w_peep,
+):
+    """Whether these are the weights of a cell of that type with D features."""
+    if not cnp.PyArray_CheckExact(w_hh) or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2:
+        return False
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // gates
+    cdef cnp.npy_intp P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+    return (
+        plain(w_hh, number, 2, gates * H, P)
+        and plain(w_ih, number, 2, rows, D)
+        and (b_ih is None or plain(b_ih, number, 1, rows, 0))
+        and (b_hh is None or plain(b_hh, number, 1, rows, 0))
+        and (P == H if w_hr is None else 0 < P < H and plain(w_hr, number, 2, P, H))
+        and (w_peep is None or plain(w_peep, number, 1, 3 * H, 0))
+    )
+
+
 cpdef int cell_fits(
     int gates, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
     object w_hr=None, object w_peep=None,
 ):
     """The rank of x where layer_forward can take these as they are, (T, D) with an axis added; else 0."""
-    if not (cnp.PyArray_CheckExact(x) and cnp.PyArray_CheckExact(w_hh)):
+    if not cnp.PyArray_CheckExact(x):
         return 0
     cdef cnp.ndarray a = x
     cdef int number = cnp.PyArray_TYPE(a), rank = cnp.PyArray_NDIM(a)
@@ -48,25 +67,16 @@ cpdef int cell_fits(
         not (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
         or not (rank == 2 or rank == 3)
         or not walkable(a, rank)
-        or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2
     ):
         return 0
     cdef cnp.npy_intp D = cnp.PyArray_DIM(a, rank - 1), B = 1 if rank == 2 else cnp.PyArray_DIM(a, 1)
-    cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // gates
-    cdef cnp.npy_intp P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+    if not weights_fit(gates, number, D, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep):
+        return 0
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
     # The careful way finds the sizes whose product is too large to count.
     if <double>cnp.PyArray_DIM(a, 0) * B * rows > 1e15:
         return 0
-    if (
-        plain(w_hh, number, 2, gates * H, P)
-        and plain(w_ih, number, 2, rows, D)
-        and state_fits(h_0, number, rank, B, P)
-        and state_fits(c_0, number, rank, B, H)
-        and (b_ih is None or plain(b_ih, number, 1, rows, 0))
-        and (b_hh is None or plain(b_hh, number, 1, rows, 0))
-        and (P == H if w_hr is None else 0 < P < H and plain(w_hr, number, 2, P, H))
-        and (w_peep is None or plain(w_peep, number, 1, 3 * H, 0))
-    ):
+    if state_fits(h_0, number, rank, B, P) and state_fits(c_0, number, rank, B, rows // gates):
         return rank
     return 0
 
@@ -98,7 +108,13 @@ cdef inline bint lengths_fit(object lengths, cnp.npy_intp T, cnp.npy_intp B):
     return True
 
 
-def tape_fits(
+cdef inline bint options_fit(object lengths, object restart, cnp.npy_intp T, cnp.npy_intp B):
+    return (lengths is None or lengths_fit(lengths, T, B)) and (
+        restart is None or plain(restart, cnp.NPY_BOOL, 2, T, B)
+    )
+
+
+cpdef bint tape_fits(
     int gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, kept, checkpoint, lengths,
     restart,
 ):
@@ -114,6 +130,49 @@ def tape_fits(
         tape_sequence(output, number, T, B, cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1), True)
         and (gates != 4 or tape_sequence(c, number, kept_steps(T, checkpoint), B, H, False))
         and (gates == 1 or (kept is None if checkpoint else tape_sequence(kept, number, T, B, 4 * H, False)))
-        and (lengths is None or lengths_fit(lengths, T, B))
-        and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, B))
+        and options_fit(lengths, restart, T, B)
     )
+
+
+cdef inline bint written(object array):
+    return cnp.PyArray_ISWRITEABLE(<cnp.ndarray>array)
+
+
+cdef inline bint rows_fit(object value, int type_number, cnp.npy_intp rows, cnp.npy_intp columns):
+    """Whether this is an array of so many rows, each contiguous."""
+    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_NDIM(<cnp.ndarray>value) != 2:
+        return False
+    cdef cnp.ndarray a = value
+    return (
+        cnp.PyArray_TYPE(a) == type_number
+        and cnp.PyArray_ISALIGNED(a)
+        and cnp.PyArray_ISNOTSWAPPED(a)
+        and cnp.PyArray_DIM(a, 0) == rows
+        and cnp.PyArray_DIM(a, 1) == columns
+        and (cnp.PyArray_STRIDE(a, 1) == cnp.PyArray_ITEMSIZE(a) or columns <= 1 or cnp.PyArray_SIZE(a) == 0)
+        and cnp.PyArray_STRIDE(a, 0) % cnp.PyArray_ITEMSIZE(a) == 0
+    )
+
+
+cdef inline bint like(object result, object argument):
+    """Whether a gradient can be written where that is asked for: None, or of its argument's type and shape."""
+    if result is None:
+        return True
+    if argument is None or not (cnp.PyArray_CheckExact(result) and cnp.PyArray_CheckExact(argument)):
+        return False
+    cdef cnp.ndarray a = argument
+    cdef int number = cnp.PyArray_TYPE(a), rank = cnp.PyArray_NDIM(a)
+    if not written(result) or not 1 <= rank <= 3:
+        return False
+    if rank == 3:
+        return tape_sequence(
+            result, number, cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), cnp.PyArray_DIM(a, 2), True
+        )
+    return plain(result, number, rank, cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1) if rank == 2 else 0)
+
+
+cdef int expect(bint fits) except -1:
+    """What C is handed was checked in Python; between there and here another thread, or a property, may change it."""
+    if not fits:
+        raise ValueError("an array was given another shape or dtype while it was in use: pass a copy")
+    return 0

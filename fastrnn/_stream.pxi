@@ -80,12 +80,17 @@ cdef class StreamCore:
         cdef int64_t k
         cdef list packed = []
         cdef fastrnn_layer[1] made
+        cdef cnp.npy_intp below = self.features
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
         if <int64_t>len(weights) != self.count:
             raise RuntimeError("the layer has another number of layers than when the stream was made")
         for w_ih, w_hh, b_ih, b_hh, w_hr, w_peep in weights:  # what may fail comes first
+            expect(weights_fit(gates_of(kind), self.number, below, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep))
             fill_weights(&made[0], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+            # The states and what lies between the layers were made for these.
+            expect(made[0].P == self.units and (made[0].H if kind == FASTRNN_LSTM else 0) == self.cells)
+            below = made[0].P
             size = kernels.pack[is_double_](&made[0], NULL) + 64
             memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
             kernels.pack[is_double_](&made[0], aligned(memory))

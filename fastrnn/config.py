@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -19,6 +22,24 @@ current_backend: ContextVar[str] = ContextVar("fastrnn_backend", default="compil
 current_threads: ContextVar[int] = ContextVar("fastrnn_threads", default=0)  # 0: the process's
 
 _MOST_THREADS = 2**31 - 1  # a C int; more than it holds means "as many as there are"
+
+
+def read_environment(stacklevel: int) -> None:
+    """Take over what the environment says; what makes no sense is told and ignored."""
+
+    def tell(name: str, expected: str, used: str) -> None:
+        text = f"{name}={os.environ[name]!r} is ignored: expected {expected}; {used}"
+        warnings.warn(text, RuntimeWarning, stacklevel + 2)
+
+    threads = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
+    if re.fullmatch("[0-9]+", threads) and 1 <= int(threads[:11]) <= _MOST_THREADS:
+        _core.set_num_threads(int(threads))
+    elif threads:
+        number = _core.get_num_threads()
+        tell("FASTRNN_NUM_THREADS", f"an integer from 1 to {_MOST_THREADS}", f"it is {number}")
+    isa = os.environ.get("FASTRNN_ISA")
+    if isa and isa != get_isa():
+        tell("FASTRNN_ISA", " or ".join(map(repr, available_isas())), f"it is {get_isa()!r}")
 
 
 def set_num_threads(n: int) -> None:

@@ -31,14 +31,43 @@ def test_environment_variables() -> None:
     openmp = fastrnn.show_config(mode="dicts")["build"]["openmp"]
     expected = 2 if openmp else 1  # a serial build does not read OpenMP's variables
     assert settings(OMP_NUM_THREADS="2").stdout == f"{expected} {best}\n"
-    for nonsense in ("0", "-1", "many", ""):
-        threads, isa = settings(FASTRNN_NUM_THREADS=nonsense).stdout.split()
-        assert int(threads) >= 1
-        assert isa == best
-    # A typing error must neither pass in silence nor stop a program.
-    done = settings(FASTRNN_ISA="avx1024")
-    assert done.stdout.split()[1] == best
-    assert "avx1024" in done.stderr
+    threads, isa = settings(FASTRNN_NUM_THREADS="", FASTRNN_ISA="").stdout.split()
+    assert int(threads) >= 1
+    assert isa == best
+    assert settings(FASTRNN_NUM_THREADS=" 3\n").stdout == f"3 {best}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("FASTRNN_NUM_THREADS", value)
+            for value in (
+                "many", "3x", "0", "-1", "+2", "1e9", "2.0", "0x10", "1_000", "99999999999",
+                "2147483648", "9" * 5000, "3,2", "٣", "true", "None",
+            )
+        ),
+        *(("FASTRNN_ISA", value) for value in ("avx1024", "AVX2", "sse", "3")),
+    ],
+)  # fmt: skip
+def test_a_variable_that_makes_no_sense_is_told_and_ignored(name: str, value: str) -> None:
+    """A typing error must neither pass in silence nor stop a program."""
+    want = settings(OMP_NUM_THREADS="2").stdout
+    done = settings(OMP_NUM_THREADS="2", **{name: value})
+    assert done.returncode == 0
+    assert done.stdout == want
+    told = done.stderr.splitlines()
+    assert f"{name}={value!r}" in told[0]
+    assert "expected" in told[0]
+    # It points at who imports, not into the machinery of imports.
+    assert told[0].startswith("<string>:")
+    assert "importlib" not in done.stderr
+
+
+def test_a_variable_may_be_made_an_error() -> None:
+    done = script("import fastrnn", FASTRNN_NUM_THREADS="x", PYTHONWARNINGS="error")
+    assert done.returncode != 0
+    assert "FASTRNN_NUM_THREADS='x'" in done.stderr
 
 
 def test_what_the_control_groups_allow(tmp_path: Path) -> None:

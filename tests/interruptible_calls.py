@@ -1,0 +1,101 @@
+"""Every kind of call that can be interrupted, for tests of what may come between.
+
+Each makes the same results every time it is called, as bytes. `small` ones have many meetings and
+polls in a few milliseconds, where a schedule makes threads late; the others take tens of
+milliseconds, where signals come at random.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+
+
+def flat(results: Any) -> bytes:
+    """The bytes of all arrays of nested results."""
+    if isinstance(results, np.ndarray):
+        return results.tobytes()
+    if isinstance(results, dict):
+        results = list(results.values())
+    return b"".join(map(flat, results)) if isinstance(results, list | tuple) else b""
+
+
+def calls(small: bool) -> dict[str, Callable[[], bytes]]:
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32) / 8
+
+    made: dict[str, Callable[[], bytes]] = {}
+
+    def add(name: str, call: Callable[[], Any]) -> None:
+        made[name] = lambda: flat(call())
+
+    n, width = (4 * 512, 32) if small else (16384, 256)
+    x, w, b = array(n, width), array(width, width), array(width)
+    y, tape = fastrnn.linear_forward(x, w, b)
+    add("linear forward", lambda: fastrnn.linear_forward(x, w, b, record=False)[0])
+    add("linear backward", lambda: fastrnn.linear_backward(tape, y))
+    # The only meetings are those that ask whether to stop.
+    add("linear backward of x", lambda: fastrnn.linear_backward(tape, y, wrt=("x",)))
+
+    indices = rng.integers(0, width, n)
+    _, of_indices = fastrnn.embedding_forward(indices, w)
+    add("embedding backward", lambda: fastrnn.embedding_backward(of_indices, x))
+    target = rng.integers(0, width, n)
+    add("cross-entropy", lambda: fastrnn.softmax_cross_entropy(y, target)[1])
+
+    T, B, D, H = (60, 30, 9, 40) if small else (200, 32, 64, 200)
+    xs, lengths = array(T, B, D), rng.integers(0, T + 1, B)
+    restart = rng.random((T, B)) < 0.1
+    layers: dict[str, Any] = {
+        "RNN": fastrnn.RNN(D, H, rng=1),
+        "LSTM": fastrnn.LSTM(D, H, rng=1),
+        "LSTM with peepholes and projection": fastrnn.LSTM(
+            D, H, proj_size=H // 2, peephole=True, rng=1
+        ),
+        "GRU": fastrnn.GRU(D, H, rng=1),
+        "GRU, reset first": fastrnn.GRU(D, H, reset_after=False, rng=1),
+    }
+    for name, layer in layers.items():
+        output, _, of_layer = layer.forward(xs, lengths=lengths, restart=restart)
+        add(f"{name} forward", lambda layer=layer: layer.forward(xs, lengths=lengths)[0])
+        add(
+            f"{name} backward",
+            lambda layer=layer, t=of_layer, d=output: layer.backward(t, d).flat_weights,
+        )
+    _, _, short = layers["LSTM"].forward(xs, checkpoint=7)
+    d = array(T, B, H)
+    add("LSTM backward of a short tape", lambda: layers["LSTM"].backward(short, d)[:2])
+
+    both = fastrnn.GRU(D, H, 2, bidirectional=True, rng=2)
+    for rows in (1, B):  # the directions beside each other; one after the other
+        some = np.ascontiguousarray(xs[:, :rows])
+        output, _, of_both = both.forward(some)
+        add(f"both directions of {rows} forward", lambda some=some: both(some)[0])
+        add(
+            f"both directions of {rows} backward",
+            lambda t=of_both, d=output: both.backward(t, d).flat_weights,
+        )
+
+    # One sequence: its steps are split by units, or a second member makes the input part.
+    T, D, H = (500, 20, 70) if small else (3000, 64, 300)
+    one, lstm = array(T, 1, D), fastrnn.LSTM(D, H, rng=3)
+    never = np.zeros((T, 1), bool)
+    output, _, of_one = lstm.forward(one)
+    add("one sequence, split by units", lambda: lstm(one)[0])
+    add("one sequence, producer and consumer", lambda: lstm(one, restart=never)[0])
+    add("one sequence backward", lambda: lstm.backward(of_one, output)[:2])
+    stream = lstm.stream()
+
+    def run() -> Any:
+        stream.reset()
+        return stream.run(one)
+
+    add("stream", run)
+    embedding, head = fastrnn.Embedding(width, D, rng=4), fastrnn.Linear(H, width, rng=5)
+    length = 1000 if small else 2000
+    add("generate", lambda: fastrnn.generate(embedding, lstm, head, [1], length, rng=6)[0])
+    return made

@@ -1,0 +1,107 @@
+"""Makes threads late where it matters, and stops and forks where it may: run by test_schedules.py.
+
+usage: late_threads.py late | stop | fork      prints what it is about, and "done" at the end. What
+hangs does not get there: the protocol of parallel.c is at fault.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from interruptible_calls import calls
+
+import fastrnn
+from fastrnn import _core
+
+LATE = 0.003  # seconds, in which the other thread makes all that it can make of these calls
+MEETINGS = range(1, 9)
+Delay = tuple[str, int, int, float]
+
+
+def outcome(call: Callable[[], bytes], *delays: Delay) -> tuple[bytes | None, int]:
+    """The results, None if the call was stopped, and how many delays there were."""
+    _core.set_delays(*delays)
+    try:
+        return call(), _core.delays()[1]
+    except KeyboardInterrupt:
+        return None, _core.delays()[1]
+    finally:
+        _core.set_delays()
+
+
+def meetings() -> Iterator[Delay]:
+    for place in ("before meeting", "after meeting"):
+        for member in (0, 1):
+            for nth in MEETINGS:
+                yield place, member, nth, LATE
+
+
+def late(call: Callable[[], bytes]) -> int:
+    """A late thread changes no bit."""
+    want, hit = call(), 0
+    counts = [("after count", member, nth, 10 * LATE) for member in (0, 1) for nth in (1, 2, 9, 20)]
+    for delay in (*meetings(), *counts):
+        got, ended = outcome(call, delay)
+        assert got == want, delay
+        hit += ended
+    return hit
+
+
+def stop(call: Callable[[], bytes]) -> int:
+    """Whenever the call is stopped, and whoever is late then, all leave together."""
+    want, hit = call(), 0
+    for nth in range(1, 100):
+        got, ended = outcome(call, ("stop", 0, nth, 0))
+        if not ended:
+            assert got == want
+            return hit
+        assert got is None
+        for delay in meetings() if nth < 9 else ():
+            got, ended = outcome(call, ("stop", 0, nth, 0), delay)
+            assert got is None or not ended, delay
+            hit += ended
+    raise AssertionError("so many polls: make the problem smaller")
+
+
+def fork(call: Callable[[], bytes]) -> int:
+    """A child that a signal handler forks in the middle of a call ends it with the same bits."""
+    want, hit, pids = call(), 0, []
+
+    def handler(*_: object) -> None:
+        pids.append(os.fork())
+
+    signal.signal(signal.SIGALRM, handler)
+    for nth in (1, 2, 5):
+        pids.clear()
+        _core.set_delays(("poll", 0, nth, 3 * LATE))
+        signal.setitimer(signal.ITIMER_REAL, LATE)
+        got = call()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())  # handlers that are due run before it returns
+        if pids and pids[0] == 0:
+            os._exit(0 if got == want else 3)
+        assert got == want
+        if pids:
+            assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 0, nth
+            hit += _core.delays()[1]
+    _core.set_delays()
+    return hit
+
+
+def main(what: str) -> None:
+    # Teams of two, however small the work is, whose members are not asked where they run.
+    fastrnn.set_num_threads(2)
+    _core.swap_team_policy(0, 0)
+    hits = {}
+    for name, call in calls(small=True).items():
+        print(what, name, flush=True)
+        hits[name] = {"late": late, "stop": stop, "fork": fork}[what](call)
+    # Where there are no meetings nobody is late, and some small calls have no time to be asked.
+    assert np.count_nonzero(list(hits.values())) >= len(hits) // 2, hits
+    print("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
