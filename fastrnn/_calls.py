@@ -233,7 +233,7 @@ def backward(
         for name, place in into.items():
             place[...] = getattr(grads, name)
         return grads._replace(**into)
-    d_output, d_h_n, d_c_n, wanted = backward_arguments(
+    tape, d_output, d_h_n, d_c_n, wanted = backward_arguments(
         tape, kind or CellTape, d_output, d_h_n, d_c_n, wrt
     )
     if tape.unbatched and "x" in into:
@@ -261,7 +261,9 @@ def _backward_by_reference(
 
 def norms(tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
     """`fastrnn.gradient_norms` of the tape of one layer in one direction."""
-    d_output, d_h_n, d_c_n, none = backward_arguments(tape, CellTape, d_output, d_h_n, d_c_n, ())
+    tape, d_output, d_h_n, d_c_n, none = backward_arguments(
+        tape, CellTape, d_output, d_h_n, d_c_n, ()
+    )
     norms = empty(tape.x.shape[:2])
     _bptt(tape, d_output, d_h_n, d_c_n, none, {}, norms)
     return norms[:, 0] if tape.unbatched else norms

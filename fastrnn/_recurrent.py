@@ -227,7 +227,7 @@ class CellTape(_tapes.Tape):
 
 def backward_arguments(
     tape: Any, kind: type[CellTape], d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any
-) -> tuple[Array | None, Array | None, Array | None, frozenset[str]]:
+) -> tuple[Any, Array | None, Array | None, Array | None, frozenset[str]]:
     """Check the arguments of a cell's backward.
 
     Parameters
@@ -240,12 +240,13 @@ def backward_arguments(
     Returns
     -------
     tuple
-        d_output (T, B, P), d_h_n (B, P) and d_c_n (B, H), each of them or None, and the names of
-        the gradients to compute.
+        The tape that was checked, which is the one to use, d_output (T, B, P), d_h_n (B, P) and
+        d_c_n (B, H), each of them or None, and the names of the gradients to compute.
     """
     if not isinstance(tape, kind):
         cells = CELLS if kind is CellTape else (kind.cell.name,)
         _checks.tape(tape, kind, " or ".join(f"{name}_forward" for name in cells))
+    tape = _tapes.as_made(tape)
     if not _is_whole(tape):
         raise ValueError(_checks.RESHAPED)
     wanted = _checks.names("wrt", wrt, tape.arguments)
@@ -264,7 +265,7 @@ def backward_arguments(
         d_c_n = _state_gradient("d_c_n", d_c_n, tape.c, "H", unbatched)
     if tape.digests is not None:
         _tapes.unchanged(tape)
-    return d_output, d_h_n, d_c_n, wanted - tape.absent()
+    return tape, d_output, d_h_n, d_c_n, wanted - tape.absent()
 
 
 def _is_whole(tape: Any) -> bool:

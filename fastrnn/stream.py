@@ -52,6 +52,8 @@ class Stream(_core.StreamCore):
     """
 
     def __init__(self, layer: Recurrent[Any], batch_size: int = 1) -> None:
+        if self.count:
+            raise RuntimeError("this stream is made already: make another with layer.stream()")
         name = type(layer).__name__
         if not isinstance(layer, Weighted) or not hasattr(layer, "_cell"):
             raise TypeError(f"layer is a {name}, expected an RNN, LSTM or GRU")

@@ -213,7 +213,7 @@ def gru_backward(
     >>> reference.gru_backward(tape, d_h_n=np.array([[1.0]])).h_0  # z = 1/2, twice
     array([[0.25]])
     """
-    d_output, d_h_n, _, wanted = _recurrent.backward_arguments(
+    tape, d_output, d_h_n, _, wanted = _recurrent.backward_arguments(
         tape, GRUTape, d_output, d_h_n, None, wrt
     )
     gradients, _ = bptt(tape, d_output, d_h_n)

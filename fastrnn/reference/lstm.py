@@ -222,7 +222,7 @@ def lstm_backward(
     >>> reference.lstm_backward(tape, d_c_n=np.array([[1.0]])).c_0  # f = 1/2, twice
     array([[0.25]])
     """
-    d_output, d_h_n, d_c_n, wanted = _recurrent.backward_arguments(
+    tape, d_output, d_h_n, d_c_n, wanted = _recurrent.backward_arguments(
         tape, LSTMTape, d_output, d_h_n, d_c_n, wrt
     )
     gradients, _ = bptt(tape, d_output, d_h_n, d_c_n)

@@ -44,7 +44,7 @@ def gradient_norms(
     if of_layer is not None:
         with config.backend("reference"):
             return of_layer(d_output, d_h_n, d_c_n)  # type: ignore[no-any-return]
-    d_output, d_h_n, d_c_n, _ = _recurrent.backward_arguments(
+    tape, d_output, d_h_n, d_c_n, _ = _recurrent.backward_arguments(
         tape, _recurrent.CellTape, d_output, d_h_n, d_c_n, None
     )
     cell = tape.cell

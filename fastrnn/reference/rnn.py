@@ -173,7 +173,7 @@ def rnn_backward(
     >>> reference.rnn_backward(tape, d_h_n=np.array([[1.0]])).w_ih
     array([[3.]])
     """
-    d_output, d_h_n, _, wanted = _recurrent.backward_arguments(
+    tape, d_output, d_h_n, _, wanted = _recurrent.backward_arguments(
         tape, RNNTape, d_output, d_h_n, None, wrt
     )
     gradients, _ = bptt(tape, d_output, d_h_n)

@@ -1,0 +1,240 @@
+"""What C is handed was checked, whatever becomes of it between: tapes and arrays that change."""
+
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+from test_parallel import script
+
+import fastrnn
+from fastrnn import _core, reference
+
+WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
+LAYERS = {
+    "rnn": lambda x: fastrnn.RNN(16, 64, rng=0),
+    "lstm": lambda x: fastrnn.LSTM(16, 64, proj_size=8, peephole=True, rng=0),
+    "gru": lambda x: fastrnn.GRU(16, 64, rng=0),
+}
+
+# A subclass of a tape, one field of which is another from the second look on, or the third, ...
+CHANGING = """
+import sys
+import numpy as np, fastrnn
+from fastrnn import reference
+kind, module = sys.argv[1], {"compiled": fastrnn, "reference": reference}[sys.argv[2]]
+x = np.ones((50, 8, 16), np.float32)
+if kind == "linear":
+    output, tape = fastrnn.linear_forward(x, np.ones((64, 16), np.float32), np.ones(64, np.float32))
+elif kind == "embedding":
+    output, tape = fastrnn.embedding_forward(np.ones((50, 8), int), np.ones((64, 16), np.float32))
+else:
+    layer = {
+        "rnn": fastrnn.RNN(16, 64, rng=0),
+        "lstm": fastrnn.LSTM(16, 64, proj_size=8, peephole=True, rng=0),
+        "gru": fastrnn.GRU(16, 64, rng=0),
+    }[kind]
+    output, _, tape = layer.forward(x, lengths=[50] * 8)
+    tape = tape.tapes[0]
+backward = getattr(module, kind + "_backward")
+want = backward(tape, output)
+for field in sys.argv[3:]:
+    real = getattr(tape, field)
+    if field == "shape":
+        fake = (10**6, 10**6, 16)
+    else:
+        value = real.dtype.type(10**6 if real.dtype == np.int64 else 1)
+        fake = np.broadcast_to(value, tuple(1000 * n for n in real.shape))
+    for first in range(4):  # how often it answers as it should
+        looks = []
+
+        def look(self):
+            looks.append(field)
+            return real if len(looks) <= first else fake
+
+        Changing = type("Changing", (type(tape),), {field: property(look)})
+        try:
+            got = backward(Changing(*tape), output)
+        except (TypeError, ValueError):
+            pass
+        else:
+            assert all(a is None or (a == b).all() for a, b in zip(got, want)), field
+print("alive")
+"""
+
+FIELDS = {
+    "rnn": ("x", "w_ih", "w_hh", "b_ih", "output", "lengths"),
+    "lstm": ("x", "w_hh", "w_hr", "w_peep", "output", "c", "gates"),
+    "gru": ("x", "w_ih", "b_hh", "output", "gates", "lengths"),
+    "linear": ("x", "weight", "bias", "shape"),
+    "embedding": ("indices", "shape"),
+}
+
+
+@pytest.mark.parametrize("module", ["compiled", "reference"])
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_tape_that_changes_between_two_looks(kind: str, module: str) -> None:
+    done = script(CHANGING, kind, module, *FIELDS[kind])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "alive\n"
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_the_compiled_side_looks_itself(kind):
+    """Another thread may run between the check in Python and the call."""
+    x = np.ones((6, 2, 16), np.float32)
+    _, _, tape = LAYERS[kind](x).forward(x)
+    tape = tape.tapes[0]
+    number = {"rnn": 0, "lstm": 2, "gru": 3}[kind]
+    weights = [getattr(tape, name, None) for name in WEIGHTS]
+
+    def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
+        return _core.layer_forward(
+            number, x, h_0, None, *weights, lengths, restart, False, False, 0, False, output, None,
+            1,
+        )  # fmt: skip
+
+    forward(x, weights)
+    for i, w in enumerate(weights):
+        if w is not None:
+            wrong = [
+                *weights[:i],
+                np.ones((*w.shape[:-1], w.shape[-1] + 1), w.dtype),
+                *weights[i + 1 :],
+            ]
+            with pytest.raises(ValueError, match="while it was in use"):
+                forward(x, wrong)
+    for wrong in (
+        {"h_0": np.ones((1, 1), np.float32)},
+        {"lengths": np.array([7, 6])},
+        {"lengths": np.array([6])},
+        {"restart": np.ones((6, 3), bool)},
+        {"output": np.ones((5, 2, tape.output.shape[2]), np.float32)},
+        {"output": np.broadcast_to(np.float32(0), tape.output.shape)},
+    ):
+        with pytest.raises(ValueError, match="while it was in use"):
+            forward(x, weights, **wrong)
+
+    def backward(d=None, d_h=None, wrt=(), into=(), norms=None):
+        c_0, c, gates = (getattr(tape, name, None) for name in ("c_0", "c", "gates"))
+        return _core.layer_backward(
+            number, tape.x, None, c_0, *weights, None, None, False, tape.output, c, gates, 0, d,
+            d_h, None, frozenset(wrt), dict(into), False, norms, None, 1,
+        )  # fmt: skip
+
+    good = np.ones_like(tape.output)
+    backward(good, wrt=("w_hh",), into={"w_hh": np.empty_like(tape.w_hh)})
+    for wrong in (
+        {"d": np.ones((6, 3, tape.output.shape[2]), np.float32)},
+        {"d": good.astype(np.float64)},
+        {"d_h": np.ones((2, 1), np.float32)},
+        {"d": good, "wrt": ("w_hh",), "into": {"w_hh": np.empty((2, 2), np.float32)}},
+        {"d": good, "wrt": ("x",), "into": {"x": np.empty((6, 2, 1), np.float32)}},
+        {"d": good, "wrt": ("x",), "into": {"x": np.broadcast_to(np.float32(0), x.shape)}},
+        {"d": good, "norms": np.empty((6, 1))},
+        {"d": good, "norms": np.empty((6, 2), np.float32)},
+    ):
+        with pytest.raises(ValueError, match="while it was in use"):
+            backward(**wrong)
+
+
+def test_the_compiled_side_looks_itself_at_the_other_layers():
+    x, w, b, y = (np.ones(s, np.float32) for s in ((4, 3), (2, 3), (2,), (4, 2)))
+    _core.linear_forward(x, w, b, y.copy(), 1)
+    wide, out = np.ones((2, 4), np.float32), np.empty_like
+    calls = [
+        lambda: _core.linear_forward(x, wide, b, y, 1),
+        lambda: _core.linear_forward(x, w, b[:1], y, 1),
+        lambda: _core.linear_forward(x, w, b, y[:3], 1),
+        lambda: _core.linear_forward(x.astype(np.int32), w, b, y, 1),
+        lambda: _core.linear_backward(x, w, y[:3], out(x), out(w), out(b), 1),
+        lambda: _core.linear_backward(x, w, y, x[:3].copy(), out(w), out(b), 1),
+        lambda: _core.linear_backward(x, w, y, out(x), wide, out(b), 1),
+        lambda: _core.linear_backward(x, w, y, out(x), out(w), b[:1], 1),
+        lambda: _core.embedding_backward(np.zeros(5, np.int64), y, out(w), 1),
+        lambda: _core.embedding_backward(np.zeros(4, np.int32), y, out(y), 1),
+        lambda: _core.embedding_backward(np.zeros(4, np.int64), y, out(y.astype(np.float64)), 1),
+        lambda: _core.cross_entropy(y, np.zeros(3, np.int64), None, 1.0, out(y), np.empty(4), 1),
+        lambda: _core.cross_entropy(y, np.zeros(4, np.int64), None, 1.0, out(x), np.empty(4), 1),
+        lambda: _core.cross_entropy(y, np.zeros(4, np.int64), None, 1.0, out(y), np.empty(3), 1),
+        lambda: _core.sum_of_squares(x[:, 0]),
+        lambda: _core.sum_of_squares(np.ones(3, np.int64)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="while it was in use"):
+            call()
+
+
+@pytest.mark.parametrize("other", [(600, 700), (2, 700), (600, 3), (2, 3)])
+def test_a_stream_is_made_once(other: tuple[int, int]) -> None:
+    code = """
+import sys
+import numpy as np, fastrnn
+D, H = map(int, sys.argv[1:])
+for kind in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+    layer = kind(2, 3, rng=0)
+    stream, x = layer.stream(4), np.ones((4, 2), np.float32)
+    for again in (stream.__init__, type(stream).__mro__[1].__init__):
+        try:
+            again(kind(D, H, rng=0), 4)
+            print("no error")
+        except (TypeError, RuntimeError):
+            pass
+    for _ in range(20):
+        stream.update()
+        y = stream.step(x)
+    assert (y == layer(np.broadcast_to(x, (20, 4, 2)))[0][-1]).all()
+print("alive")
+"""
+    done = script(code, *map(str, other))
+    assert done.stdout == "alive\n", (done.stdout, done.stderr)
+
+
+def test_a_stream_whose_layer_has_other_weights():
+    layer = fastrnn.LSTM(2, 3, rng=0)
+    stream, x = layer.stream(), np.ones(2, np.float32)
+    want = stream.step(x)
+    stream.reset()
+    for D, H in ((5, 3), (2, 30), (50, 60)):
+        for given in (
+            fastrnn.LSTM(D, H, rng=0),
+            fastrnn.LSTM(2, 3, 2, rng=0),
+            fastrnn.GRU(2, 3, rng=0),
+        ):
+            weights = [tuple(map(cell.get, WEIGHTS)) for cell in given._cells]
+            with pytest.raises((RuntimeError, ValueError)):
+                stream._pack(2, weights)
+    assert (stream.step(x) == want).all()
+
+
+def test_arrays_that_another_thread_reshapes():
+    """Errors are fine, and results of either shape; nothing else is."""
+    layer = fastrnn.RNN(8, 8, rng=0)
+    x, stop = np.ones((8, 8, 8), np.float32), threading.Event()
+    d = np.ones((8, 8, 8), np.float32)
+
+    def reshape() -> None:
+        while not stop.is_set():
+            for shape in ((64, 8), (8, 64), (512,), (8, 8, 8)):
+                d.shape = shape
+
+    thread = threading.Thread(target=reshape)
+    thread.start()
+    try:
+        for _ in range(300):
+            _, _, tape = layer.forward(x)
+            with contextlib.suppress(TypeError, ValueError):
+                layer.backward(tape, d)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_as_made_is_the_tape_itself():
+    x = np.ones((2, 1, 1), np.float32)
+    for module in (fastrnn, reference):
+        _, _, tape = module.rnn_forward(x, None, x[0], x[0])
+        assert fastrnn._tapes.as_made(tape) is tape
+        child = type("Child", (type(tape),), {})(*tape)
+        assert type(fastrnn._tapes.as_made(child)) is type(tape)
+        assert (module.rnn_backward(child, x).x == module.rnn_backward(tape, x).x).all()
