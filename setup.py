@@ -1,9 +1,12 @@
 """The extension module: one Cython file over C kernels that are compiled once per instruction set.
 
-FASTRNN_OPENMP=0 in the environment builds without threads.
+In the environment: FASTRNN_OPENMP=0 builds without threads, and 1 fails where the compiler has no
+OpenMP, where by default the build goes on without. FASTRNN_SANITIZE=address,undefined instruments
+csrc/ (see .ci/sanitize).
 """
 
 import os
+import shlex
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -49,30 +52,51 @@ def target_isas() -> list[str]:
 class BuildKernels(build_ext):
     """Compiles each file of csrc/isa with its own flags and links them all into the extension."""
 
-    def openmp_flags(self) -> list[str]:
-        if os.environ.get("FASTRNN_OPENMP", "1") == "0":
-            return []
+    def links(self, source: str, flags: list[str]) -> bool:
+        """Whether a program can be made with these flags beside those that the user asks for."""
+        # Those of CFLAGS too: what a sanitizer in them adds to an object has to be linked.
+        asked = [
+            *shlex.split(os.environ.get("CFLAGS", "")),
+            *shlex.split(os.environ.get("LDFLAGS", "")),
+        ]
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text(
-                "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-            )
+            path = Path(folder, "probe.c")
+            path.write_text(source)
             try:
                 objects = self.compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
+                    [str(path)], output_dir=folder, extra_postargs=flags
                 )
                 self.compiler.link_executable(
-                    objects, str(Path(folder, "probe")), extra_postargs=["-fopenmp"]
+                    objects, str(Path(folder, "probe")), extra_postargs=[*asked, *flags]
                 )
             except (CompileError, LinkError):
-                self.announce(
-                    "fastrnn: the compiler has no OpenMP, building without threads", level=3
-                )
-                return []
-        return ["-fopenmp"]
+                return False
+        return True
+
+    def openmp_flags(self) -> list[str]:
+        wanted = os.environ.get("FASTRNN_OPENMP", "")
+        if wanted == "0":
+            return []
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        if self.links(program, ["-fopenmp"]):
+            return ["-fopenmp"]
+        if not self.links("int main(void) { return 0; }\n", []):
+            raise CompileError(
+                "fastrnn: the compiler makes no program at all, so nothing is known of its OpenMP: "
+                "look at the errors above, and at CC, CFLAGS and LDFLAGS"
+            )
+        if wanted == "1":
+            raise CompileError("fastrnn: FASTRNN_OPENMP=1, but the compiler has no OpenMP")
+        self.announce("fastrnn: the compiler has no OpenMP, building without threads", level=3)
+        return []
 
     def build_extension(self, ext: Extension) -> None:
         openmp = self.openmp_flags()
+        sanitizers = os.environ.get("FASTRNN_SANITIZE", "")
+        # What is found ends the process. -fno-wrapv: Python's flags say the opposite, under which
+        # less is undefined.
+        instrument = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-wrapv", "-g"]
+        instrument = instrument if sanitizers else []
         headers = [str(p) for p in Path("csrc").rglob("*.[hi]*")]
         for source, flags in [
             ("csrc/parallel.c", openmp),
@@ -83,11 +107,11 @@ class BuildKernels(build_ext):
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=["csrc"],
-                extra_postargs=COMMON + flags,
+                extra_postargs=COMMON + flags + instrument,
                 depends=headers,
             )
         # With fast-math at the link, gcc adds code that flushes subnormals for the whole process.
-        ext.extra_link_args += [*openmp, "-fno-fast-math"]
+        ext.extra_link_args += [*openmp, "-fno-fast-math", *instrument[:1]]
         super().build_extension(ext)
 
 
