@@ -470,7 +470,7 @@ def embedding_backward(
     expect(cnp.PyArray_NDIM(d_weight) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
     expect(
         result(d_weight, number)
-        and cnp.PyArray_TYPE(indices) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(indices)
+        and typed(indices, cnp.NPY_INT64) and cnp.PyArray_ISCARRAY_RO(indices)
         and rows_fit(d_output, number, cnp.PyArray_SIZE(indices), shape[1])
     )
     memset(&a, 0, sizeof(a))

@@ -1,12 +1,19 @@
 # Part of _core.pyx: whether arrays are such as the kernels take, as they are.
 
+cdef inline bint typed(cnp.ndarray a, int type_number) noexcept:
+    """Whether the array has that type; C's long and long long are both NumPy's int64."""
+    return cnp.PyArray_TYPE(a) == type_number or (
+        type_number == cnp.NPY_INT64 and cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(a), type_number)
+    )
+
+
 cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp rows, cnp.npy_intp columns):
     """Whether this is a C-contiguous array of that type and shape; rows are the last axis of rank 1."""
     if not cnp.PyArray_CheckExact(value):
         return False
     cdef cnp.ndarray a = value
     return (
-        cnp.PyArray_TYPE(a) == type_number
+        typed(a, type_number)
         and cnp.PyArray_ISCARRAY_RO(a)
         and cnp.PyArray_NDIM(a) == rank
         and cnp.PyArray_DIM(a, 0) == rows
