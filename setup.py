@@ -20,7 +20,8 @@ from setuptools.errors import CompileError, LinkError
 # Optimised, and with the bits that the source says: no contraction of an a*b + c that is not
 # written as fma, no reordering. -fno-math-errno: sqrt and fma need not set errno, no bits depend
 # on it. -fno-trapping-math: exceptions are masked, so a blend may compute both sides.
-# -fno-fast-math: in case CFLAGS ask for the opposite.
+# -fno-fast-math: in case CFLAGS ask for the opposite. -fvisibility=hidden: the files' functions are
+# each other's, and have short names. A function that is not declared would be taken to return an int.
 COMMON = [
     "-std=c11",
     "-O3",
@@ -28,6 +29,8 @@ COMMON = [
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Werror=implicit-function-declaration",
 ]
 # Never -march=native: a wheel is built on one machine and runs on another, and cpu.c picks the set.
 ISA_FLAGS = {
@@ -99,6 +102,7 @@ class BuildKernels(build_ext):
         instrument = instrument if sanitizers else []
         headers = [str(p) for p in Path("csrc").rglob("*.[hi]*")]
         for source, flags in [
+            *[(f"csrc/{name}.c", []) for name in ("scratch", "quota", "schedule", "rates")],
             ("csrc/parallel.c", openmp),
             ("csrc/cpu.c", [f"-DFASTRNN_HAS_{isa.upper()}" for isa in target_isas()]),
             *[(f"csrc/isa/{isa}.c", ISA_FLAGS[isa]) for isa in target_isas()],

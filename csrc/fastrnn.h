@@ -165,7 +165,7 @@ int fastrnn_runs_here(const struct fastrnn_kernels *k);
 const struct fastrnn_kernels *fastrnn_kernels_in_use(void);
 int fastrnn_use(const char *name);
 
-/* parallel.c: threads. */
+/* parallel.c, quota.c, schedule.c, rates.c: threads. */
 int fastrnn_has_openmp(void);
 int fastrnn_get_num_threads(void);
 void fastrnn_set_num_threads(int n);

@@ -1,8 +1,9 @@
-/* Threads: the only file that knows OpenMP. Also what each thread needs: scratch and its floating-point
- * mode. Without OpenMP at compile time every team has one member. */
+/* Threads: the only file that knows OpenMP. Also the floating-point mode that each thread needs. Without OpenMP at
+ * compile time every team has one member. */
 #define _GNU_SOURCE /* sched_getcpu */
 #include "parallel.h"
 #include "fastrnn.h"
+#include "schedule.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -10,7 +11,6 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -61,82 +61,11 @@ static int processors_paid_for;  /* what the control groups allow */
 static atomic_int team_at_work;  /* a team of several threads is running */
 static atomic_long forks;        /* from the first process to this one: the OpenMP runtime's threads survived none */
 static pthread_once_t started = PTHREAD_ONCE_INIT;
-static pthread_mutex_t scratch_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void before_fork(void) { pthread_mutex_lock(&scratch_lock); }
-static void after_fork_parent(void) { pthread_mutex_unlock(&scratch_lock); }
-static void after_fork_child(void)
+static void after_fork(void)
 {
-    pthread_mutex_unlock(&scratch_lock);
     atomic_fetch_add(&forks, 1);
     atomic_store(&team_at_work, 0);
-}
-
-/* The processors' time that one control group may use a period, in processors, rounded up; 0 where it has no
- * limit. Version 2 has both figures in one file. */
-static int group_quota(const char *folder)
-{
-    char path[4200];
-    double quota = -1, period = 0;
-    snprintf(path, sizeof path, "%s/cpu.max", folder);
-    FILE *file = fopen(path, "r");
-    if (file) {
-        if (fscanf(file, "%lf %lf", &quota, &period) != 2) /* "max" */
-            quota = -1;
-        fclose(file);
-    } else {
-        const char *const names[] = {"quota", "period"};
-        double *const figures[] = {&quota, &period};
-        for (int i = 0; i < 2; i++) {
-            snprintf(path, sizeof path, "%s/cpu.cfs_%s_us", folder, names[i]);
-            file = fopen(path, "r");
-            if (file && fscanf(file, "%lf", figures[i]) != 1)
-                *figures[i] = -1;
-            if (file)
-                fclose(file);
-        }
-    }
-    if (!(quota > 0 && period > 0))
-        return 0;
-    const double processors = ceil(quota / period);
-    return processors < fine_threads ? (int)processors : 0;
-}
-
-int fastrnn_cpu_quota(const char *root)
-{
-    int least = 0;
-    char path[4096], line[2048];
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *const groups = fopen(path, "r");
-    /* Lines are number:controllers:group; version 2 has one, with the number 0. A limit of a group holds for those in
-     * it. In a container the group may be told as the host sees it: then only the top folder is there. */
-    while (groups && fgets(line, sizeof line, groups)) {
-        char *const controllers = strchr(line, ':'), *const group = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!group)
-            continue;
-        *group = '\0';
-        group[1 + strcspn(group + 1, "\n")] = '\0';
-        const int second = controllers[1] == '\0';
-        char *rest, *name = strtok_r(controllers + 1, ",", &rest);
-        while (name && strcmp(name, "cpu") != 0)
-            name = strtok_r(NULL, ",", &rest);
-        if (!second && !name)
-            continue;
-        snprintf(path, sizeof path, "%s/sys/fs/cgroup/%s%s", root, second ? "" : "cpu", group + 1);
-        const size_t top = strlen(root) + strlen("/sys/fs/cgroup");
-        for (;;) {
-            const int quota = group_quota(path);
-            if (quota && (!least || quota < least))
-                least = quota;
-            char *const slash = strrchr(path, '/');
-            if (!slash || slash < path + top)
-                break;
-            *slash = '\0';
-        }
-    }
-    if (groups)
-        fclose(groups);
-    return least;
 }
 
 static void start(void)
@@ -148,7 +77,7 @@ static void start(void)
  * its threads, and fork, before that. */
 __attribute__((constructor)) static void watch_forks(void)
 {
-    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    pthread_atfork(NULL, NULL, after_fork);
 }
 
 int fastrnn_has_openmp(void)
@@ -181,60 +110,11 @@ void fastrnn_set_num_threads(int n)
     atomic_store(&num_threads, n);
 }
 
-static double now(void)
+double now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* ---------------------------------------------------------------------------------------- schedules */
-
-/* For tests: which thread is late is chance, so a schedule makes one late where it matters. */
-static struct fastrnn_delay delays[16];
-static atomic_int delays_set, delays_begun, delays_ended;
-
-int fastrnn_set_delays(const struct fastrnn_delay *given, int count)
-{
-    if (count > (int)(sizeof delays / sizeof *delays))
-        return -1;
-    atomic_store(&delays_set, 0);
-    if (count > 0)
-        memcpy(delays, given, (size_t)count * sizeof *delays);
-    atomic_store(&delays_begun, 0);
-    atomic_store(&delays_ended, 0);
-    atomic_store(&delays_set, count);
-    return 0;
-}
-
-void fastrnn_delays(int *begun, int *ended)
-{
-    *begun = atomic_load(&delays_begun);
-    *ended = atomic_load(&delays_ended);
-}
-
-static int delayed(int count, enum fastrnn_place place, int member, int64_t nth)
-{
-    int found = 0;
-    for (int i = 0; i < count; i++) {
-        const struct fastrnn_delay *d = &delays[i];
-        if (d->place != (int)place || d->member != member || d->nth != nth)
-            continue;
-        const int64_t us = d->microseconds;
-        atomic_fetch_add(&delays_begun, 1);
-        if (us > 0)
-            nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
-        atomic_fetch_add(&delays_ended, 1);
-        found = 1;
-    }
-    return found;
-}
-
-/* Whether the schedule names this place; a member that is to come late does so here. */
-static inline int come_late(enum fastrnn_place place, int member, int64_t nth)
-{
-    const int count = atomic_load_explicit(&delays_set, memory_order_acquire);
-    return count ? delayed(count, place, member, nth) : 0;
 }
 
 /* ------------------------------------------------------------------------------------------- teams */
@@ -621,69 +501,6 @@ int stop_together(struct stop *stop, const struct team *team)
     return (int)posted(team, 0);
 }
 
-/* ----------------------------------------------------------------------------------------- scratch */
-
-/* A block carries its size in a header of one cache line. Fresh pages cost as much as packing the
- * weights, so the last few blocks are kept, up to kept_most bytes in all; the oldest make room. */
-struct block {
-    size_t bytes;
-    struct block *next; /* of those kept, the one given back before */
-};
-enum { header = 64, kept_blocks = 8 };
-static const size_t kept_most = (size_t)256 << 20;
-static struct block *kept; /* the newest */
-
-void *scratch_take(size_t bytes)
-{
-    pthread_mutex_lock(&scratch_lock);
-    come_late(FASTRNN_IN_SCRATCH, 0, 0);
-    struct block **best = NULL;
-    for (struct block **at = &kept; *at; at = &(*at)->next)
-        if ((*at)->bytes >= bytes && (!best || (*at)->bytes < (*best)->bytes))
-            best = at;
-    struct block *found = best ? *best : NULL;
-    if (found)
-        *best = found->next;
-    pthread_mutex_unlock(&scratch_lock);
-    if (!found) {
-        void *p;
-        if (bytes > SIZE_MAX - header || posix_memalign(&p, header, bytes + header) != 0)
-            return NULL;
-        found = p;
-        found->bytes = bytes;
-    }
-    return (char *)found + header;
-}
-
-void scratch_give(void *p)
-{
-    struct block *given = (struct block *)((char *)p - header);
-    pthread_mutex_lock(&scratch_lock);
-    given->next = kept;
-    kept = given;
-    struct block **at = &kept;
-    size_t bytes = 0;
-    for (int i = 0; *at && i < kept_blocks && bytes + (*at)->bytes <= kept_most; i++) {
-        bytes += (*at)->bytes;
-        at = &(*at)->next;
-    }
-    struct block *old = *at; /* this one and those before it */
-    *at = NULL;
-    pthread_mutex_unlock(&scratch_lock);
-    while (old) {
-        struct block *next = old->next;
-        free(old);
-        old = next;
-    }
-}
-
-void *carve(uintptr_t *at, int64_t count, size_t size)
-{
-    const uintptr_t p = *at;
-    *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
-    return (void *)p;
-}
-
 int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
              void (*work)(const struct team *team, void *job), void *job)
 {
@@ -697,62 +514,5 @@ int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t
         if (!missing)
             return FASTRNN_OK;
         members = 1;
-    }
-}
-
-/* ---------------------------------------------------------------------------------------- rates */
-
-struct rate {
-    const struct fastrnn_kernels *kernels;
-    int is_double;
-    double seconds;
-    const char *x; /* what is read; NULL: multiply-adds are counted */
-    int64_t bytes; /* by each member */
-    _Atomic double rate;
-};
-
-static void measure(const struct team *team, void *job)
-{
-    struct rate *r = job;
-    const int d = r->is_double;
-    const int64_t n = r->bytes / (d ? 8 : 4);
-    double done = 0, elapsed;
-    team_barrier(team);
-    const double begin = now();
-    do {
-        if (r->x)
-            done += r->kernels->reads[d](r->x + team->id * r->bytes, n, 1 + (1 << 20) / r->bytes);
-        else
-            done += r->kernels->multiply_adds[d](100000);
-        elapsed = now() - begin;
-    } while (elapsed < r->seconds);
-    double sum = atomic_load(&r->rate);
-    while (!atomic_compare_exchange_weak(&r->rate, &sum, sum + done / elapsed))
-        ;
-}
-
-double fastrnn_multiply_add_rate(int is_double, double seconds)
-{
-    struct rate r = {fastrnn_kernels_in_use(), is_double ? 1 : 0, seconds, NULL, 0, 0};
-    if (team_run(team_size(0, 1e30, INT64_MAX), measure, &r) != 0)
-        team_run(1, measure, &r);
-    return atomic_load(&r.rate);
-}
-
-double fastrnn_read_rate(int is_double, double seconds, int64_t bytes)
-{
-    int n = team_size(0, 1e30, INT64_MAX);
-    struct rate r = {fastrnn_kernels_in_use(), is_double ? 1 : 0, seconds, NULL, 0, 0};
-    for (;;) {
-        r.bytes = ((bytes - 1) / n / 1024 + 1) * 1024;
-        void *const x = scratch_take((size_t)(n * r.bytes));
-        if (!x)
-            return 0;
-        r.x = memset(x, 0, (size_t)(n * r.bytes));
-        const int missing = team_run(n, measure, &r);
-        scratch_give(x);
-        if (!missing)
-            return atomic_load(&r.rate);
-        n = 1;
     }
 }

@@ -43,9 +43,6 @@ int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
  * address of the memory. Returns an enum fastrnn_status. */
 int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
              void (*work)(const struct team *team, void *job), void *job);
-/* Takes `count` things of `size` from the address *at, aligned to a cache line. */
-void *carve(uintptr_t *at, int64_t count, size_t size);
-
 /* Whether a call should end early. Member 0 asks the caller's function, at most every 20 ms; the others
  * read what it found. */
 struct stop {
@@ -66,6 +63,9 @@ int stop_asked(const struct stop *stop);
 /* A meeting, like team_barrier, that asks: all get the same answer, and may leave. */
 int stop_together(struct stop *stop, const struct team *team);
 
+/* Seconds, from some moment on. */
+double now(void);
+
 /* How far one member has come; another waits until that is at least `least`, and gets 0 where `stop` ended
  * the call before. What was written before a count was set is there for who has seen it. */
 struct count {
@@ -74,8 +74,10 @@ struct count {
 void count_set(struct count *count, int64_t value);
 int count_reaches(const struct count *count, int64_t least, const struct team *team, const struct stop *stop);
 
-/* 64-byte aligned memory from a small per-process cache; NULL where there is none. The content is
+/* scratch.c: 64-byte aligned memory from a small per-process cache; NULL where there is none. The content is
  * whatever the last user left. */
 void *scratch_take(size_t bytes);
 void scratch_give(void *p);
+/* Takes `count` things of `size` from the address *at, aligned to a cache line. */
+void *carve(uintptr_t *at, int64_t count, size_t size);
 #endif
