@@ -21,7 +21,8 @@ from setuptools.errors import CompileError, LinkError
 # written as fma, no reordering. -fno-math-errno: sqrt and fma need not set errno, no bits depend
 # on it. -fno-trapping-math: exceptions are masked, so a blend may compute both sides.
 # -fno-fast-math: in case CFLAGS ask for the opposite. -fvisibility=hidden: the files' functions are
-# each other's, and have short names. A function that is not declared would be taken to return an int.
+# each other's, and have short names. -Werror: a function that is not declared is taken to return an
+# int.
 COMMON = [
     "-std=c11",
     "-O3",
