@@ -1,9 +1,10 @@
 """Makes threads late where it matters, and stops and forks where it may: run by test_schedules.py.
 
-usage: late_threads.py late | stop | fork      prints what it is about, and "done" at the end. What
-hangs does not get there: the protocol of parallel.c is at fault.
+usage: late_threads.py late | stop | fork      prints what it is about, and "done" at the end. Where
+a call hangs it ends with a traceback: the protocol of parallel.c is at fault.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import fastrnn
 from fastrnn import _core
 
 LATE = 0.003  # seconds, in which the other thread makes all that it can make of these calls
+HANGS = 30.0  # seconds, where a call takes milliseconds
 MEETINGS = range(1, 9)
 Delay = tuple[str, int, int, float]
 
@@ -23,11 +25,13 @@ Delay = tuple[str, int, int, float]
 def outcome(call: Callable[[], bytes], *delays: Delay) -> tuple[bytes | None, int]:
     """The results, None if the call was stopped, and how many delays there were."""
     _core.set_delays(*delays)
+    faulthandler.dump_traceback_later(HANGS, exit=True)
     try:
         return call(), _core.delays()[1]
     except KeyboardInterrupt:
         return None, _core.delays()[1]
     finally:
+        faulthandler.cancel_dump_traceback_later()
         _core.set_delays()
 
 
@@ -58,7 +62,7 @@ def stop(call: Callable[[], bytes]) -> int:
             assert got == want
             return hit
         assert got is None
-        for delay in meetings() if nth < 9 else ():
+        for delay in meetings() if nth in (1, 2, 3, 6) else ():
             got, ended = outcome(call, ("stop", 0, nth, 0), delay)
             assert got is None or not ended, delay
             hit += ended
@@ -80,11 +84,13 @@ def fork(call: Callable[[], bytes]) -> int:
         signal.signal(signal.SIGALRM, handler)
         _core.set_delays(("poll", 0, nth, 3 * LATE))
         signal.setitimer(signal.ITIMER_REAL, LATE)
+        faulthandler.dump_traceback_later(HANGS, exit=True)
         got = call()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.pthread_sigmask(signal.SIG_BLOCK, ())  # handlers that are due run before it returns
         if pids and pids[0] == 0:
             os._exit(0 if got == want else 3)
+        faulthandler.cancel_dump_traceback_later()
         assert got == want
         if pids:
             assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 0, nth

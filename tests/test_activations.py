@@ -249,6 +249,7 @@ def test_exact_values(function: str, dtype: Any, isa: str) -> None:
 
 @pytest.mark.parametrize("function", ["sigmoid", "exp"])
 @each
+@pytest.mark.quick
 def test_the_ends_of_the_range(function: str, dtype: Any, isa: str) -> None:
     # exp: up to each end normal numbers, from there on 0 and infinity: nothing subnormal, no NaN.
     # sigmoid has the lower end alone.
@@ -306,6 +307,7 @@ def test_never_beyond_one(function: str, dtype: Any, isa: str) -> None:
 
 @each_function
 @each
+@pytest.mark.quick
 def test_position_does_not_matter(function: str, dtype: Any, isa: str) -> None:
     # Tails run under a mask, at any address, and nothing is written behind the end.
     fastrnn.set_isa(isa)

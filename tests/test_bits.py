@@ -115,6 +115,7 @@ def test_threads(spec: Spec, dtype: Any, isa: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @pytest.mark.parametrize("spec", SMALL + LARGE, ids=str)
+@pytest.mark.quick
 def test_instruction_sets(spec: Spec, dtype: Any) -> None:
     p = draw(spec, dtype)
     fastrnn.set_isa(ISAS[0])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from bounds import BATCH_AXIS, KINDS, Array, Problem, Spec, draw, processing_order, run
 from test_bits import (
     FIRST,
@@ -130,6 +131,7 @@ LENGTHS = (
 
 
 @each(LENGTHS)
+@pytest.mark.quick
 def test_lengths_are_each_row_alone_at_its_length(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)

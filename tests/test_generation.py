@@ -155,6 +155,7 @@ def test_the_indices_of_the_reference(dtype: Any, isa: str) -> None:
 
 
 @each_dtype
+@pytest.mark.quick
 def test_threads_and_instruction_sets_give_the_same_bits(dtype: Any) -> None:
     # Long enough for differences in the last bit, if there were any, to reach an index.
     for V, D, H, f in ((3, 5, 33, "tanh"), (100, 64, 128, "tanh"), (300, 17, 100, "relu")):
@@ -174,6 +175,7 @@ def test_threads_and_instruction_sets_give_the_same_bits(dtype: Any) -> None:
 
 
 @each
+@pytest.mark.quick
 def test_a_vocabulary_too_large_for_a_table(dtype: Any, isa: str) -> None:
     # Input parts are kept where all of them fit into 16 MiB. Here they are made again each time;
     # indices come again after others, which would show a part that was not.

@@ -197,6 +197,7 @@ def test_threads(spec: Spec, dtype: Any, isa: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @pytest.mark.parametrize("spec", [*SPECS[::5], *SMALL, *LARGE], ids=str)
+@pytest.mark.quick
 def test_instruction_sets(spec: Spec, dtype: Any) -> None:
     p = draw(spec, dtype)
     fastrnn.set_isa(PROMISED[0])

@@ -80,6 +80,7 @@ def test_a_tape_that_changes_between_two_looks(kind: str, module: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.quick
 def test_the_compiled_side_looks_itself(kind):
     """Another thread may run between the check in Python and the call."""
     x = np.ones((6, 2, 16), np.float32)
@@ -138,6 +139,7 @@ def test_the_compiled_side_looks_itself(kind):
             backward(**wrong)
 
 
+@pytest.mark.quick
 def test_the_compiled_side_looks_itself_at_the_other_layers():
     x, w, b, y = (np.ones(s, np.float32) for s in ((4, 3), (2, 3), (2,), (4, 2)))
     _core.linear_forward(x, w, b, y.copy(), 1)

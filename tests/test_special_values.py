@@ -16,6 +16,7 @@ PLAIN = tuple(spec._replace(lengths=False, restart=False, reverse=False) for spe
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @each((*of_every_cell(Spec(6, 13, 5, 17, lengths=True)), *PLAIN))
+@pytest.mark.quick
 def test_nan_and_inf_stay_in_their_row(spec: Spec, dtype: Any, isa: str, value: float) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)

@@ -82,6 +82,7 @@ def test_steps_are_the_layer_on_the_whole_sequence(kind: str, dtype: Any, isa: s
 @each_isa
 @each_dtype
 @each_kind
+@pytest.mark.quick
 def test_runs_in_any_cuts_are_the_layer(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     for layer, B in small(kind, dtype):
@@ -177,6 +178,7 @@ def test_a_batch_of_nobody(kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.quick
 def test_restart_is_one_bool_or_one_for_each_row(kind: str) -> None:
     layer, B = make(kind, 3, 9, 2), 7
     x, state = draw(layer, B, 3), draw_state(layer, B)
