@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -284,7 +284,11 @@ def size(name: str, value: Any, least: int = 1) -> int:
 def number(name: str, value: Any) -> float:
     """The value as a float; TypeError unless it is one number."""
     try:
-        if isinstance(value, str | bytes | bool | np.bool_):
+        # float() takes text, the real part of a complex number and a bool in an array too.
+        if isinstance(value, str | bytes | bytearray | bool) or (
+            isinstance(value, ndarray | np.generic)
+            and (value.ndim or value.dtype.kind not in "iuf")
+        ):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -465,23 +469,27 @@ def distinct(name: str, arrays: Mapping[str, Array] | Sequence[Array]) -> None:
                 f"{label} has elements that share memory with each other: pass {label}.copy(), or "
                 "the array that it is a view of"
             )
+    labels = list(arrays)
+    for first, second in sharing(list(arrays.values())):
+        raise ValueError(
+            f"{labels[second]} shares memory with {labels[first]}: pass every element once"
+        )
+
+
+def sharing(arrays: Sequence[Array]) -> Iterator[tuple[int, int]]:
+    """The places of every two arrays that share memory, the lower one first."""
     if len(arrays) < 2:
         return
-    bounds = sorted((*_bounds(a), i) for i, a in enumerate(arrays.values()) if a.size)
-    labels, listed = list(arrays), list(arrays.values())
     below: list[tuple[int, int]] = []  # those that begin before and end behind the next one
-    for start, end, i in bounds:
+    for start, end, i in sorted((*bounds(a), i) for i, a in enumerate(arrays) if a.size):
         below = [(other_end, j) for other_end, j in below if other_end > start]
         for _, j in below:
-            if np.shares_memory(listed[i], listed[j]):
-                first, second = sorted((i, j))
-                raise ValueError(
-                    f"{labels[second]} shares memory with {labels[first]}: pass every element once"
-                )
+            if np.shares_memory(arrays[i], arrays[j]):
+                yield min(i, j), max(i, j)
         below.append((end, i))
 
 
-def _bounds(a: Array) -> tuple[int, int]:
+def bounds(a: Array) -> tuple[int, int]:
     """Where the bytes of an array that has any begin and end."""
     steps = [(n - 1) * step for n, step in zip(a.shape, a.strides, strict=True)]
     start: int = a.__array_interface__["data"][0]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import _calls, _checks, _core, _tapes, functional
+from .weights import Weights, copied_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,8 +103,11 @@ class LayerGradients(NamedTuple):
 
     x: Array | None
     state: Any
-    weights: dict[str, Array]
+    weights: Weights
     flat_weights: Array | None
+
+    def __reduce__(self) -> Any:
+        return copied_gradients(self)
 
 
 class _LayerTapeFields(NamedTuple):

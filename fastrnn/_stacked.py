@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy import ndarray
 
 from . import _calls, _checks, _core
+from ._attributes import warn
 from ._layer_tape import (
     LayerGradients,
     LayerTape,
@@ -29,6 +31,8 @@ from .weights import Weighted, same_weight
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from ._attributes import Checks
+    from ._memory import Memory
     from ._recurrent import Cell
 
     Array = NDArray[Any]
@@ -49,6 +53,20 @@ class Recurrent(Weighted, Generic[State]):
     the four of every cell.
     """
 
+    _fixed: ClassVar[Checks] = {
+        "input_size": partial(_checks.size, least=0), "hidden_size": _checks.size,
+        "num_layers": _checks.size, "bias": _checks.flag, "bidirectional": _checks.flag,
+    }  # fmt: skip
+    _settable: ClassVar[Checks] = {"batch_first": _checks.flag, "dropout": _checks.fraction}
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+
     _cell: Cell
     _names = WEIGHT_NAMES
     _keepable: tuple[str, ...] = ()
@@ -65,25 +83,29 @@ class Recurrent(Weighted, Generic[State]):
         """P: how many units the state h, and so the output of a direction, has."""
         return self.hidden_size
 
-    def _configure_sizes(
-        self,
-        *,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-    ) -> None:
-        self.input_size = _checks.size("input_size", input_size, 0)
-        self.hidden_size = _checks.size("hidden_size", hidden_size)
-        self.num_layers = _checks.size("num_layers", num_layers)
+    def _configure(self, **arguments: Any) -> None:
+        super()._configure(**arguments)
         _checks.elements(num_layers=self.num_layers, hidden_size=self.hidden_size)
-        self.bias = _checks.flag("bias", bias)
-        self.batch_first = _checks.flag("batch_first", batch_first)
-        self.dropout = _checks.fraction("dropout", dropout)
-        self.bidirectional = _checks.flag("bidirectional", bidirectional)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        value = super()._checked(name, value)
+        if name == "dropout":
+            self._tell_of_idle_dropout(value)
+        return value
+
+    def _tell_of_idle_dropout(self, dropout: float) -> None:
+        if dropout and self.__dict__.get("num_layers") == 1:
+            warn(
+                f"dropout is {dropout} without effect, as num_layers is 1: it acts between layers, "
+                "on the output of each but the last"
+            )
+
+    def _make(self, dtype: DTypeLike, rng: Any, init: str, **arguments: Any) -> None:
+        """What a constructor does."""
+        with self._all_or_nothing():
+            self._configure(**arguments)
+            self._tell_of_idle_dropout(self.dropout)
+            self._initialise(dtype, rng, init)
 
     @property
     def _suffixes(self) -> list[str]:
@@ -124,8 +146,8 @@ class Recurrent(Weighted, Generic[State]):
             else:
                 view[...] = rng.uniform(-bound, bound, view.shape)
 
-    def _adopt(self, flat: Array) -> None:
-        super()._adopt(flat)
+    def _adopt(self, memory: Memory) -> None:
+        super()._adopt(memory)
         self._cells = [
             {arg: self._weights.get(name + suffix) for arg, name in self._names.items()}
             for suffix in self._suffixes
@@ -397,8 +419,9 @@ class Recurrent(Weighted, Generic[State]):
         Returns
         -------
         LayerGradients
-            ``.x``, ``.state`` (like the state; None where forward had none), ``.weights`` (a dict)
-            and ``.flat_weights``, laid out as the layer's, of which ``.weights`` holds views.
+            ``.x``, ``.state`` (like the state; None where forward had none), ``.weights`` (a
+            mapping) and ``.flat_weights``, laid out as the layer's, which ``.weights`` holds views
+            into.
 
         Raises
         ------
@@ -451,7 +474,7 @@ class Recurrent(Weighted, Generic[State]):
         if tape.unbatched:
             d_x = None if d_x is None else d_x[:, 0]
             state = [d[:, 0] for d in state]
-        elif self.batch_first and d_x is not None:
+        elif tape.batch_first and d_x is not None:
             d_x = np.ascontiguousarray(d_x.swapaxes(0, 1))
         d_state = state[0] if len(state) == 1 else tuple(state) or None
         return LayerGradients(d_x, d_state, views, flat)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from .reference.embedding import (
     embedding_arguments,
     embedding_backward_arguments,
 )
-from .weights import Weighted
+from .weights import Weighted, Weights, copied_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from ._attributes import Checks
 
     Array = NDArray[Any]
 
@@ -136,8 +138,11 @@ def _embedding_backward(
 class EmbeddingLayerGradients(NamedTuple):
     """What Embedding.backward returns: `weights` maps the name to a view into `flat_weights`."""
 
-    weights: dict[str, Array]
+    weights: Weights
     flat_weights: Array | None
+
+    def __reduce__(self) -> Any:
+        return copied_gradients(self)
 
 
 class Embedding(Weighted):
@@ -172,6 +177,11 @@ class Embedding(Weighted):
     >>> embedding.flat_weights[...] -= 0.1 * grads.flat_weights
     """
 
+    _fixed: ClassVar[Checks] = {"num_embeddings": _checks.size, "embedding_dim": _checks.size}
+
+    num_embeddings: int
+    embedding_dim: int
+
     def __init__(
         self,
         num_embeddings: int,
@@ -180,15 +190,12 @@ class Embedding(Weighted):
         dtype: DTypeLike = "float32",
         rng: Any = None,
     ) -> None:
-        self._configure(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        self._allocate(_checks.float_dtype("dtype", dtype))
-        # Drawn in float64 and rounded, so that one seed means one network in both types.
-        view = self._weights["weight"]
-        view[...] = np.random.default_rng(rng).standard_normal(view.shape)
-
-    def _configure(self, *, num_embeddings: int, embedding_dim: int) -> None:
-        self.num_embeddings = _checks.size("num_embeddings", num_embeddings)
-        self.embedding_dim = _checks.size("embedding_dim", embedding_dim)
+        with self._all_or_nothing():
+            self._configure(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+            self._allocate(_checks.float_dtype("dtype", dtype))
+            # Drawn in float64 and rounded, so that one seed means one network in both types.
+            view = self._weights["weight"]
+            view[...] = np.random.default_rng(rng).standard_normal(view.shape)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_embeddings, self.embedding_dim)}
@@ -220,7 +227,7 @@ class Embedding(Weighted):
         Returns
         -------
         EmbeddingLayerGradients
-            ``.weights`` (a dict) and ``.flat_weights``.
+            ``.weights`` (a mapping) and ``.flat_weights``.
 
         Raises
         ------

@@ -5,7 +5,8 @@ Each is a cell with its arguments; everything else they share, in _stacked.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from ._stacked import WEIGHT_NAMES, Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
+
+    from ._attributes import Checks
 
     Array = NDArray[Any]
 
@@ -86,6 +89,11 @@ class RNN(Recurrent["Array"]):
     """
 
     _cell = _recurrent.RNN
+    _settable: ClassVar[Checks] = Recurrent._settable | {
+        "nonlinearity": partial(_checks.choice, choices=_checks.NONLINEARITIES)
+    }
+
+    nonlinearity: str
 
     def __init__(
         self,
@@ -102,16 +110,11 @@ class RNN(Recurrent["Array"]):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self._configure(
-            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
+        self._make(
+            dtype, rng, init, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
             nonlinearity=nonlinearity, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional,
         )  # fmt: skip
-        self._initialise(dtype, rng, init)
-
-    def _configure(self, *, nonlinearity: str, **sizes: Any) -> None:
-        self.nonlinearity = _checks.choice("nonlinearity", nonlinearity, _checks.NONLINEARITIES)
-        self._configure_sizes(**sizes)
 
     @property
     def _option(self) -> Any:
@@ -211,6 +214,14 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     _cell = _recurrent.LSTM
     _names = WEIGHT_NAMES | {"w_hr": "weight_hr", "w_peep": "weight_peephole"}
     _keepable = ("c", "gates")
+    _fixed: ClassVar[Checks] = Recurrent._fixed | {
+        "proj_size": partial(_checks.size, least=0), "peephole": _checks.flag,
+        "forget_bias": _checks.number,
+    }  # fmt: skip
+
+    proj_size: int
+    peephole: bool
+    forget_bias: float
 
     def __init__(
         self,
@@ -229,33 +240,43 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self._configure(
-            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
-            batch_first=batch_first, dropout=dropout, bidirectional=bidirectional,
-            proj_size=proj_size, peephole=peephole, forget_bias=forget_bias,
+        self._make(
+            dtype, rng, init, input_size=input_size, hidden_size=hidden_size,
+            num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
+            bidirectional=bidirectional, proj_size=proj_size, peephole=peephole,
+            forget_bias=forget_bias,
         )  # fmt: skip
-        self._initialise(dtype, rng, init)
+
+    def _initialise(self, dtype: DTypeLike, rng: Any, init: str) -> None:
+        super()._initialise(dtype, rng, init)
         if self.forget_bias:
             forget = slice(self.hidden_size, 2 * self.hidden_size)
             for suffix in self._suffixes:
                 self._weights[f"bias_ih{suffix}"][forget] += self.forget_bias
 
-    def _configure(
-        self, *, proj_size: int, peephole: bool, forget_bias: float, **sizes: Any
-    ) -> None:
-        self._configure_sizes(**sizes)
-        self.proj_size = _checks.size("proj_size", proj_size, 0)
+    def _configure(self, **arguments: Any) -> None:
+        super()._configure(**arguments)
         if self.proj_size >= self.hidden_size:
             raise ValueError(
                 f"proj_size is {self.proj_size}, expected less than hidden_size = "
                 f"{self.hidden_size}, or 0 for no projection"
             )
-        self.peephole = _checks.flag("peephole", peephole)
-        self.forget_bias = _checks.number("forget_bias", forget_bias)
+        given = arguments["forget_bias"]
         if not np.isfinite(self.forget_bias):
-            raise ValueError(f"forget_bias is {forget_bias!r}, expected a finite number")
+            raise ValueError(f"forget_bias is {given!r}, expected a finite number")
         if self.forget_bias and not self.bias:
-            raise ValueError(f"forget_bias is {forget_bias!r}, but bias is False")
+            raise ValueError(f"forget_bias is {given!r}, but bias is False")
+
+    def _refusal(self, name: str) -> str | None:
+        text = super()._refusal(name)
+        if name == "forget_bias" and self.__dict__.get("bias"):
+            h = self.hidden_size
+            rows = f"layer.weights['bias_ih_l0'][{h}:{2 * h}]"
+            return (
+                "forget_bias was added when the weights were drawn: add to the rows of the forget "
+                f"gates now, {rows} += value, or make another LSTM"
+            )
+        return text
 
     @property
     def _units(self) -> int:
@@ -349,6 +370,9 @@ class GRU(Recurrent["Array"]):
 
     _cell = _recurrent.GRU
     _keepable = ("gates",)
+    _settable: ClassVar[Checks] = Recurrent._settable | {"reset_after": _checks.flag}
+
+    reset_after: bool
 
     def __init__(
         self,
@@ -365,16 +389,11 @@ class GRU(Recurrent["Array"]):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self._configure(
-            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
-            batch_first=batch_first, dropout=dropout, bidirectional=bidirectional,
-            reset_after=reset_after,
+        self._make(
+            dtype, rng, init, input_size=input_size, hidden_size=hidden_size,
+            num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
+            bidirectional=bidirectional, reset_after=reset_after,
         )  # fmt: skip
-        self._initialise(dtype, rng, init)
-
-    def _configure(self, *, reset_after: bool, **sizes: Any) -> None:
-        self._configure_sizes(**sizes)
-        self.reset_after = _checks.flag("reset_after", reset_after)
 
     @property
     def _option(self) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from .reference.linear import (
     linear_backward_arguments,
     linear_tape,
 )
-from .weights import Weighted, same_weight
+from .weights import Weighted, Weights, copied_gradients, same_weight
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
+
+    from ._attributes import Checks
 
     Array = NDArray[Any]
 
@@ -131,7 +133,9 @@ def linear_backward(
     return _linear_backward(tape, d_output, wrt, {})
 
 
-def _linear_backward(tape: Any, d_output: Any, wrt: Any, into: dict[str, Array]) -> LinearGradients:
+def _linear_backward(
+    tape: Any, d_output: Any, wrt: Any, into: Mapping[str, Array]
+) -> LinearGradients:
     """linear_backward; a gradient whose name is in `into` is written there."""
     if current_backend.get() == "reference":
         grads = reference.linear_backward(tape, d_output, wrt=wrt)
@@ -161,8 +165,11 @@ class LinearLayerGradients(NamedTuple):
     """
 
     x: Array | None
-    weights: dict[str, Array]
+    weights: Weights
     flat_weights: Array | None
+
+    def __reduce__(self) -> Any:
+        return copied_gradients(self)
 
 
 class Linear(Weighted):
@@ -199,6 +206,16 @@ class Linear(Weighted):
     >>> head.flat_weights[...] -= 0.1 * grads.flat_weights
     """
 
+    _fixed: ClassVar[Checks] = {
+        "in_features": _checks.size,
+        "out_features": _checks.size,
+        "bias": _checks.flag,
+    }
+
+    in_features: int
+    out_features: int
+    bias: bool
+
     def __init__(
         self,
         in_features: int,
@@ -208,18 +225,14 @@ class Linear(Weighted):
         dtype: DTypeLike = "float32",
         rng: Any = None,
     ) -> None:
-        self._configure(in_features=in_features, out_features=out_features, bias=bias)
-        self._allocate(_checks.float_dtype("dtype", dtype))
-        # Drawn in float64 and rounded, so that one seed means one network in both types.
-        generator = np.random.default_rng(rng)
-        bound = 1 / math.sqrt(self.in_features)
-        for view in self._weights.values():
-            view[...] = generator.uniform(-bound, bound, view.shape)
-
-    def _configure(self, *, in_features: int, out_features: int, bias: bool) -> None:
-        self.in_features = _checks.size("in_features", in_features)
-        self.out_features = _checks.size("out_features", out_features)
-        self.bias = _checks.flag("bias", bias)
+        with self._all_or_nothing():
+            self._configure(in_features=in_features, out_features=out_features, bias=bias)
+            self._allocate(_checks.float_dtype("dtype", dtype))
+            # Drawn in float64 and rounded, so that one seed means one network in both types.
+            generator = np.random.default_rng(rng)
+            bound = 1 / math.sqrt(self.in_features)
+            for view in self._weights.values():
+                view[...] = generator.uniform(-bound, bound, view.shape)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
@@ -266,7 +279,7 @@ class Linear(Weighted):
         Returns
         -------
         LinearLayerGradients
-            ``.x``, ``.weights`` (a dict) and ``.flat_weights``, laid out as the layer's.
+            ``.x``, ``.weights`` (a mapping) and ``.flat_weights``, laid out as the layer's.
 
         Raises
         ------

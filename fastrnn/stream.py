@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from . import _checks, _core
+from ._attributes import Guarded
 from ._calls import code
 from ._layer_tape import pair, sequence_axes, state_array
 from ._recurrent import forward_arguments
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Stream(_core.StreamCore):
+class Stream(Guarded, _core.StreamCore):
     """A layer that is fed step by step: made by ``layer.stream(batch_size)``.
 
     It has a snapshot of the layer's weights, packed for the kernels, and the state of `batch_size`

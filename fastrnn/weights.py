@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from difflib import get_close_matches
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy import ndarray
 
 from . import _checks
+from ._attributes import Checks, Guarded
+from ._memory import Memory, aligned_empty, handed_over, owner, taken_over
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+# What weights are called, there or not: weight, bias, weight_hh_l0_reverse.
+_WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole))?(_l\d+)?(_reverse)?")
 
 
 class IncompatibleKeys(NamedTuple):
@@ -28,7 +32,7 @@ class IncompatibleKeys(NamedTuple):
 
 
 class Weights(Mapping[str, "Array"]):
-    """Read-only mapping from names to views into a layer's flat_weights."""
+    """Read-only mapping from names to views into flat_weights, of a layer or of its gradients."""
 
     __slots__ = ("_views",)
 
@@ -46,29 +50,83 @@ class Weights(Mapping[str, "Array"]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         # weights[name] += step changes the view in place and then stores that very view back.
-        if self._views.get(name) is not value:
+        if name not in self._views:
+            names = ", ".join(self._views)
+            raise TypeError(
+                f"weights has no {name!r}, and what it has cannot be replaced: write the elements "
+                f"of one of {names}, weights[name][...] = value"
+            )
+        if self._views[name] is not value:
             raise TypeError(
                 f"weights[{name!r}] is a view into flat_weights and cannot be replaced: write its "
                 f"elements, weights[{name!r}][...] = value"
             )
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(
+            f"weights[{name!r}] is a view into flat_weights and cannot be deleted: "
+            f"dict(weights) is a dict of the views, which can lose them"
+        )
+
+    def __reduce__(self) -> Any:
+        return _weights, ({name: handed_over(view) for name, view in self._views.items()},)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name!r}: {view.shape}" for name, view in self._views.items())
         return f"Weights({{{shapes}}})"
 
 
-class Weighted:
+def _weights(views: Mapping[str, Any]) -> Weights:
+    return Weights({name: taken_over(view) for name, view in views.items()})
+
+
+class Weighted(Guarded):
     """An object whose weights are views into one flat array, which copies and pickles with it.
 
-    A subclass has an attribute for every parameter of its constructor but dtype, rng and init,
-    which `_configure` checks and sets.
+    A subclass has an attribute for every parameter of its constructor but dtype, rng and init; it
+    says in `_fixed` and `_settable` how they are checked.
     """
 
     _flat: Array
     _weights: Weights
 
-    _configure: Callable[..., None]
+    _fixed: ClassVar[Checks]
     _shapes: Callable[[], dict[str, tuple[int, ...]]]  # names and shapes, in flat_weights' order
+
+    def _configure(self, **arguments: Any) -> None:
+        """Check the constructor's arguments, and set the attributes of these names."""
+        checks = {**self._fixed, **self._settable}
+        self.__dict__.update({name: checks[name](name, a) for name, a in arguments.items()})
+
+    def _refusal(self, name: str) -> str | None:
+        kind, names = type(self).__name__, list(self.__dict__.get("_weights", ()))
+        if name == "flat_weights":
+            return f"flat_weights cannot be replaced: write its elements, {name}[...] = value"
+        write = "layer.weights[name][...] = value"
+        if names:
+            near = name if name in names else get_close_matches(name, names, 1, 0)[0]
+            write = f"layer.weights[{near!r}][...] = value"
+        if name == "bias" and name in self._fixed:
+            return (
+                f"bias says whether {kind} has any, which was fixed when it was made: make "
+                f"another one; or to change the weights write their elements, {write}"
+            )
+        if name == "weights" or name in names:
+            return f"{name} cannot be replaced: write the elements of the weights, {write}"
+        if _WEIGHT.fullmatch(name):
+            have = f"; the weights are {', '.join(names)}" if names else ""
+            return f"{kind} has no weight {name}: write the elements of one it has, {write}{have}"
+        if name == "dtype":
+            return (
+                f"dtype was fixed when the {kind} was made: make another one with that dtype, and "
+                "pass it this one's state_dict(), another.load_state_dict(layer.state_dict())"
+            )
+        return super()._refusal(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # layer.flat_weights -= step changes the array in place and then stores it back.
+        if name != "flat_weights" or value is not self.__dict__.get("_flat"):
+            super().__setattr__(name, value)
 
     def _allocate(self, dtype: Any) -> None:
         """Make uninitialised weights for the sizes configured."""
@@ -79,22 +137,22 @@ class Weighted:
             raise ValueError(
                 f"the weights {sizes} have {count} elements, which is larger than the address space"
             )
-        self._adopt(aligned_empty(count, dtype))
+        self._adopt(Memory(aligned_empty(count, dtype)))
 
-    def _weight_gradients(self, wanted: Collection[str]) -> tuple[Array | None, dict[str, Array]]:
+    def _weight_gradients(self, wanted: Collection[str]) -> tuple[Array | None, Weights]:
         """A flat array for the gradients, zero but for the weights named, and views of these.
 
         Every name of a weight may be in `wanted`, or "weights" for all of them.
         """
         named = [name for name in self._weights if "weights" in wanted or name in wanted]
         if not named:
-            return None, {}
+            return None, Weights({})
         flat = aligned_empty(len(self._flat), self.dtype)
         if len(named) < len(self._weights):
             flat[...] = 0
         # As the weights are, whatever has become of the attributes: C writes so much.
         views = views_of(flat, {name: view.shape for name, view in self._weights.items()})
-        return flat, {name: views[name] for name in named}
+        return flat, Weights({name: views[name] for name in named})
 
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments that say what the layer is, defaults included."""
@@ -144,10 +202,10 @@ class Weighted:
                 parts.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
-    def _adopt(self, flat: Array) -> None:
-        """Make the weights views into this array."""
-        self._flat = flat
-        self._weights = Weights(views_of(flat, self._shapes()))
+    def _adopt(self, memory: Memory) -> None:
+        """Make the weights views into this memory."""
+        self._flat = np.asarray(memory)
+        self._weights = Weights(views_of(self._flat, self._shapes()))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -197,24 +255,55 @@ class Weighted:
         converted = {}
         for name, view in self._weights.items():
             if name in d:
-                value = np.asarray(d[name])
+                if isinstance(d[name], np.ma.MaskedArray):  # np.asarray would drop the mask
+                    _checks.plain_array(f"d[{name!r}]", d[name])
+                try:
+                    value = np.asarray(d[name])
+                except ValueError:  # nested sequences of unequal lengths
+                    raise ValueError(f"d[{name!r}] is ragged, expected {view.shape}") from None
                 if not np.issubdtype(value.dtype, np.floating):
                     raise TypeError(f"d[{name!r}] is {value.dtype}, expected a floating type")
                 if value.shape != view.shape:
                     raise ValueError(f"d[{name!r}] has shape {value.shape}, expected {view.shape}")
+                if not view.flags.writeable:
+                    raise ValueError(
+                        f"weights[{name!r}] is read-only: set its flags.writeable to True first"
+                    )
                 converted[name] = value.astype(self.dtype)
         for name, value in converted.items():
             self._weights[name][...] = value
         return IncompatibleKeys(missing, unexpected)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_weights", "_cells", "_first")}
+        derived = ("_flat", "_weights", "_cells", "_first")
+        state = {k: v for k, v in self.__dict__.items() if k not in derived}
+        return state | {"_memory": owner(self._flat)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # A shallow copy arrives here with the very same memory and shares the weights; a deep or
+        # unpickled one with memory of its own.
         self.__dict__.update(state)
-        # A shallow copy arrives here with the very same flat array and shares its weights; a deep
-        # or unpickled one with a fresh array, which may be unaligned, swapped or read-only.
-        self._adopt(aligned(self._flat))
+        self._adopt(self.__dict__.pop("_memory"))
+
+
+def copied_gradients(grads: Any) -> Any:
+    """What pickles gradients, named tuples, so that `weights` stay views into `flat_weights`."""
+    flat = grads.flat_weights
+    memory = None
+    if flat is not None and flat.flags.c_contiguous:
+        memory = owner(flat) or Memory(flat.reshape(-1))
+    views = {name: handed_over(view, memory) for name, view in grads.weights.items()}
+    rest = {
+        name: value
+        for name, value in grads._asdict().items()
+        if name not in ("weights", "flat_weights")
+    }
+    flat = None if flat is None else handed_over(flat, memory)
+    return _gradients, (type(grads), rest, views, flat)
+
+
+def _gradients(kind: Any, rest: Mapping[str, Any], views: Mapping[str, Any], flat: Any) -> Any:
+    return kind(**rest, weights=_weights(views), flat_weights=taken_over(flat))
 
 
 def same_weight(name: str, used: Array | None, own: Array | None) -> None:
@@ -238,20 +327,3 @@ def views_of(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ar
         views[name] = flat[start:end].reshape(shape)
         start = end
     return views
-
-
-def aligned_empty(count: int, dtype: Any) -> Array:
-    """An uninitialised array of one axis that starts on a cache line."""
-    raw: Array = np.empty(count * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = -raw.__array_interface__["data"][0] % _ALIGNMENT
-    return raw[start : start + count * dtype.itemsize].view(dtype)
-
-
-def aligned(flat: ndarray[Any, Any]) -> Array:
-    """The array itself where it is aligned, writable and in native byte order, else a copy."""
-    start = flat.__array_interface__["data"][0]
-    if flat.flags.carray and flat.dtype.isnative and start % _ALIGNMENT == 0:
-        return flat
-    copy = aligned_empty(len(flat), flat.dtype.newbyteorder("="))
-    copy[...] = flat
-    return copy

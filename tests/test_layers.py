@@ -102,6 +102,8 @@ def test_state_dict():
         ({"bias_hh_l0": np.zeros(6, int)}, TypeError, "d['bias_hh_l0'] is int64"),
         ({"bias_hh_l0": np.zeros(6, complex)}, TypeError, "d['bias_hh_l0'] is complex128"),
         ({"bias_hh_l0": ["a"] * 6}, TypeError, "d['bias_hh_l0'] is <U1"),
+        ({"bias_hh_l0": [[1.0], [1.0, 2.0]]}, ValueError, "d['bias_hh_l0'] is ragged"),
+        ({"bias_hh_l0": np.ma.zeros(6)}, TypeError, "d['bias_hh_l0'] is a MaskedArray"),
     ],
 )
 def test_load_state_dict_writes_all_or_nothing(change, error, text):
@@ -114,6 +116,20 @@ def test_load_state_dict_writes_all_or_nothing(change, error, text):
     assert np.array_equal(layer.flat_weights, before)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_load_state_dict_into_weights_that_are_read_only(name):
+    layer = make()
+    before = layer.flat_weights.copy()
+    layer.weights[name].flags.writeable = False
+    d = {name: np.zeros_like(a) for name, a in layer.weights.items()}
+    with pytest.raises(ValueError, match=rf"weights\['{name}'\] is read-only: set its flags"):
+        layer.load_state_dict(d)
+    assert np.array_equal(layer.flat_weights, before)
+    layer.weights[name].flags.writeable = True
+    layer.load_state_dict(d)
+    assert not layer.flat_weights.any()
+
+
 def test_load_state_dict_of_no_mapping():
     with pytest.raises(TypeError, match="d is a list, expected a mapping"):
         make().load_state_dict([1])
@@ -124,7 +140,7 @@ def test_load_state_dict_of_no_mapping():
 @pytest.mark.parametrize(
     "layer",
     [
-        make(batch_first=True, nonlinearity="relu", dropout=0.5),
+        make(num_layers=2, batch_first=True, nonlinearity="relu", dropout=0.5),
         fastrnn.LSTM(D, H, 2, True, True, 0.5, True, 2, peephole=True, forget_bias=1, rng=0,
                      dtype="float64"),
         fastrnn.GRU(D, H, 2, batch_first=True, reset_after=False, rng=0, dtype="float64"),
@@ -318,7 +334,9 @@ def test_forward_options(x, options, error, text):
 
 def test_dropout_has_nothing_to_drop_in_one_layer(x):
     for options in ({}, {"training": True, "rng": 1}, {"training": False}):
-        output, _, _ = make(dropout=0.5).forward(x, **options, keep=(), checkpoint=None)
+        with pytest.warns(UserWarning, match="dropout is 0.5 without effect"):
+            layer = make(dropout=0.5)
+        output, _, _ = layer.forward(x, **options, keep=(), checkpoint=None)
         assert np.array_equal(output, make()(x)[0])
 
 

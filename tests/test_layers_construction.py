@@ -48,6 +48,7 @@ def test_signature_and_attributes(cls):
     assert fastrnn.GRU(4, 6, reset_after=False).reset_after is False
 
 
+@pytest.mark.filterwarnings("ignore:dropout is 0.5 without effect")
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -272,6 +272,7 @@ def test_the_same_bits_on_any_threads_and_instruction_set(kind):
 # ------------------------------------------------------------------------------ norms
 
 
+@pytest.mark.filterwarnings("ignore:dropout is 0.4 without effect")
 @pytest.mark.parametrize("dropped", [False, True])
 @each_shape
 @each_kind

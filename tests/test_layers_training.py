@@ -103,7 +103,8 @@ def test_inference_has_no_dropout(kind):
 
 
 def test_one_layer_has_nothing_to_drop():
-    layer = make("lstm", "both", dropout=0.5)
+    with pytest.warns(UserWarning, match="dropout is 0.5 without effect"):
+        layer = make("lstm", "both", dropout=0.5)
     x = draw(layer, T, B, D, seed=1)
     output, _, tape = layer.forward(x)
     assert np.array_equal(output, make("lstm", "both")(x)[0])

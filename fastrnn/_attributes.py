@@ -1,0 +1,100 @@
+"""Attributes that mean something: what may be changed is checked when it is set, the rest refused.
+
+Reading stays plain: the values lie in the object's ``__dict__`` and no property is in the way.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+Check = Callable[[str, Any], Any]  # from a name and a value to the value to keep, or an error
+Checks = dict[str, Check]
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Guarded:
+    """Mixed into a class, guards the public attributes of its objects.
+
+    Names with an underscore in front pass. A user's subclass may have attributes of its own, but
+    not under the names of ours.
+    """
+
+    _settable: ClassVar[Checks] = {}  # what may be changed, and how it is checked
+    _fixed: ClassVar[Iterable[str]] = ()  # what is said once, when the object is made
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """The value of a settable attribute as it is kept; an error if it does not fit."""
+        return self._settable[name](name, value)
+
+    def _refusal(self, name: str) -> str | None:
+        """Why this attribute cannot be set, and the cure; None where it is not one of ours."""
+        if name in self._fixed:
+            return f"{name} was fixed when the {type(self).__name__} was made: make another one"
+        return None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._settable:
+            value = self._checked(name, value)
+        elif not name.startswith("_"):
+            self._refuse(name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._settable:
+            raise AttributeError(f"{name} cannot be deleted: set it to another value")
+        if text := self._refusal(name):
+            raise AttributeError(text)
+        super().__delattr__(name)
+
+    def _refuse(self, name: str) -> None:
+        """Raise AttributeError unless the attribute is one that a user's class may have."""
+        if text := self._refusal(name):
+            raise AttributeError(text)
+        kind = type(self)
+        if kind.__module__.partition(".")[0] != _PACKAGE or _has_setter(kind, name):
+            return
+        if hasattr(kind, name):
+            raise AttributeError(
+                f"{kind.__name__}.{name} cannot be replaced: define it in a subclass"
+            )
+        public = {n for n in dir(self) if not n.startswith("_")}
+        known = sorted({*self._settable} | {n for n in public if _has_setter(kind, n)})
+        text = f"{kind.__name__} has no attribute {name}"
+        if near := get_close_matches(name, known, 1, 0.5):
+            raise AttributeError(f"{text}: did you mean {near[0]}?")
+        can_be = f": {', '.join(known)} can be set" if known else ""
+        raise AttributeError(f"{text}{can_be}; a subclass may have attributes of its own")
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Where what is inside fails, the object has the attributes that it had before."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+
+def _has_setter(kind: type, name: str) -> bool:
+    attribute = getattr(kind, name, None)
+    return isinstance(attribute, property) and attribute.fset is not None
+
+
+def warn(text: str) -> None:
+    """A UserWarning that points at the line outside of the package from where it was reached."""
+    level, frame = 1, sys._getframe().f_back
+    while frame is not None and _inside(frame.f_globals.get("__name__")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=level + 1)
+
+
+def _inside(module: Any) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == _PACKAGE
