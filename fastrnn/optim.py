@@ -6,50 +6,124 @@ rounded, so their bits do not depend on the machine either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from . import _checks
+from ._attributes import Guarded
+from ._memory import Memory, handed_over, root, taken_over
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ._attributes import Checks
 
     Array = NDArray[Any]
 
 __all__ = ["SGD", "Adam"]
 
 
-class _Optimizer:
+class _Optimizer(Guarded):
     """What the optimisers share: the parameters, and numbers and arrays that make up their state.
 
-    A subclass names its numbers (attributes that may be changed between steps) and its slots (one
-    array for each parameter, zero at first).
+    A subclass names its numbers (attributes that may be changed between steps, and how they are
+    checked) and its slots (one array for each parameter, zero at first).
     """
 
-    _numbers: tuple[str, ...]
+    _settable: ClassVar[Checks]
     _slots: tuple[str, ...]
-    _set_numbers: Callable[..., None]  # checks them all, then sets them
+    _fixed = ("params",)
 
-    def __init__(self, params: Array | Iterable[Array]) -> None:
-        self.params = [
-            _checks.writable(f"params[{i}]", p) for i, p in enumerate(_arrays("params", params))
-        ]
-        self._state = {slot: [np.zeros_like(p) for p in self.params] for slot in self._slots}
+    params: tuple[Array, ...]
+    _state: dict[str, list[Array]]
+
+    def _make(self, params: Array | Iterable[Array], **numbers: Any) -> None:
+        """What a constructor does."""
+        with self._all_or_nothing():
+            self.__dict__.update(self._checked_numbers(numbers))
+            given = [
+                _checks.writable(f"params[{i}]", p) for i, p in enumerate(_arrays("params", params))
+            ]
+            if not given:
+                raise ValueError(
+                    "params is empty, expected at least one array (an iterator that was gone "
+                    "through before has none left: pass list(params))"
+                )
+            _checks.distinct("params", given)
+            self.__dict__["params"] = tuple(given)
+            self._state = {slot: [np.zeros_like(p) for p in given] for slot in self._slots}
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what follows from the parameters."""
         self._scratch = [(np.empty_like(p), np.empty_like(p)) for p in self.params]
+        self._forms = [_form(p) for p in self.params]
 
-    def _checked(self, grads: Array | Iterable[Array]) -> list[Array]:
+    def _checked_numbers(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: check(name, given[name]) for name, check in self._settable.items()}
+
+    def _refusal(self, name: str) -> str | None:
+        if name == "params":
+            kind = type(self).__name__
+            return (
+                f"params was fixed when the {kind} was made: make another {kind} of other arrays, "
+                "or write the elements of these, params[0][...] = value"
+            )
+        return super()._refusal(name)
+
+    def _checked_step(self, grads: Array | Iterable[Array]) -> list[Array]:
         """The gradients, each of its parameter's shape and dtype; none of them may be missing."""
         given = _arrays("grads", grads)
         if len(given) != len(self.params):
             raise ValueError(f"grads has {len(given)} arrays, expected {len(self.params)}")
+        for i, (p, form) in enumerate(zip(self.params, self._forms, strict=True)):
+            if _form(p) != form:
+                raise ValueError(
+                    f"params[{i}] is {p.dtype} {p.shape} with the strides {p.strides}, but was "
+                    f"{form[0]} {form[1]} with the strides {form[2]} when the "
+                    f"{type(self).__name__} was made: give it that form back, and change the form "
+                    f"of a view, params[{i}].view(), instead"
+                )
+            if not p.flags.writeable or not p.dtype.isnative:
+                _checks.writable(f"params[{i}]", p)
         checked = []
         for i, (g, p) in enumerate(zip(given, self.params, strict=True)):
             checked.append(_checks.array(f"grads[{i}]", g, p.dtype, f"params[{i}]"))
             if g.shape != p.shape:
                 raise ValueError(f"grads[{i}] has shape {g.shape}, expected {p.shape}")
+        if len(checked) > 1 and not self._lie_apart(checked):
+            n = len(self.params)
+            for i, j in _checks.sharing([*self.params, *checked]):
+                if i < n <= j and i != j - n:
+                    raise ValueError(
+                        f"grads[{j - n}] shares memory with params[{i}], which changes in the "
+                        f"step: pass grads[{j - n}].copy()"
+                    )
         return checked
+
+    def _lie_apart(self, grads: list[Array]) -> bool:
+        """Whether it is plain that no gradient shares memory with a parameter."""
+        ours, theirs = _owners(self.params), _owners(grads)
+        return None not in ours | theirs and not ours & theirs
+
+    # The parameters keep sharing the weights of a layer that is copied or pickled with them.
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_scratch", "_forms")}
+        return state | {"params": tuple(map(handed_over, self.params))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__["params"] = tuple(map(taken_over, state["params"]))
+        # Arrays of its own, wherever those in the file are.
+        self._state = {
+            slot: [np.array(a, np.dtype(a.dtype.type)) for a in arrays]
+            for slot, arrays in state["_state"].items()
+        }
+        self._prepare()
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that the next step depends on, but the parameters.
@@ -57,7 +131,7 @@ class _Optimizer:
         Numbers under their names, arrays under names such as "exp_avg.0", one a parameter: as
         `fastrnn.save` takes it and `fastrnn.load` gives it back.
         """
-        state = {name: getattr(self, name) for name in self._numbers}
+        state = {name: getattr(self, name) for name in self._settable}
         for slot, arrays in self._state.items():
             state |= {f"{slot}.{i}": a.copy() for i, a in enumerate(arrays)}
         return state
@@ -80,10 +154,19 @@ class _Optimizer:
                 given = _checks.array(f"d[{name!r}]", d[name], value.dtype, "its parameter")
                 if given.shape != value.shape:
                     raise ValueError(f"d[{name!r}] has shape {given.shape}, expected {value.shape}")
-        self._set_numbers(**{name: d[name] for name in self._numbers})
+        self.__dict__.update(self._checked_numbers(d))
         for slot, arrays in self._state.items():
             for i, a in enumerate(arrays):
                 a[...] = d[f"{slot}.{i}"]
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{name} is {value!r}, expected two numbers")
+    first, second = (_checks.fraction(f"{name}[{i}]", v) for i, v in enumerate(value))
+    return first, second
 
 
 class SGD(_Optimizer):
@@ -96,9 +179,11 @@ class SGD(_Optimizer):
     Parameters
     ----------
     params : ndarray or iterable of ndarray
-        The arrays that `step` updates in place: layers' ``flat_weights``.
+        The arrays that `step` updates in place: layers' ``flat_weights``. No two of them may share
+        memory.
     lr : float
-        Learning rate, at least 0. The attribute may be changed between steps.
+        Learning rate, at least 0. This attribute and the next ones may be changed between steps;
+        what is set is checked.
     momentum : float
         In [0, 1).
 
@@ -122,20 +207,18 @@ class SGD(_Optimizer):
     array([0.5, 2.5])
     """
 
-    _numbers = ("lr", "momentum")
+    _settable: ClassVar[Checks] = {"lr": _checks.bounded, "momentum": _checks.fraction}
     _slots = ("velocity",)
 
-    def __init__(self, params: Array | Iterable[Array], lr: float, momentum: float = 0.0) -> None:
-        self._set_numbers(lr=lr, momentum=momentum)
-        super().__init__(params)
+    lr: float
+    momentum: float
 
-    def _set_numbers(self, *, lr: float, momentum: float) -> None:
-        checked = _checks.bounded("lr", lr), _checks.fraction("momentum", momentum)
-        self.lr, self.momentum = checked
+    def __init__(self, params: Array | Iterable[Array], lr: float, momentum: float = 0.0) -> None:
+        self._make(params, lr=lr, momentum=momentum)
 
     def step(self, grads: Array | Iterable[Array]) -> None:
         """Update the parameters in place; `grads` has an array for each, of its shape and dtype."""
-        given = self._checked(grads)
+        given = self._checked_step(grads)
         with np.errstate(all="ignore"):
             for p, g, v, (t, _) in zip(
                 self.params, given, self._state["velocity"], self._scratch, strict=True
@@ -150,17 +233,19 @@ class Adam(_Optimizer):
 
     At step t = 1, 2, ..., with m = v = 0 at first::
 
-        m = β1 m + (1 - β1) g        v = β2 v + (1 - β2) g²
-        p = p - lr / (1 - β1ᵗ) · m / (sqrt(v / (1 - β2ᵗ)) + eps)
+        m = β1 m + (1 - β1) g        v = β2 v + ((1 - β2) g) g
+        p = p - lr / (1 - β1ᵗ) · m / (sqrt(v) · 1 / sqrt(1 - β2ᵗ) + eps)
 
     The powers are made by squaring, from the lowest binary digit of t on.
 
     Parameters
     ----------
     params : ndarray or iterable of ndarray
-        The arrays that `step` updates in place: layers' ``flat_weights``.
+        The arrays that `step` updates in place: layers' ``flat_weights``. No two of them may share
+        memory.
     lr : float
-        Learning rate, at least 0. The attribute may be changed between steps.
+        Learning rate, at least 0. This attribute and the next ones may be changed between steps;
+        what is set is checked.
     betas : tuple of float
         β1 and β2, each in [0, 1).
     eps : float
@@ -185,8 +270,16 @@ class Adam(_Optimizer):
     array([0.5, 2.5])
     """
 
-    _numbers = ("step_count", "lr", "betas", "eps")
+    _settable: ClassVar[Checks] = {
+        "step_count": partial(_checks.size, least=0), "lr": _checks.bounded, "betas": _betas,
+        "eps": partial(_checks.bounded, above=True),
+    }  # fmt: skip
     _slots = ("exp_avg", "exp_avg_sq")
+
+    step_count: int
+    lr: float
+    betas: tuple[float, float]
+    eps: float
 
     def __init__(
         self,
@@ -195,27 +288,16 @@ class Adam(_Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        self._set_numbers(step_count=0, lr=lr, betas=betas, eps=eps)
-        super().__init__(params)
-
-    def _set_numbers(self, *, step_count: int, lr: float, betas: Any, eps: float) -> None:
-        if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise TypeError(f"betas is {betas!r}, expected two numbers")
-        checked = (
-            _checks.size("step_count", step_count, 0),
-            _checks.bounded("lr", lr),
-            (_checks.fraction("betas[0]", betas[0]), _checks.fraction("betas[1]", betas[1])),
-            _checks.bounded("eps", eps, above=True),
-        )
-        self.step_count, self.lr, self.betas, self.eps = checked
+        self._make(params, step_count=0, lr=lr, betas=betas, eps=eps)
 
     def step(self, grads: Array | Iterable[Array]) -> None:
         """Update the parameters in place; `grads` has an array for each, of its shape and dtype."""
-        given = self._checked(grads)
-        self.step_count += 1
+        given = self._checked_step(grads)
+        count = self.step_count + 1
         beta1, beta2 = self.betas
-        rate = self.lr / (1 - _power(beta1, self.step_count))
-        correction = 1 / (1 - _power(beta2, self.step_count))
+        rate = self.lr / (1 - _power(beta1, count))
+        correction = 1 / math.sqrt(1 - _power(beta2, count))
+        self.__dict__["step_count"] = count
         with np.errstate(all="ignore"):
             for p, g, m, v, (t, u) in zip(
                 self.params, given, self._state["exp_avg"], self._state["exp_avg_sq"],
@@ -225,9 +307,10 @@ class Adam(_Optimizer):
                 np.multiply(m, real(beta1), out=m)
                 np.add(m, np.multiply(g, real(1 - beta1), out=t), out=m)
                 np.multiply(v, real(beta2), out=v)
-                np.multiply(g, g, out=t)
-                np.add(v, np.multiply(t, real(1 - beta2), out=t), out=v)
-                np.sqrt(np.multiply(v, real(correction), out=t), out=t)
+                # Made small before it is squared: gradients of 1e19 have squares in float32 too.
+                np.multiply(g, real(1 - beta2), out=t)
+                np.add(v, np.multiply(t, g, out=t), out=v)
+                np.multiply(np.sqrt(v, out=t), real(correction), out=t)
                 np.add(t, max(real(self.eps), np.finfo(real).tiny), out=t)
                 np.divide(np.multiply(m, real(rate), out=u), t, out=u)
                 np.subtract(p, u, out=p)
@@ -244,10 +327,22 @@ def _power(base: float, exponent: int) -> float:
     return result
 
 
+def _owners(arrays: Iterable[Array]) -> set[int | None]:
+    """Which arrays own the memory of these; None for what belongs to something else."""
+    roots = map(root, arrays)
+    owners = [root(r.array) if isinstance(r, Memory) else r for r in roots]
+    return {id(o) if isinstance(o, np.ndarray) else None for o in owners}
+
+
+def _form(p: Array) -> tuple[Any, ...]:
+    return p.dtype, p.shape, p.strides
+
+
 def _arrays(name: str, given: Any) -> list[Any]:
     """An array or several, as a list."""
     if isinstance(given, np.ndarray):
         given = [given]
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is a {type(given).__name__}, expected a list of arrays")
+        cure = f": pass {name}.values()" if isinstance(given, Mapping) else ""
+        raise TypeError(f"{name} is a {type(given).__name__}, expected a list of arrays{cure}")
     return list(given)
