@@ -174,6 +174,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
             raise ValueError(f"d_c_n is given, but the state of {self.layer} has no c")
         names = ("d_h_n", "d_c_n")[: len(self.cell.states)]
         d_output, d_h, d_c = self.gradients(d_output, names, (d_h_n, d_c_n))
+        self = self.unchanged()
         norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
 
         def back(i: int, d: Array | None, through: bool, _: Any) -> Array | None:
@@ -186,6 +187,17 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
 
         self.down(d_output, 0, back)
         return norms[:, :, 0] if self.unbatched else norms
+
+    def unchanged(self) -> LayerTape:
+        """The tape without digests, once everything that they are of is found as it was.
+
+        All of it is looked at, once, whatever part of it is needed.
+        """
+        if self.tapes[0].digests is None:
+            return self
+        for tape in self.tapes:
+            _tapes.unchanged(tape)
+        return self._replace(tapes=tuple(tape._replace(digests=None) for tape in self.tapes))
 
     def gradients(
         self, d_output: Any, names: tuple[str, ...], d_state: Sequence[Any]

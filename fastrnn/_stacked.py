@@ -234,6 +234,7 @@ class Recurrent(Weighted, Generic[State]):
         rng: Any = None,
         keep: Collection[str] = (),
         checkpoint: int | None = None,
+        check: bool = False,
     ) -> tuple[Array, State, LayerTape]:
         """Run the layer and keep a tape for `backward`.
 
@@ -256,6 +257,9 @@ class Recurrent(Weighted, Generic[State]):
             takes about a third longer. Gradients have the same bits. It needs memory for T/K + K
             steps, least with K near the square root of T. Not with `keep`. An Elman layer's tape is
             always that short, and with ``backend("reference")`` it never is.
+        check : bool
+            Whether the tape should notice, when it is used, that x, a weight or output was changed:
+            `backward` then raises RuntimeError.
 
         Returns
         -------
@@ -270,7 +274,7 @@ class Recurrent(Weighted, Generic[State]):
         TypeError, ValueError
             If an argument does not fit; the error names it.
         """
-        training = _checks.flag("training", training)
+        training, check = _checks.flag("training", training), _checks.flag("check", check)
         keep = _checks.names("keep", keep, self._keepable)
         if checkpoint is not None:
             checkpoint = _checks.size("checkpoint", checkpoint)
@@ -291,7 +295,7 @@ class Recurrent(Weighted, Generic[State]):
                 rng = np.random.default_rng(rng)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"rng is {rng!r}: {error}") from None
-        return self._run(x, state, lengths, restart, rng, keep, checkpoint or 0)
+        return self._run(x, state, lengths, restart, rng, keep, checkpoint or 0, check)
 
     def _run(
         self,
@@ -302,6 +306,7 @@ class Recurrent(Weighted, Generic[State]):
         rng: Any,
         keep: Any,
         checkpoint: int = 0,
+        check: bool = False,
     ) -> tuple[Array, Any, Any]:
         """forward; without a tape where `keep` is None, with dropout where `rng` is not."""
         x = self._check_x(x)
@@ -339,6 +344,10 @@ class Recurrent(Weighted, Generic[State]):
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
         elif batch_first:
             x = np.ascontiguousarray(x.swapaxes(0, 1))  # a copy only where the reference made it
+            if check and not np.may_share_memory(x, tapes[-1].output):
+                tapes = *tapes[:-1], tapes[-1]._replace(output=x.swapaxes(0, 1))
+        if check:  # here, because two directions have their results only now
+            tapes = tuple(tape.with_digests() for tape in tapes)
         final = h_n if c_n is None else (h_n, c_n)
         if not record:
             return x, final, None
@@ -427,6 +436,8 @@ class Recurrent(Weighted, Generic[State]):
         ------
         TypeError, ValueError
             If the tape is another layer's, both gradients are None, or an argument does not fit.
+        RuntimeError
+            If forward had ``check=True`` and x, a weight or output has changed since.
         """
         self._check_tape(tape)
         wanted = _checks.names("wrt", wrt, ("x", "state", "weights", *self._weights))
@@ -437,6 +448,7 @@ class Recurrent(Weighted, Generic[State]):
         else:
             d_state = (d_state,)
         d_output, d_h, d_c = tape.gradients(d_output, names, d_state)
+        tape = tape.unchanged()
 
         flat, views = self._weight_gradients(wanted)
         into = [

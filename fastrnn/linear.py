@@ -48,14 +48,15 @@ def linear_forward(
     record : bool
         Whether to return a tape for `linear_backward`.
     check : bool
-        Whether the tape should notice, when it is used, that x or weight was changed.
+        Whether the tape should notice, when it is used, that x, weight, bias or output was
+        changed.
 
     Returns
     -------
     output : ndarray
         (..., O).
     tape : LinearTape or None
-        For `linear_backward`. It refers to x and weight, which must not be changed before.
+        For `linear_backward`. It refers to x, weight and bias, which must not be changed before.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def linear_forward(
     output = np.empty((len(rows), len(weight)), rows.dtype)
     if output.size:
         _core.linear_forward(rows, weight, bias, output, current_threads.get())
-    tape = linear_tape(rows, weight, bias, x.shape, check) if record else None
+    tape = linear_tape(rows, weight, bias, x.shape, output, check) if record else None
     return output.reshape(*x.shape[:-1], len(weight)), tape
 
 
@@ -244,22 +245,24 @@ class Linear(Weighted):
         """Return y for x (..., D), as (..., O)."""
         return self._run(x, False)[0]
 
-    def forward(self, x: Array) -> tuple[Array, LinearTape]:
+    def forward(self, x: Array, *, check: bool = False) -> tuple[Array, LinearTape]:
         """Return y for x (..., D), as (..., O), and a tape for `backward`.
 
-        The tape refers to x and the weights, which must not be changed before backward.
+        The tape refers to x and the weights, which must not be changed before backward. With
+        `check` it notices, when it is used, that they or y were changed: `backward` then raises
+        RuntimeError.
         """
-        output, tape = self._run(x, True)
+        output, tape = self._run(x, True, check)
         assert tape is not None
         return output, tape
 
-    def _run(self, x: Any, record: bool) -> tuple[Array, LinearTape | None]:
+    def _run(self, x: Any, record: bool, check: bool = False) -> tuple[Array, LinearTape | None]:
         x = _checks.array("x", x, self.dtype, "the layer")
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             expected = f"(..., in_features) = (..., {self.in_features})"
             raise ValueError(f"x has shape {x.shape}, expected {expected}")
         weight, bias = self._weights["weight"], self._weights.get("bias")
-        return linear_forward(x, weight, bias, record=record)
+        return linear_forward(x, weight, bias, record=record, check=check)
 
     def backward(
         self, tape: LinearTape, d_output: Array, *, wrt: Collection[str] | None = None
@@ -285,6 +288,8 @@ class Linear(Weighted):
         ------
         TypeError, ValueError
             If the tape is another layer's, or an argument does not fit.
+        RuntimeError
+            If forward had ``check=True`` and x, a weight or the result has changed since.
         """
         _checks.tape(tape, LinearTape, "Linear.forward")
         for name, own in (("weight", self._weights["weight"]), ("bias", self._weights.get("bias"))):

@@ -33,13 +33,14 @@ class _LinearTapeFields(NamedTuple):
     weight: Array
     bias: Array | None
     shape: tuple[int, ...]  # of x as it came
+    output: Array | None  # (N, O), only to notice a change of it
     digests: _tapes.Digests | None
 
 
 class LinearTape(_tapes.Tape, _LinearTapeFields):
     """What linear_forward keeps for linear_backward. Immutable; either backend takes it.
 
-    It refers to x and the weight, which must not be changed before backward.
+    It refers to x, weight and bias, which must not be changed before backward.
     """
 
     __slots__ = ()
@@ -74,7 +75,7 @@ def linear_forward(
         output = rows @ weight.T
         if bias is not None:
             output += bias
-    tape = linear_tape(rows, weight, bias, x.shape, check) if record else None
+    tape = linear_tape(rows, weight, bias, x.shape, output, check) if record else None
     return output.reshape(*x.shape[:-1], len(weight)), tape
 
 
@@ -122,11 +123,18 @@ def linear_arguments(x: Any, weight: Any, bias: Any) -> tuple[Array, Array, Arra
 
 
 def linear_tape(
-    rows: Array, weight: Array, bias: Array | None, shape: tuple[int, ...], check: bool
+    rows: Array,
+    weight: Array,
+    bias: Array | None,
+    shape: tuple[int, ...],
+    output: Array,
+    check: bool,
 ) -> LinearTape:
-    """The tape of linear_forward."""
-    digests = _tapes.digests(x=rows, weight=weight) if check else None
-    return LinearTape(rows, weight, bias, shape, digests)
+    """The tape of linear_forward; backward has no use for output, so it is not held for nothing."""
+    if not check:
+        return LinearTape(rows, weight, bias, shape, None, None)
+    digests = _tapes.digests(x=rows, weight=weight, bias=bias, output=output)
+    return LinearTape(rows, weight, bias, shape, output, digests)
 
 
 def linear_backward_arguments(tape: Any, d_output: Any, wrt: Any) -> tuple[Array, frozenset[str]]:
