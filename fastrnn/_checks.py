@@ -135,7 +135,7 @@ def writable(name: str, value: Any) -> Array:
     array(name, value)
     if not (value.dtype.isnative and value.flags.writeable):
         why = "is read-only" if value.dtype.isnative else "is not in native byte order"
-        raise ValueError(f"{name} {why}: it is changed in place")
+        raise ValueError(f"{name} {why}: it is changed in place, so pass an array that can be")
     return value  # type: ignore[no-any-return]
 
 

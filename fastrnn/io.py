@@ -215,7 +215,8 @@ def _check_json(what: str, value: Any, depth: int = 0) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{what}: {error}") from None
+        cure = ": pass its .item(), a Python value" if isinstance(value, np.generic) else ""
+        raise type(error)(f"{what}: {error}{cure}") from None
 
 
 def _bytes_of(a: Array) -> memoryview:

@@ -342,7 +342,16 @@ def _arrays(name: str, given: Any) -> list[Any]:
     """An array or several, as a list."""
     if isinstance(given, np.ndarray):
         given = [given]
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    kind, whole = type(given).__name__, hasattr(given, "flat_weights")
+    if whole or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         cure = f": pass {name}.values()" if isinstance(given, Mapping) else ""
-        raise TypeError(f"{name} is a {type(given).__name__}, expected a list of arrays{cure}")
-    return list(given)
+        cure = f": pass {name}.flat_weights" if whole else cure
+        raise TypeError(f"{name} is a {kind}, expected a list of arrays{cure}")
+    arrays = list(given)
+    for i, a in enumerate(arrays):
+        if hasattr(a, "flat_weights"):  # a layer, or its gradients
+            raise TypeError(
+                f"{name}[{i}] is a {type(a).__name__}, expected a numpy.ndarray: pass "
+                f"{name}[{i}].flat_weights"
+            )
+    return arrays

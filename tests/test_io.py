@@ -401,6 +401,7 @@ CYCLE.append(CYCLE)
         ({"a": {"b": {None: 2}}}, TypeError, "objects['a']['b'] has the key None inside"),
         ({"a": {"b": [np.zeros(1)]}}, TypeError, "objects['a']['b']: Object of type ndarray"),
         ({"a": {"b": np.float32(1)}}, TypeError, "objects['a']['b']: Object of type float32"),
+        ({"a": {"b": np.int64(1)}}, TypeError, "serializable: pass its .item(), a Python value"),
         ({"a": {"b": {1, 2}}}, TypeError, "objects['a']['b']: Object of type set"),
         ({"a": {"b": b"x"}}, TypeError, "objects['a']['b']: Object of type bytes"),
         ({"a": {"b": 1j}}, TypeError, "objects['a']['b']: Object of type complex"),

@@ -160,6 +160,25 @@ def test_interleaved_parameters(kind: Any, options: Any) -> None:
     assert_same(together, alone, "the parameters")
 
 
+def test_a_layer_is_no_array() -> None:
+    layer = fastrnn.RNN(3, 4, rng=0)
+    output, _, tape = layer.forward(np.ones((2, 1, 3), np.float32))
+    grads = layer.backward(tape, output)
+    adam = Adam([layer.flat_weights])
+    for use, text in (
+        (lambda: Adam(layer), "params is a RNN, expected a list of arrays: pass p"),
+        (lambda: SGD([np.ones(1), layer], 0.1), "params[1] is a RNN, expected a numpy.ndarray"),
+        (lambda: adam.step(grads), "grads is a LayerGradients, expected a list of arrays"),
+        (lambda: adam.step([grads]), "grads[0] is a LayerGradients, expected a numpy.ndarray"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError) as caught:
+            use()
+        assert text in str(caught.value)
+        assert str(caught.value).endswith(".flat_weights")
+    adam.step(grads.flat_weights)
+    assert adam.step_count == 1
+
+
 def test_the_cures_cure() -> None:
     layer = fastrnn.GRU(3, 4, rng=0)
     adam = Adam(layer.weights.values())
