@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from types import MemberDescriptorType
 from typing import Any, ClassVar
 
 Check = Callable[[str, Any], Any]  # from a name and a value to the value to keep, or an error
@@ -70,6 +71,21 @@ class Guarded:
             raise AttributeError(f"{text}: did you mean {near[0]}?")
         can_be = f": {', '.join(known)} can be set" if known else ""
         raise AttributeError(f"{text}{can_be}; a subclass may have attributes of its own")
+
+    def _all_attributes(self, but: Container[str]) -> dict[str, Any]:
+        """What a copy is to have: the attributes, and those in a subclass's slots."""
+        state: Any = object.__getstate__(self)
+        if isinstance(state, tuple):
+            state = (state[0] or {}) | state[1]
+        return {name: value for name, value in state.items() if name not in but}
+
+    def _set_all(self, state: dict[str, Any]) -> None:
+        """Set what `_all_attributes` gave, unchecked."""
+        for name, value in state.items():
+            if isinstance(getattr(type(self), name, None), MemberDescriptorType):
+                object.__setattr__(self, name, value)
+            else:
+                self.__dict__[name] = value
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

@@ -112,11 +112,11 @@ class _Optimizer(Guarded):
 
     # The parameters keep sharing the weights of a layer that is copied or pickled with them.
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_scratch", "_forms")}
+        state = self._all_attributes(("_scratch", "_forms"))
         return state | {"params": tuple(map(handed_over, self.params))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self._set_all(state)
         self.__dict__["params"] = tuple(map(taken_over, state["params"]))
         # Arrays of its own, wherever those in the file are.
         self._state = {

@@ -101,7 +101,7 @@ class Weighted(Guarded):
     def _refusal(self, name: str) -> str | None:
         kind, names = type(self).__name__, list(self.__dict__.get("_weights", ()))
         if name == "flat_weights":
-            return f"flat_weights cannot be replaced: write its elements, {name}[...] = value"
+            return f"{name} cannot be replaced: write its elements, layer.{name}[...] = value"
         write = "layer.weights[name][...] = value"
         if names:
             near = name if name in names else get_close_matches(name, names, 1, 0)[0]
@@ -213,7 +213,7 @@ class Weighted(Guarded):
         return self._flat.dtype
 
     @property
-    def weights(self) -> Mapping[str, Array]:
+    def weights(self) -> Weights:
         """Read-only mapping of names to views: write ``weights["bias_ih_l0"][...] = 0``."""
         return self._weights
 
@@ -276,13 +276,12 @@ class Weighted(Guarded):
 
     def __getstate__(self) -> dict[str, Any]:
         derived = ("_flat", "_weights", "_cells", "_first")
-        state = {k: v for k, v in self.__dict__.items() if k not in derived}
-        return state | {"_memory": owner(self._flat)}
+        return self._all_attributes(derived) | {"_memory": owner(self._flat)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A shallow copy arrives here with the very same memory and shares the weights; a deep or
         # unpickled one with memory of its own.
-        self.__dict__.update(state)
+        self._set_all(state)
         self._adopt(self.__dict__.pop("_memory"))
 
 

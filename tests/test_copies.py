@@ -319,6 +319,8 @@ def test_the_state_of_a_copy_is_native_and_writable() -> None:
 
 
 class Mine(fastrnn.LSTM):
+    __slots__ = ("optimiser",)
+
     def __init__(self, size: int) -> None:
         self.before = ["set before the constructor"]
         super().__init__(size, size, rng=0)
@@ -327,9 +329,11 @@ class Mine(fastrnn.LSTM):
 
 
 class Schedule(SGD):
+    __slots__ = ("unset", "warmup")
+
     def __init__(self, params: Any) -> None:
         super().__init__(params, lr=0.5)
-        self.steps_done = 3
+        self.steps_done, self.warmup = 3, 10
 
 
 @each_way
@@ -339,7 +343,8 @@ def test_subclasses(way: str) -> None:
     layer_2, optimiser_2 = WAYS[way]((layer, optimiser))
     assert type(layer_2) is Mine
     assert (layer_2.before, layer_2.note) == (layer.before, layer.note)
-    assert optimiser_2.steps_done == 3
+    assert (optimiser_2.steps_done, optimiser_2.warmup) == (3, 10)
+    assert not hasattr(optimiser_2, "unset")
     check_tied(layer_2, layer_2.optimiser)
     check_tied(layer_2, optimiser_2)
 
