@@ -143,7 +143,7 @@ def _linear_backward(
         for name, place in into.items():
             place[...] = getattr(grads, name)
         return grads._replace(**into)
-    d, wanted = linear_backward_arguments(tape, d_output, wrt)
+    tape, d, wanted = linear_backward_arguments(tape, d_output, wrt)
     shapes = {"x": tape.shape, "weight": tape.weight.shape, "bias": d.shape[1:]}
     results: dict[str, Any] = {
         name: (into[name] if name in into else np.empty(shape, d.dtype)) if name in wanted else None

@@ -97,7 +97,7 @@ def linear_backward(
     >>> reference.linear_backward(tape, np.array([[10.0]])).weight
     array([[10., 20.]])
     """
-    d, wanted = linear_backward_arguments(tape, d_output, wrt)
+    tape, d, wanted = linear_backward_arguments(tape, d_output, wrt)
     with np.errstate(all="ignore"):
         return LinearGradients(
             (d @ tape.weight).reshape(tape.shape) if "x" in wanted else None,
@@ -137,9 +137,19 @@ def linear_tape(
     return LinearTape(rows, weight, bias, shape, output, digests)
 
 
-def linear_backward_arguments(tape: Any, d_output: Any, wrt: Any) -> tuple[Array, frozenset[str]]:
-    """Check the arguments of linear_backward; d_output as rows (N, O), the fields to fill."""
+def linear_backward_arguments(
+    tape: Any, d_output: Any, wrt: Any
+) -> tuple[LinearTape, Array, frozenset[str]]:
+    """Check the arguments of linear_backward.
+
+    Returns
+    -------
+    tuple
+        The tape that was checked, which is the one to use, d_output as rows (N, O), and the fields
+        to fill.
+    """
     _checks.tape(tape, LinearTape, "linear_forward")
+    tape = _tapes.as_made(tape)
     rows, features = math.prod(tape.shape[:-1]), tape.shape[-1]
     if not (
         tape.x.dtype in (_checks.FLOAT32, _checks.FLOAT64)
@@ -158,4 +168,4 @@ def linear_backward_arguments(tape: Any, d_output: Any, wrt: Any) -> tuple[Array
     d = _checks.rows_gradient("d_output", d_output, (*tape.shape[:-1], outputs), tape.x.dtype)
     if tape.digests is not None:
         _tapes.unchanged(tape)
-    return d, wanted - {"bias"} if tape.bias is None else wanted
+    return tape, d, wanted - {"bias"} if tape.bias is None else wanted
