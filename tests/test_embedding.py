@@ -2,9 +2,13 @@
 
 import copy
 import itertools
+import math
 import pickle
+import signal
 import subprocess
 import sys
+import threading
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +41,7 @@ class Spec(NamedTuple):
 SPECS = (
     *(Spec((0, 1, 7, 40)[i // 3], (1, 3, 65)[i % 3], D) for i, D in enumerate(SIZES)),
     Spec(1100, 1, 33), Spec(1100, 50, 65), Spec(4100, 9, 300), Spec(300, 5000, 17),
+    *(Spec(40, 3, D) for D in (63, 64, 127, 128, 129, 191, 255, 256, 257)),  # strips of 128 columns
 )  # fmt: skip
 
 
@@ -57,11 +62,11 @@ def run(functions: Any, indices: Any, weight: Array, d_output: Array) -> dict[st
 
 def loop(indices: Array, weight: Array, d_output: Array) -> dict[str, Array]:
     """The definition: one position after the other."""
-    output, d_weight = np.empty_like(d_output), np.zeros_like(weight)
+    output, d_weight = np.empty_like(d_output), np.zeros(weight.shape)
     for n, v in enumerate(indices):
         output[n] = weight[v]
         d_weight[v] += d_output[n]
-    return {"output": output, "d_weight": d_weight}
+    return {"output": output, "d_weight": d_weight.astype(weight.dtype)}
 
 
 # ---------------------------------------------------------------- agreement and the same bits
@@ -70,7 +75,8 @@ def loop(indices: Array, weight: Array, d_output: Array) -> dict[str, Array]:
 @both_types
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_the_order_of_every_sum(spec: Spec, dtype: Any) -> None:
-    # From +0, n ascending: bit for bit the loop, on every instruction set and any team.
+    # From +0 in float64, n ascending, rounded once: bit for bit the loop, on every instruction set
+    # and any team.
     arrays = draw(spec, dtype)
     want = loop(*arrays)
     assert_same_results(run(reference, *arrays), want, "reference")
@@ -103,6 +109,94 @@ def test_the_truth(spec: Spec, dtype: Any) -> None:
         wrong[indices[-1]] -= d[-1]
         error = np.abs(wrong - truth["embedding d_weight"])[indices[-1]]
         assert (error > bound["embedding d_weight"][indices[-1]]).mean() > 0.5
+
+
+def skewed(rng: Any) -> tuple[Array, int, Array]:
+    """A few words make up most of a text."""
+    return np.minimum(rng.geometric(0.3, 50_000) - 1, 7), 8, rng.random((50_000, 3))
+
+
+def constant(rng: Any) -> tuple[Array, int, Array]:
+    return np.zeros(300_000, int), 1, np.full((300_000, 1), 0.1)
+
+
+def opposed(rng: Any) -> tuple[Array, int, Array]:
+    """Large numbers that leave nothing but what was added between them."""
+    d = np.tile([[1e7], [1.0], [-1e7], [0.37]], (10_000, 33))
+    return np.arange(40_000) // 4 % 2, 3, d
+
+
+def small_behind_large(rng: Any) -> tuple[Array, int, Array]:
+    """In float32 nothing of 1 would be left beside 2^26."""
+    return np.ones(100_000, int), 2, np.r_[[[2.0**26]], np.ones((99_999, 1))]
+
+
+def beyond_float32(rng: Any) -> tuple[Array, int, Array]:
+    """Only in between is the sum no float32."""
+    return np.array([1, 1, 1, 1]), 2, np.array([[3e38], [3e38], [-3e38], [-3e38]])
+
+
+@both_backends
+@pytest.mark.parametrize(
+    "case",
+    [skewed, constant, opposed, small_behind_large, beyond_float32],
+    ids=lambda f: f.__name__,
+)
+def test_a_sum_over_many_rows_is_exact_enough(case: Any, backend: str) -> None:
+    indices, V, d = case(np.random.default_rng(0))
+    d = d.astype(np.float32)
+    # n - 1 additions in float64, each of a partial sum of at most S = sum |d|, and one rounding.
+    weight = np.zeros((V, d.shape[1]), np.float32)
+    with fastrnn.backend(backend):
+        got = run(fastrnn, indices, weight, d)["d_weight"]
+    for v, j in np.ndindex(weight.shape):
+        terms = d[indices == v, j].astype(np.float64)
+        want = math.fsum(terms)
+        tolerance = len(terms) * 2.0**-53 * np.abs(terms).sum() + 2.0**-24 * abs(want)
+        assert abs(float(got[v, j]) - want) <= tolerance, (v, j)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@both_types
+def test_special_values_in_the_gradient(dtype: Any, isa: str) -> None:
+    # Subnormal inputs count as zero, a subnormal result is zero; -0 alone gives the chain's +0.
+    fastrnn.set_isa(isa)
+    small = np.finfo(dtype).smallest_normal
+    cases: list[tuple[list[float], float]] = [
+        ([-0.0], 0.0), ([-0.0, -0.0], 0.0), ([1.0, -1.0], 0.0), ([small / 2] * 4, 0.0),
+        ([small, small / 2], small), ([small, -0.75 * small], small), ([small], small),
+        ([1.5 * small, -small], 0.0), ([np.inf, 1.0], np.inf), ([np.inf, -np.inf], np.nan),
+        ([1.0, np.nan, 2.0], np.nan), ([np.finfo(dtype).max] * 2, np.inf),
+    ]  # fmt: skip
+    for D in (1, 5, 16, 40, 130):  # vectors and what is left of them
+        for terms, want in cases:
+            d = np.repeat(np.array(terms, dtype)[:, None], D, axis=1)
+            got = run(fastrnn, [1] * len(terms), np.zeros((3, D), dtype), d)["d_weight"]
+            wanted = np.zeros((3, D), dtype)
+            wanted[1] = want
+            assert_same(got, wanted, f"{terms}, {D} columns")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_long_gradient_is_interrupted(threads: int) -> None:
+    # One row of seconds of work: far more than the wait allowed.
+    fastrnn.set_num_threads(threads)
+    fastrnn.set_isa("generic")
+    d = np.broadcast_to(np.ones(4096), (2_000_000, 4096))
+    tape = fastrnn.embedding_forward(np.zeros(2_000_000, int), np.ones((1, 1)))[1]
+    tape = tape._replace(shape=(1, 4096))
+    sent = []
+
+    def send() -> None:
+        sent.append(time.perf_counter())
+        signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(0.3, send)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        fastrnn.embedding_backward(tape, d)
+    assert time.perf_counter() - sent[0] < 1.0
+    timer.join()
 
 
 def test_reference_gradient_is_finite_differences() -> None:

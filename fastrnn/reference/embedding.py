@@ -61,7 +61,8 @@ def embedding_backward(
 ) -> EmbeddingGradients:
     """Gradient of an embedding, in plain NumPy: see `fastrnn.embedding_backward`.
 
-    Row v of the gradient is the sum of the rows of d_output whose index is v.
+    Row v of the gradient is the sum of the rows of d_output whose index is v: from +0, in the order
+    of the indices, in float64, and rounded once.
 
     Examples
     --------
@@ -75,10 +76,10 @@ def embedding_backward(
     d, wanted = embedding_backward_arguments(tape, d_output, wrt)
     if not wanted:
         return EmbeddingGradients(None)
-    d_weight = np.zeros(tape.shape, tape.dtype)
+    d_weight = np.zeros(tape.shape)
     with np.errstate(all="ignore"):
         np.add.at(d_weight, tape.indices.ravel(), d)
-    return EmbeddingGradients(d_weight)
+        return EmbeddingGradients(d_weight.astype(tape.dtype, copy=False))
 
 
 def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
