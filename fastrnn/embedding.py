@@ -14,6 +14,8 @@ from .reference.embedding import (
     EmbeddingTape,
     embedding_arguments,
     embedding_backward_arguments,
+    embedding_tape,
+    stored_tape,
 )
 from .weights import Weighted, Weights, copied_gradients
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def embedding_forward(
-    indices: ArrayLike, weight: Array, *, record: bool = True
+    indices: ArrayLike, weight: Array, *, record: bool = True, check: bool = False
 ) -> tuple[Array, EmbeddingTape | None]:
     """Pick rows of a matrix.
 
@@ -39,13 +41,17 @@ def embedding_forward(
         (V, D); float32 or float64.
     record : bool
         Whether to return a tape for `embedding_backward`.
+    check : bool
+        Whether the tape should notice, when it is used, that weight or output was changed. The
+        gradient depends on neither: it is for finding mistakes.
 
     Returns
     -------
     output : ndarray
         The indices' shape with D appended: a copy of the row of each.
     tape : EmbeddingTape or None
-        For `embedding_backward`. It holds a copy of the indices.
+        For `embedding_backward`. It holds a copy of the indices; with `check` it refers to weight
+        and output too.
 
     Raises
     ------
@@ -67,11 +73,11 @@ def embedding_forward(
            [0.]])
     """
     if current_backend.get() == "reference":
-        return reference.embedding_forward(indices, weight, record=record)
+        return reference.embedding_forward(indices, weight, record=record, check=check)
     picked, weight = embedding_arguments(indices, weight)
-    record = _checks.flag("record", record)
-    tape = EmbeddingTape(picked, weight.shape, weight.dtype) if record else None
-    return weight.take(picked, axis=0), tape
+    record, check = _checks.flag("record", record), _checks.flag("check", check)
+    output = weight.take(picked, axis=0)
+    return output, embedding_tape(picked, weight, output, check) if record else None
 
 
 def embedding_backward(
@@ -92,12 +98,14 @@ def embedding_backward(
     -------
     EmbeddingGradients
         A named tuple (weight,): (V, D), zero where no index picked a row. Each element is summed
-        in the order of the indices, whatever the number of threads.
+        in float64, in the order of the indices, and rounded once, whatever the number of threads.
 
     Raises
     ------
     TypeError, ValueError
         If the tape is not one of `embedding_forward`, or an argument does not fit.
+    RuntimeError
+        If the tape was made with ``check=True`` and weight or output has changed.
     MemoryError
         If there is no memory for the result.
 
@@ -126,10 +134,12 @@ def _embedding_backward(
             into[...] = grads.weight
             grads = EmbeddingGradients(into)
         return grads
-    d, wanted = embedding_backward_arguments(tape, d_output, wrt)
+    tape, d, wanted = embedding_backward_arguments(tape, d_output, wrt)
     if not wanted:
         return EmbeddingGradients(None)
     d_weight = np.empty(tape.shape, tape.dtype) if into is None else into
+    if (d_weight.shape, d_weight.dtype) != (tape.shape, tape.dtype):
+        raise ValueError(_checks.RESHAPED)
     if d_weight.size:
         _core.embedding_backward(tape.indices, d, d_weight, current_threads.get())
     return EmbeddingGradients(d_weight)
@@ -204,9 +214,37 @@ class Embedding(Weighted):
         """Return the vectors of the indices, with a new last axis."""
         return embedding_forward(indices, self._weights["weight"], record=False)[0]
 
-    def forward(self, indices: ArrayLike) -> tuple[Array, EmbeddingTape]:
-        """Return the vectors of the indices, and a tape for `backward`."""
-        output, tape = embedding_forward(indices, self._weights["weight"])
+    def forward(self, indices: ArrayLike, *, check: bool = False) -> tuple[Array, EmbeddingTape]:
+        """Return the vectors of the indices, and a tape for `backward`.
+
+        Parameters
+        ----------
+        indices : integer array or sequence
+            Any shape; ``0 <= index < num_embeddings``.
+        check : bool
+            Whether the tape should notice, when it is used, that the weight or output was changed.
+
+        Returns
+        -------
+        output : ndarray
+            The indices' shape with embedding_dim appended.
+        tape : EmbeddingTape
+            For `backward`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the indices are no integers, or one is out of range.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> embedding = fastrnn.Embedding(10, 3, rng=0)
+        >>> output, tape = embedding.forward([1, 2], check=True)
+        >>> output.shape
+        (2, 3)
+        """
+        output, tape = embedding_forward(indices, self._weights["weight"], check=check)
         assert tape is not None
         return output, tape
 
@@ -233,8 +271,10 @@ class Embedding(Weighted):
         ------
         TypeError, ValueError
             If the tape is another layer's, or an argument does not fit.
+        RuntimeError
+            If the tape was made with ``check=True`` and the weight or output has changed.
         """
-        _checks.tape(tape, EmbeddingTape, "Embedding.forward")
+        tape = stored_tape(tape, "Embedding.forward")
         shape = (self.num_embeddings, self.embedding_dim)
         if tape.shape != shape or tape.dtype != self.dtype:
             raise ValueError(

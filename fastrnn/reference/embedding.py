@@ -25,10 +25,17 @@ class _EmbeddingTapeFields(NamedTuple):
     indices: Array
     shape: tuple[int, int]  # of weight
     dtype: Any
+    # With check=True alone:
+    weight: Array | None = None
+    output: Array | None = None
+    digests: _tapes.Digests | None = None
 
 
 class EmbeddingTape(_tapes.Tape, _EmbeddingTapeFields):
-    """What embedding_forward keeps for embedding_backward: its own copy of the indices."""
+    """What embedding_forward keeps for embedding_backward: its own copy of the indices.
+
+    With ``check=True`` it refers to weight and output too.
+    """
 
     __slots__ = ()
 
@@ -37,7 +44,7 @@ class EmbeddingTape(_tapes.Tape, _EmbeddingTapeFields):
 
 
 def embedding_forward(
-    indices: ArrayLike, weight: Array, *, record: bool = True
+    indices: ArrayLike, weight: Array, *, record: bool = True, check: bool = False
 ) -> tuple[Array, EmbeddingTape | None]:
     """Pick rows of a matrix, in plain NumPy: see `fastrnn.embedding_forward`.
 
@@ -51,9 +58,9 @@ def embedding_forward(
            [0.]])
     """
     indices, weight = embedding_arguments(indices, weight)
-    record = _checks.flag("record", record)
-    tape = EmbeddingTape(indices, weight.shape, weight.dtype) if record else None
-    return weight[indices], tape
+    record, check = _checks.flag("record", record), _checks.flag("check", check)
+    output = weight[indices]
+    return output, embedding_tape(indices, weight, output, check) if record else None
 
 
 def embedding_backward(
@@ -73,7 +80,7 @@ def embedding_backward(
     array([[0.],
            [7.]])
     """
-    d, wanted = embedding_backward_arguments(tape, d_output, wrt)
+    tape, d, wanted = embedding_backward_arguments(tape, d_output, wrt)
     if not wanted:
         return EmbeddingGradients(None)
     d_weight = np.zeros(tape.shape)
@@ -94,21 +101,49 @@ def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
     return indices, weight
 
 
-def embedding_backward_arguments(
-    tape: Any, d_output: Any, wrt: Any
-) -> tuple[Array, frozenset[str]]:
-    """Check the arguments of embedding_backward; d_output as rows (N, D), the fields to fill."""
-    _checks.tape(tape, EmbeddingTape, "embedding_forward")
-    # The kernel writes where the indices point, so a tape is not believed either.
-    flags = tape.indices.flags
+def embedding_tape(indices: Array, weight: Array, output: Array, check: bool) -> EmbeddingTape:
+    """The tape of embedding_forward."""
+    tape = EmbeddingTape(indices, weight.shape, weight.dtype)
+    if not check:
+        return tape
+    digests = _tapes.digests(weight=weight, output=output)
+    return tape._replace(weight=weight, output=output, digests=digests)
+
+
+def stored_tape(value: Any, function: str) -> EmbeddingTape:
+    """The tape as it is stored: a class of its own could answer otherwise at each look."""
+    _checks.tape(value, EmbeddingTape, function)
+    return EmbeddingTape(*tuple.__iter__(value))
+
+
+def _trusted(tape: EmbeddingTape) -> EmbeddingTape:
+    """The tape, if the kernel, which writes where the indices point, may believe it."""
+    indices, shape, dtype = np.asarray(tape.indices), tape.shape, tape.dtype
     if (
-        tape.indices.dtype != np.int64
-        or not (flags.c_contiguous and flags.aligned)
-        or len(tape.shape) != 2
-        or tape.dtype not in (_checks.FLOAT32, _checks.FLOAT64)
+        not isinstance(tape.indices, np.ndarray)
+        or indices.dtype != np.int64
+        or not (indices.flags.c_contiguous and indices.flags.aligned)
+        or type(shape) is not tuple
+        or len(shape) != 2
+        or not all(type(n) is int and n >= 0 for n in shape)
+        or dtype not in (_checks.FLOAT32, _checks.FLOAT64)
     ):
         raise ValueError(_checks.RESHAPED)
-    _checks.in_range("indices", tape.indices, tape.shape[0], "V")
+    _checks.in_range("indices", indices, shape[0], "V")
+    dtype = _checks.FLOAT32 if dtype == _checks.FLOAT32 else _checks.FLOAT64
+    return EmbeddingTape(indices, shape, dtype, *tape[3:])
+
+
+def embedding_backward_arguments(
+    tape: Any, d_output: Any, wrt: Any
+) -> tuple[EmbeddingTape, Array, frozenset[str]]:
+    """Check the arguments of embedding_backward; the tape to use, d_output as rows, what to fill.
+
+    The rows are (N, D).
+    """
+    tape = _trusted(stored_tape(tape, "embedding_forward"))
     wanted = _checks.names("wrt", wrt, EmbeddingGradients._fields)
     shape = (*tape.indices.shape, tape.shape[1])
-    return _checks.rows_gradient("d_output", d_output, shape, tape.dtype), wanted
+    d = _checks.rows_gradient("d_output", d_output, shape, tape.dtype)
+    _tapes.unchanged(tape)
+    return tape, d, wanted
