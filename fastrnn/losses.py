@@ -10,7 +10,12 @@ import numpy as np
 
 from . import _checks, _core, reference
 from .config import current_backend, current_threads
-from .reference.losses import clip_arguments, cross_entropy_arguments, squared_error_arguments
+from .reference.losses import (
+    clip_arguments,
+    cross_entropy_arguments,
+    scale_to,
+    squared_error_arguments,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -151,7 +156,8 @@ def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_nor
     Parameters
     ----------
     grads : ndarray, mapping or iterable of ndarray
-        Writable arrays of float32 or float64: the ``flat_weights`` of layers' gradients, say.
+        Writable arrays of float32 or float64, one at least, which share no memory: the
+        ``flat_weights`` of layers' gradients, say.
     max_norm : float
         At least 0.
 
@@ -164,8 +170,8 @@ def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_nor
     Raises
     ------
     TypeError, ValueError
-        If a gradient is not an array that can be written to, or `max_norm` is negative or not
-        finite.
+        If there are no gradients, one is not an array that can be written to, two share memory, or
+        `max_norm` is negative or not finite. Then nothing was scaled.
 
     References
     ----------
@@ -185,14 +191,16 @@ def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_nor
         return reference.clip_grad_norm(grads, max_norm)
     arrays, limit = clip_arguments(grads, "max_norm", max_norm)
     norm = _norm(map(_checks.contiguous, arrays))
-    if not 1e-140 < norm < math.inf:  # squares may have left the range of float64
-        largest = float(np.max([np.abs(g).max(initial=0) for g in arrays], initial=0))
-        if not 0 < largest < math.inf:
-            return largest
-        norm = largest * _norm(np.ascontiguousarray(g, np.float64) / largest for g in arrays)
-    if limit < norm < math.inf:
-        for g in arrays:
-            g *= g.dtype.type(limit / norm)
+    # Squares may have left the range of float64; of float32, subnormal numbers, which the kernel
+    # takes for zeros, may count: a billion of them have a norm below 1.2e-38 * 3.2e4 = 4e-34.
+    least = 1e-25 if any(g.dtype == _checks.FLOAT32 for g in arrays) else 1e-140
+    if not least < norm < math.inf:
+        with np.errstate(all="ignore"):
+            largest = float(np.max([np.abs(g).max(initial=0) for g in arrays]))
+            if not 0 < largest < math.inf:
+                return largest
+            norm = largest * _norm(np.ascontiguousarray(g, np.float64) / largest for g in arrays)
+    scale_to(arrays, limit, norm)
     return norm
 
 
@@ -209,7 +217,7 @@ def clip_grad_value(grads: Array | Mapping[str, Array] | Iterable[Array], limit:
     Parameters
     ----------
     grads : ndarray, mapping or iterable of ndarray
-        Writable arrays of float32 or float64.
+        As for `clip_grad_norm`.
     limit : float
         At least 0.
 
@@ -227,6 +235,6 @@ def clip_grad_value(grads: Array | Mapping[str, Array] | Iterable[Array], limit:
     array([-5. ,  0.5])
     """
     arrays, limit = clip_arguments(grads, "limit", limit)
-    with np.errstate(over="ignore"):  # beyond float32 a limit is infinite
+    with np.errstate(all="ignore"):  # beyond float32 a limit is infinite
         for g in arrays:
             np.clip(g, -limit, limit, out=g)

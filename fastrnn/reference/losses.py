@@ -55,7 +55,7 @@ def softmax_cross_entropy(
         p = e / total
         np.put_along_axis(p, t, -(total - np.take_along_axis(e, t, axis=1)) / total, axis=1)
         d[on] = p * scale
-    return float(losses.sum()) * scale, d.reshape(logits.shape)
+        return float(losses.sum()) * scale, d.reshape(logits.shape)
 
 
 def mean_squared_error(
@@ -104,15 +104,34 @@ def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_nor
     array([0.6, 0.8])
     """
     arrays, limit = clip_arguments(grads, "max_norm", max_norm)
-    largest = float(np.max([np.abs(g).max(initial=0) for g in arrays], initial=0))
-    if not 0 < largest < np.inf:
-        return largest
-    parts = [np.square(g.astype(np.float64) / largest).sum() for g in arrays]
-    norm = largest * float(np.sqrt(np.sum(parts)))
-    if limit < norm < np.inf:
-        for g in arrays:
-            g *= g.dtype.type(limit / norm)
+    with np.errstate(all="ignore"):
+        largest = float(np.max([np.abs(g).max(initial=0) for g in arrays]))
+        if not 0 < largest < np.inf:
+            return largest
+        parts = [np.square(g.astype(np.float64) / largest).sum() for g in arrays]
+        norm = largest * float(np.sqrt(np.sum(parts)))
+    scale_to(arrays, limit, norm)
     return norm
+
+
+def scale_to(arrays: Iterable[Array], limit: float, norm: float) -> None:
+    """Scale arrays of this norm in place so that it becomes `limit`, if it is finite and above."""
+    if not limit < norm < np.inf:
+        return
+    with np.errstate(all="ignore"):
+        for g in arrays:
+            factor = g.dtype.type(limit / norm)
+            if limit == 0 or factor >= np.finfo(g.dtype).smallest_normal:
+                g *= factor
+                continue
+            # The factor has lost digits, or is zero, though g times it may be an ordinary number:
+            # (g / norm) * limit in float64. A buffer at a time is converted there and back.
+            with np.nditer(
+                [g], ["external_loop", "buffered", "zerosize_ok"], [["readwrite"]],
+                [np.float64], casting="same_kind",
+            ) as pieces:  # fmt: skip
+                for piece in pieces:
+                    piece[...] = piece / norm * limit  # type: ignore[operator, index]
 
 
 def cross_entropy_arguments(
@@ -158,5 +177,12 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
         if isinstance(grads, str | bytes) or not isinstance(grads, Iterable):
             raise TypeError(f"grads is a {type(grads).__name__}, expected arrays")
         grads = {f"grads[{i}]": g for i, g in enumerate(grads)}
-    arrays = [_checks.writable(str(key), g) for key, g in grads.items()]
+    labels = [str(key) for key in grads]
+    arrays = [_checks.writable(label, g) for label, g in zip(labels, grads.values(), strict=True)]
+    if not arrays:
+        raise ValueError(
+            "grads is empty, expected one array at least: a generator that was used up? pass a list"
+        )
+    named = dict(zip(labels, arrays, strict=True))
+    _checks.distinct("grads", named if len(named) == len(arrays) else arrays)
     return arrays, _checks.bounded(name, limit)
