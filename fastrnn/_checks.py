@@ -221,28 +221,31 @@ def in_range(name: str, values: Array, count: int, of: str) -> None:
 
 
 def counted(
-    shape_: tuple[int, ...], lengths: Any, mask: Any, axes: int
+    shape_: tuple[int, ...], lengths: Any, mask: Any, axes: int, batch_first: bool = False
 ) -> tuple[Array | None, int]:
     """Which positions a loss counts, as booleans of `shape_` or None for all; and how many.
 
     Parameters
     ----------
     shape_ : tuple of int
-        Of the positions, time first.
+        Of the positions, time first, or the batch if `batch_first`.
     lengths, mask
         As the caller gave them.
     axes : int
         A mask may have this many leading axes of `shape_`, or more.
+    batch_first : bool
+        Where there is one axis alone, it is time.
     """
     counts = None
     if lengths is not None:
         if not shape_:
             raise ValueError("lengths is given, but there is no time axis")
-        unbatched = axes == 1
-        batch = 1 if unbatched else shape_[1]
-        rows = lengths_array(lengths, shape_[0], batch, unbatched)
-        counts = np.arange(shape_[0])[:, None] < rows
-        counts = counts[:, 0] if unbatched else counts
+        if axes == 1:
+            counts = np.arange(shape_[0]) < lengths_array(lengths, shape_[0], 1, True)
+        else:
+            rows = batch_lengths(lengths, shape_, batch_first)
+            counts = np.arange(shape_[batch_first])[:, None] < rows
+            counts = counts.T if batch_first else counts
     if mask is not None:
         given = booleans("mask", mask, f"shape {shape_[:axes]}")
         if given.ndim < axes or given.shape != shape_[: given.ndim]:
@@ -359,7 +362,16 @@ def elements(**sizes: int) -> None:
         )
 
 
-def lengths_array(lengths: Any, steps: int, batch: int, unbatched: bool = False) -> Array:
+def batch_lengths(lengths: Any, shape_: tuple[int, ...], batch_first: bool) -> Array:
+    """The lengths as a fresh int64 array (B,), for (T, B, ...), or (B, T, ...) if `batch_first`."""
+    steps, batch = shape_[batch_first], shape_[not batch_first]
+    cure = f": did you mean batch_first={not batch_first}?"
+    return lengths_array(lengths, steps, batch, cure_if_other=cure)
+
+
+def lengths_array(
+    lengths: Any, steps: int, batch: int, unbatched: bool = False, cure_if_other: str = ""
+) -> Array:
     """The lengths as a fresh int64 array of shape (B,).
 
     Parameters
@@ -370,6 +382,8 @@ def lengths_array(lengths: Any, steps: int, batch: int, unbatched: bool = False)
         T and B.
     unbatched : bool
         Whether the caller gave one sequence without a batch axis.
+    cure_if_other : str
+        For the error, where the lengths would fit if T were B and B were T.
     """
     expected = f"{batch} integers between 0 and {steps}"
     if isinstance(lengths, np.ma.MaskedArray):  # np.asarray would drop the mask
@@ -393,7 +407,9 @@ def lengths_array(lengths: Any, steps: int, batch: int, unbatched: bool = False)
     if unbatched and given.ndim == 0:
         given = given.reshape(1)
     if given.shape != (batch,):
-        raise ValueError(f"lengths has shape {given.shape}, expected (B,) = ({batch},)")
+        other = given.shape == (steps,) and ((given >= 0) & (given <= batch)).all()
+        cure = cure_if_other if other else ""
+        raise ValueError(f"lengths has shape {given.shape}, expected (B,) = ({batch},){cure}")
     wrong = (given < 0) | (given > steps)
     if wrong.any():
         i = int(wrong.argmax())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def pad_sequence(sequences: Iterable[Array]) -> tuple[Array, Array]:
+def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tuple[Array, Array]:
     """Put sequences of unequal lengths into one array, with zeros behind each.
 
     Parameters
@@ -23,18 +23,22 @@ def pad_sequence(sequences: Iterable[Array]) -> tuple[Array, Array]:
     sequences : list of ndarray
         B arrays (T_i, ...) of one dtype (any) that agree in all but the first axis: features
         (T_i, D), or labels (T_i,). In any order of lengths; a length may be 0.
+    batch_first : bool
+        Whether x is to be (B, T, ...), as a layer with ``batch_first=True`` takes it.
 
     Returns
     -------
     x : ndarray
-        (T, B, ...) with T the largest length, of the sequences' dtype.
+        (T, B, ...), or (B, T, ...) if `batch_first`, with T the largest length; C-contiguous, of
+        the sequences' dtype.
     lengths : ndarray
         (B,) of int64, as the ``lengths`` argument of functions and layers takes it.
 
     Raises
     ------
     TypeError
-        If an element is not an ndarray, or has another dtype than the first.
+        If an element is not an ndarray, or has another dtype than the first; or batch_first is no
+        bool.
     ValueError
         If there are no sequences, or their shapes do not agree.
 
@@ -48,7 +52,11 @@ def pad_sequence(sequences: Iterable[Array]) -> tuple[Array, Array]:
            [3., 0.]])
     >>> lengths
     array([3, 1])
+    >>> fastrnn.pad_sequence([np.array([1.0, 2.0, 3.0]), np.array([4.0])], batch_first=True)[0]
+    array([[1., 2., 3.],
+           [4., 0., 0.]])
     """
+    batch_first = _checks.flag("batch_first", batch_first)
     if isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
         raise TypeError(f"sequences is {sequences!r}, expected a list of numpy.ndarray")
     rows = list(sequences)
@@ -66,21 +74,26 @@ def pad_sequence(sequences: Iterable[Array]) -> tuple[Array, Array]:
             raise ValueError(f"sequences[{i}] has shape {row.shape}, expected {expected}")
     lengths = np.array([len(row) for row in rows], np.int64)
     native = rows[0].dtype.newbyteorder("=")
-    x = np.zeros((int(lengths.max()), len(rows), *rows[0].shape[1:]), native)
+    steps, batch = int(lengths.max()), len(rows)
+    axes = (batch, steps) if batch_first else (steps, batch)
+    x = np.zeros((*axes, *rows[0].shape[1:]), native)
+    by_row = x if batch_first else x.swapaxes(0, 1)
     for i, row in enumerate(rows):
-        x[: len(row), i] = row
+        by_row[i, : len(row)] = row
     return x, lengths
 
 
-def unpad_sequence(x: Array, lengths: ArrayLike) -> list[Array]:
+def unpad_sequence(x: Array, lengths: ArrayLike, *, batch_first: bool = False) -> list[Array]:
     """Take a padded array apart again: the inverse of `pad_sequence`.
 
     Parameters
     ----------
     x : ndarray
-        (T, B, ...), of any dtype.
+        (T, B, ...), or (B, T, ...) if `batch_first`, of any dtype.
     lengths : integer sequence
         (B,), each ``0 <= length <= T``.
+    batch_first : bool
+        The order of the first two axes of x.
 
     Returns
     -------
@@ -97,9 +110,15 @@ def unpad_sequence(x: Array, lengths: ArrayLike) -> list[Array]:
     >>> import numpy as np, fastrnn
     >>> fastrnn.unpad_sequence(np.array([[1.0, 4.0], [2.0, 0.0]]), [2, 1])
     [array([1., 2.]), array([4.])]
+    >>> fastrnn.unpad_sequence(np.array([[1.0, 2.0], [4.0, 0.0]]), [2, 1], batch_first=True)
+    [array([1., 2.]), array([4.])]
     """
+    batch_first = _checks.flag("batch_first", batch_first)
     _checks.plain_array("x", x)
     if x.ndim < 2:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, ...)")
-    lengths = _checks.lengths_array(lengths, *x.shape[:2])
-    return [np.array(x[:n, i], order="C", subok=False) for i, n in enumerate(lengths)]
+        raise ValueError(
+            f"x has shape {x.shape}, expected {'(B, T, ...)' if batch_first else '(T, B, ...)'}"
+        )
+    lengths = _checks.batch_lengths(lengths, x.shape, batch_first)
+    by_row = x if batch_first else x.swapaxes(0, 1)
+    return [np.array(by_row[i, :n], order="C", subok=False) for i, n in enumerate(lengths)]

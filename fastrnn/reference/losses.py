@@ -22,6 +22,7 @@ def softmax_cross_entropy(
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     reduction: str = "mean",
+    batch_first: bool = False,
 ) -> tuple[float, Array]:
     """Softmax, cross-entropy and their gradient, in plain NumPy.
 
@@ -40,7 +41,9 @@ def softmax_cross_entropy(
     >>> d_logits
     array([[ 0.5, -0.5]])
     """
-    rows, target, counts, number = cross_entropy_arguments(logits, target, lengths, mask, reduction)
+    rows, target, counts, number = cross_entropy_arguments(
+        logits, target, lengths, mask, reduction, batch_first
+    )
     scale = 1 / max(number, 1) if reduction == "mean" else 1.0
     d = np.zeros(rows.shape, rows.dtype)
     on = slice(None) if counts is None else counts
@@ -65,6 +68,7 @@ def mean_squared_error(
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     reduction: str = "mean",
+    batch_first: bool = False,
 ) -> tuple[float, Array]:
     """Mean squared error and its gradient, in plain NumPy: see `fastrnn.mean_squared_error`.
 
@@ -77,7 +81,9 @@ def mean_squared_error(
     >>> reference.mean_squared_error(np.array([1.0, 5.0]), np.array([0.0, 2.0]))
     (5.0, array([1., 3.]))
     """
-    target, counts, number = squared_error_arguments(input, target, lengths, mask, reduction)
+    target, counts, number = squared_error_arguments(
+        input, target, lengths, mask, reduction, batch_first
+    )
     scale = 1 / max(number, 1) if reduction == "mean" else 1.0
     with np.errstate(all="ignore"):
         d = np.asarray(input) - target
@@ -135,7 +141,7 @@ def scale_to(arrays: Iterable[Array], limit: float, norm: float) -> None:
 
 
 def cross_entropy_arguments(
-    logits: Any, target: Any, lengths: Any, mask: Any, reduction: Any
+    logits: Any, target: Any, lengths: Any, mask: Any, reduction: Any, batch_first: Any
 ) -> tuple[Array, Array, Array | None, int]:
     """Check the arguments; logits as rows (N, C), target (N,), which rows count, how many."""
     logits = _checks.array("logits", logits)
@@ -146,7 +152,8 @@ def cross_entropy_arguments(
     if target.shape != positions:
         raise ValueError(f"target has shape {target.shape}, expected {positions}")
     _checks.choice("reduction", reduction, ("mean", "sum"))
-    counts, number = _checks.counted(positions, lengths, mask, len(positions))
+    batch_first = _checks.flag("batch_first", batch_first)
+    counts, number = _checks.counted(positions, lengths, mask, len(positions), batch_first)
     if counts is not None:
         target[~counts] = 0  # what does not count may hold anything
         counts = counts.reshape(-1)
@@ -155,7 +162,7 @@ def cross_entropy_arguments(
 
 
 def squared_error_arguments(
-    input: Any, target: Any, lengths: Any, mask: Any, reduction: Any
+    input: Any, target: Any, lengths: Any, mask: Any, reduction: Any, batch_first: Any
 ) -> tuple[Array, Array | None, int]:
     """Check the arguments; target, which elements count, how many."""
     input = _checks.array("input", input)
@@ -165,7 +172,9 @@ def squared_error_arguments(
     if target.shape != input.shape:
         raise ValueError(f"target has shape {target.shape}, expected that of input, {input.shape}")
     _checks.choice("reduction", reduction, ("mean", "sum"))
-    counts, number = _checks.counted(input.shape, lengths, mask, max(input.ndim - 1, 1))
+    batch_first = _checks.flag("batch_first", batch_first)
+    axes = max(input.ndim - 1, 1)
+    counts, number = _checks.counted(input.shape, lengths, mask, axes, batch_first)
     return target, counts, number
 
 
