@@ -134,14 +134,14 @@ def _embedding_backward(
             into[...] = grads.weight
             grads = EmbeddingGradients(into)
         return grads
-    tape, d, wanted = embedding_backward_arguments(tape, d_output, wrt)
+    indices, shape, dtype, d, wanted = embedding_backward_arguments(tape, d_output, wrt)
     if not wanted:
         return EmbeddingGradients(None)
-    d_weight = np.empty(tape.shape, tape.dtype) if into is None else into
-    if (d_weight.shape, d_weight.dtype) != (tape.shape, tape.dtype):
+    d_weight = np.empty(shape, dtype) if into is None else into
+    if d_weight.shape != shape or d_weight.dtype != dtype:
         raise ValueError(_checks.RESHAPED)
     if d_weight.size:
-        _core.embedding_backward(tape.indices, d, d_weight, current_threads.get())
+        _core.embedding_backward(indices, d, d_weight, current_threads.get())
     return EmbeddingGradients(d_weight)
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+_INT64 = np.dtype(np.int64)
+
+
 class EmbeddingGradients(NamedTuple):
     """What embedding_backward returns: the gradient, or None where `wrt` leaves it out."""
 
@@ -80,13 +83,13 @@ def embedding_backward(
     array([[0.],
            [7.]])
     """
-    tape, d, wanted = embedding_backward_arguments(tape, d_output, wrt)
+    indices, shape, dtype, d, wanted = embedding_backward_arguments(tape, d_output, wrt)
     if not wanted:
         return EmbeddingGradients(None)
-    d_weight = np.zeros(tape.shape)
+    d_weight = np.zeros(shape)
     with np.errstate(all="ignore"):
-        np.add.at(d_weight, tape.indices.ravel(), d)
-        return EmbeddingGradients(d_weight.astype(tape.dtype, copy=False))
+        np.add.at(d_weight, indices.ravel(), d)
+        return EmbeddingGradients(d_weight.astype(dtype, copy=False))
 
 
 def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
@@ -113,37 +116,39 @@ def embedding_tape(indices: Array, weight: Array, output: Array, check: bool) ->
 def stored_tape(value: Any, function: str) -> EmbeddingTape:
     """The tape as it is stored: a class of its own could answer otherwise at each look."""
     _checks.tape(value, EmbeddingTape, function)
-    return EmbeddingTape(*tuple.__iter__(value))
-
-
-def _trusted(tape: EmbeddingTape) -> EmbeddingTape:
-    """The tape, if the kernel, which writes where the indices point, may believe it."""
-    indices, shape, dtype = np.asarray(tape.indices), tape.shape, tape.dtype
-    if (
-        not isinstance(tape.indices, np.ndarray)
-        or indices.dtype != np.int64
-        or not (indices.flags.c_contiguous and indices.flags.aligned)
-        or type(shape) is not tuple
-        or len(shape) != 2
-        or not all(type(n) is int and n >= 0 for n in shape)
-        or dtype not in (_checks.FLOAT32, _checks.FLOAT64)
-    ):
-        raise ValueError(_checks.RESHAPED)
-    _checks.in_range("indices", indices, shape[0], "V")
-    dtype = _checks.FLOAT32 if dtype == _checks.FLOAT32 else _checks.FLOAT64
-    return EmbeddingTape(indices, shape, dtype, *tape[3:])
+    return value if type(value) is EmbeddingTape else EmbeddingTape(*tuple.__iter__(value))
 
 
 def embedding_backward_arguments(
     tape: Any, d_output: Any, wrt: Any
-) -> tuple[EmbeddingTape, Array, frozenset[str]]:
-    """Check the arguments of embedding_backward; the tape to use, d_output as rows, what to fill.
+) -> tuple[Array, tuple[int, int], np.dtype[Any], Array, frozenset[str]]:
+    """Check the arguments of embedding_backward.
 
-    The rows are (N, D).
+    Returns
+    -------
+    tuple
+        The indices, shape and dtype of the tape, read once; d_output as rows (N, D); what to fill.
     """
-    tape = _trusted(stored_tape(tape, "embedding_forward"))
+    tape = stored_tape(tape, "embedding_forward")
+    indices, shape, dtype, _, _, digests = tape
+    # The kernel writes where the indices point, so a tape is not believed either.
+    if isinstance(indices, np.ndarray):
+        indices = np.asarray(indices)  # a subclass may name another shape than it has
+    if (
+        type(indices) is not np.ndarray
+        or indices.dtype != _INT64
+        or not (indices.flags.c_contiguous and indices.flags.aligned)
+        or type(shape) is not tuple
+        or len(shape) != 2
+        or not type(shape[0]) is type(shape[1]) is int
+        or min(shape) < 0
+        or dtype not in (_checks.FLOAT32, _checks.FLOAT64)
+    ):
+        raise ValueError(_checks.RESHAPED)
+    dtype = _checks.FLOAT32 if dtype == _checks.FLOAT32 else _checks.FLOAT64
+    _checks.in_range("indices", indices, shape[0], "V")
     wanted = _checks.names("wrt", wrt, EmbeddingGradients._fields)
-    shape = (*tape.indices.shape, tape.shape[1])
-    d = _checks.rows_gradient("d_output", d_output, shape, tape.dtype)
-    _tapes.unchanged(tape)
-    return tape, d, wanted
+    d = _checks.rows_gradient("d_output", d_output, (*indices.shape, shape[1]), dtype)
+    if digests is not None:
+        _tapes.unchanged(tape)
+    return indices, shape, dtype, d, wanted
