@@ -116,3 +116,18 @@ def test_an_infinite_input_saturates(spec: Spec, dtype: Any, isa: str) -> None:
     assert all(np.isfinite(a).all() for a in rows_of(want, [3]).values())
     got = run(fastrnn, replace(p, x=infinite))
     assert_same_results(got, want, "infinite input", rows_of(want, [3]))
+
+
+@pytest.mark.parametrize("cell", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU])
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e-320, np.inf, np.nan])
+def test_the_users_error_state_of_numpy_does_not_enter(cell: Any, value: float) -> None:
+    # Sums of biases, products with weights, gradients: infinities and NaN are ordinary values.
+    for backend in ("compiled", "reference"):
+        with fastrnn.backend(backend), np.errstate(all="raise"):
+            layer = cell(3, 4, dtype="float64", rng=0)
+            x = np.full((5, 2, 3), value)
+            for weights in (layer.flat_weights, layer.weights["bias_ih_l0"]):
+                layer.flat_weights[...] = 1.0
+                weights[...] = value
+                output, _, tape = layer.forward(x)
+                layer.backward(tape, np.full_like(output, value))

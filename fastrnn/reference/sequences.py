@@ -52,9 +52,10 @@ def before(states: Array, first: Array | None, live: Array, fresh: Array, revers
 def bias_sum(b_ih: Array | None, b_hh: Array | None, rows: int, dtype: np.dtype[Any]) -> Array:
     """b_ih + b_hh, zeros for None."""
     total = np.zeros(rows, dtype)
-    for b in (b_ih, b_hh):
-        if b is not None:
-            total = total + b
+    with np.errstate(all="ignore"):
+        for b in (b_ih, b_hh):
+            if b is not None:
+                total = total + b
     return total
 
 
