@@ -6,16 +6,17 @@
 struct FN(embedding_job) {
     const struct fastrnn_embedding *a;
     struct stop stop;
-    int64_t *order; /* (N + ahead,): n by index; behind them any */
+    int64_t *order; /* (N + rows_ahead,): n by index, then zeros */
     int64_t *ends;  /* (V,): where in `order` those of an index end; they begin where those of the one before end */
 };
 
 enum {
-    FN(rows_ahead) = 8,       /* a row is asked for so many before it is added: the next one may be anywhere */
-    FN(strip) = 128,     /* columns at once, at most: their sums stay in registers where there are 32 of 64 bytes */
+    FN(rows_ahead) = 16,  /* a row is asked for so many before it is added: the next one may be anywhere */
+    FN(strip) = 128,      /* columns at once, at most: their sums stay in registers where there are 32 of 64 bytes */
     FN(unasked) = 1 << 20 /* indices, or elements, between looks at the caller's signals */
 };
 
+/* Whether somebody asked to stop, looked up before some of the n. */
 static int FN(leaves_grouping)(struct FN(embedding_job) *job, const struct team *team, int64_t n)
 {
     if (n % FN(unasked) != 0)
@@ -46,21 +47,31 @@ static void FN(group_by_index)(struct FN(embedding_job) *job, const struct team 
     memset(job->order + a->N, 0, FN(rows_ahead) * sizeof *job->order);
 }
 
-/* to[j] = the sum of column col + j over rows order[begin] ... order[end - 1], j < n. */
+/* Asks for n elements of the row that is added `rows_ahead` after the k-th. */
+static ALWAYS_INLINE void FN(ask_for_row)(const int n, const real *d, int64_t step, const int64_t *order, int64_t k)
+{
+    const real *const later = d + order[k + FN(rows_ahead)] * step;
+    for (int j = 0; j < n; j += LINE)
+        __builtin_prefetch(later + j);
+}
+
+/* to[j] = the sum of column col + j over rows order[begin] ... order[end - 1], of which there is one, j < n. */
 static ALWAYS_INLINE void FN(strip_summed)(const int n, struct FN(embedding_job) *job, const struct team *team,
                                            int64_t begin, int64_t end, int64_t col, real *to)
 {
     const real *const d = (const real *)job->a->d_output + col;
     const int64_t step = job->a->step_d, *const order = job->order;
+    const real *const first = d + order[begin] * step;
     double sum[FN(strip)];
+    FN(ask_for_row)(n, d, step, order, begin);
     for (int j = 0; j < n; j++)
-        sum[j] = 0;
+        sum[j] = 0.0 + (double)first[j]; /* -0 becomes +0 */
+    begin++;
     while (begin < end && !stop_asked(&job->stop)) {
         const int64_t some = end - begin < FN(unasked) / n ? end : begin + FN(unasked) / n;
         for (int64_t k = begin; k < some; k++) {
-            const real *const row = d + order[k] * step, *const later = d + order[k + FN(rows_ahead)] * step;
-            for (int j = 0; j < n; j += LINE)
-                __builtin_prefetch(later + j);
+            const real *const row = d + order[k] * step;
+            FN(ask_for_row)(n, d, step, order, k);
             for (int j = 0; j < n; j++)
                 sum[j] += (double)row[j];
         }
@@ -155,6 +166,8 @@ static uintptr_t FN(lay_out_embedding)(void *shared, int members, uintptr_t at)
 static int FN(embedding_backward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_embedding *a = (const void *)call;
+    if (a->D == 0)
+        return FASTRNN_OK;
     struct FN(embedding_job) job = {.a = a, .stop = stop_for(&a->call)};
     /* An addition with its loads and store costs about ten multiply-adds of a product. */
     const double flops = 20.0 * (double)(a->N + a->V) * (double)a->D;
