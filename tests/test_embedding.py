@@ -74,6 +74,7 @@ def loop(indices: Array, weight: Array, d_output: Array) -> dict[str, Array]:
 
 @both_types
 @pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.quick
 def test_the_order_of_every_sum(spec: Spec, dtype: Any) -> None:
     # From +0 in float64, n ascending, rounded once: bit for bit the loop, on every instruction set
     # and any team.

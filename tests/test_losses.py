@@ -284,6 +284,7 @@ def assert_same_loss(got: Any, want: Any, what: str) -> None:
 
 @both_types
 @pytest.mark.parametrize("spec", [*SPECS[::3], *LARGE], ids=str)
+@pytest.mark.quick
 def test_threads_and_instruction_sets(spec: Spec, dtype: Any) -> None:
     logits, target, options = draw(spec, dtype)
     found = []

@@ -311,7 +311,7 @@ def test_gradients_are_brought_into_the_kernels_form(variant):
     output, states, tape = variant.forward(**variant.arrays())
     scattered = [np.repeat(a, 2, axis=-1)[..., ::2] for a in (output, *states)]
     scattered += [None] * (3 - len(scattered))  # no d_c_n
-    *got, wanted = _recurrent.backward_arguments(tape, type(tape), *scattered, None)
+    _, *got, wanted = _recurrent.backward_arguments(tape, type(tape), *scattered, None)
     for a, b in zip(got, scattered, strict=True):
         assert (a is None) == (b is None)
         assert a is None or (a.flags.carray and np.array_equal(a, b))

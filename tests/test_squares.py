@@ -84,6 +84,7 @@ def test_squared_error(spec: Spec, dtype: Any) -> None:
 
 
 @both_types
+@pytest.mark.quick
 def test_the_order_of_the_sum(dtype: Any) -> None:
     # 16 float64 chains of every 16th square, added one after the other.
     for n in (*SIZES, 1000):
