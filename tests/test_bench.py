@@ -268,6 +268,7 @@ class TestTimer:
 
 @pytest.mark.parametrize("isa", _core.available_isas())
 @pytest.mark.parametrize("double", [False, True])
+@pytest.mark.quick
 def test_bandwidth_is_that_of_every_byte(isa, double):
     """Not of a loop that was left out: reading takes time, and no processor reads 10 TB/s."""
     before = _core.get_isa()

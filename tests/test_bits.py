@@ -101,6 +101,7 @@ def assert_same_results(got: Any, want: Any, what: str, names: Any = None) -> No
 
 
 @each(SMALL + LARGE)
+@pytest.mark.quick
 def test_threads(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -349,6 +350,7 @@ def layer_of(p: Problem, batch_first: bool) -> Any:
 
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch_first"])
 @each(LAYERS)
+@pytest.mark.quick
 def test_a_layer_has_the_bits_of_the_function(
     spec: Spec, dtype: Any, isa: str, batch_first: bool
 ) -> None:

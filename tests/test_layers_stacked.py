@@ -277,6 +277,7 @@ def test_the_same_bits_on_any_threads_and_instruction_set(kind):
 @each_shape
 @each_kind
 @each_backend
+@pytest.mark.quick
 def test_gradient_norms(backend, kind, shape, dropped):
     layer = make(kind, shape, batch_first=True, dropout=0.4 if dropped else 0.0)
     n = directions(layer)
