@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -132,11 +132,21 @@ def _tuple_text(items: Any) -> str:
 
 def writable(name: str, value: Any) -> Array:
     """The value itself, if it is an array of float32 or float64 that can be changed in place."""
-    array(name, value)
+    if not isinstance(value, ndarray) or isinstance(value, np.ma.MaskedArray):
+        # Not "pass np.asarray(...)": what is changed would then be thrown away.
+        raise TypeError(
+            f"{name} is a {type(value).__name__}, expected a numpy.ndarray: it is changed in "
+            "place, so make it an array first and go on with that"
+        )
+    if value.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
+        raise TypeError(
+            f"{name} is {value.dtype}, expected float32 or float64: it is changed in place, so "
+            "make it an array of float32 first and go on with that"
+        )
     if not (value.dtype.isnative and value.flags.writeable):
         why = "is read-only" if value.dtype.isnative else "is not in native byte order"
         raise ValueError(f"{name} {why}: it is changed in place, so pass an array that can be")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def contiguous(a: Array) -> Array:
@@ -307,6 +317,12 @@ def bounded(name: str, value: Any, least: float = 0.0, above: bool = False) -> f
     return given
 
 
+def finite_in(name: str, value: float, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError where a finite number is infinite in that type."""
+    if abs(value) > float(np.finfo(dtype).max):
+        raise ValueError(f"{name} is {value!r}, expected a number that is finite in {dtype}")
+
+
 def fraction(name: str, value: Any) -> float:
     """The value as a float in [0, 1)."""
     number_ = number(name, value)
@@ -319,7 +335,7 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any]:
     """The value as one of the two types that the package computes in."""
     try:
         given = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # NumPy parses strings
         given = np.dtype(object)
     for dtype in (FLOAT32, FLOAT64):
         if given == dtype and value is not None:  # None is NumPy's way of saying float64
@@ -465,6 +481,25 @@ def some_gradient(**given: Any) -> None:
 # ------------------------------------------------------------------------------ arrays of a list
 
 
+def arrays(name: str, given: Any) -> list[Any]:
+    """An array or several, as a list; what is in it is not looked at but for the cure."""
+    if isinstance(given, ndarray):
+        return [given]
+    whole = hasattr(given, "flat_weights")  # a layer, or its gradients
+    if whole or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        cure = f": pass {name}.values()" if isinstance(given, Mapping) else ""
+        cure = f": pass {name}.flat_weights" if whole else cure
+        raise TypeError(f"{name} is a {type(given).__name__}, expected a list of arrays{cure}")
+    listed = list(given)
+    for i, a in enumerate(listed):
+        if hasattr(a, "flat_weights"):
+            raise TypeError(
+                f"{name}[{i}] is a {type(a).__name__}, expected a numpy.ndarray: pass "
+                f"{name}[{i}].flat_weights"
+            )
+    return listed
+
+
 def distinct(name: str, arrays: Mapping[str, Array] | Sequence[Array]) -> None:
     """Raise ValueError where two arrays, or two elements of one, share memory.
 
@@ -482,8 +517,8 @@ def distinct(name: str, arrays: Mapping[str, Array] | Sequence[Array]) -> None:
     for label, a in arrays.items():
         if _overlaps_itself(a):
             raise ValueError(
-                f"{label} has elements that share memory with each other: pass {label}.copy(), or "
-                "the array that it is a view of"
+                f"{label} has elements that share memory with each other: pass the array that it "
+                "is a view of"
             )
     labels = list(arrays)
     for first, second in sharing(list(arrays.values())):

@@ -93,6 +93,7 @@ def thinned(a: Array, dropped: Array, scale: float, out: Array | None = None) ->
 # ------------------------------------------------------------------------------ the tape
 
 
+@_tapes.changed_in_place
 class LayerGradients(NamedTuple):
     """What a layer's backward returns; None where `wrt` leaves it out.
 

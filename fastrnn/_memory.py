@@ -8,6 +8,7 @@ memory, and is handed over as a part of that.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
+_alive: WeakSet[Memory] = WeakSet()
+
+
 class Memory:
     """Owns the array of one axis that weights are views into.
 
@@ -32,6 +36,7 @@ class Memory:
 
     def __init__(self, array: Array) -> None:
         self.array = array
+        _alive.add(self)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -74,7 +79,12 @@ def root(a: Any) -> Any:
 def owner(a: Array) -> Memory | None:
     """The memory that an array is a view into, if it is one of weights."""
     found = root(a)
-    return found if isinstance(found, Memory) else None
+    if isinstance(found, Memory):
+        return found
+    if not a.size or (isinstance(found, np.ndarray) and found.flags.owndata):
+        return None
+    # Lent out and taken back (DLPack, ctypes) it has another base: where it lies tells.
+    return next((memory for memory in list(_alive) if _inside(a, memory.array)), None)
 
 
 def _inside(a: Array, whole: Array) -> bool:

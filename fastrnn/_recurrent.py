@@ -194,9 +194,10 @@ class CellTape(_tapes.Tape):
         return {name for name, a in zip(self.arguments, self, strict=False) if a is None}
 
     def shared(self: Any) -> tuple[str, ...]:
-        """The names of the arrays that are the caller's, which must stay as they were."""
+        """The names of the arrays that the caller has too, which must stay as they were."""
         own = (*(f"{state}_0" for state in self.cell.states), *self.absent())
-        return (*(name for name in self.arguments if name not in own), "output")
+        kept = [name for name in ("c", "gates") if getattr(self, name, None) is not None]
+        return (*(name for name in self.arguments if name not in own), "output", *kept)
 
     def with_digests(self: Any) -> Any:
         """The tape that notices, when it is used, that one of the caller's arrays has changed."""

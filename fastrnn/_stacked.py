@@ -447,8 +447,8 @@ class Recurrent(Weighted, Generic[State]):
             d_state = (None, None) if d_state is None else pair("d_state", d_state)
         else:
             d_state = (d_state,)
-        d_output, d_h, d_c = tape.gradients(d_output, names, d_state)
         tape = tape.unchanged()
+        d_output, d_h, d_c = tape.gradients(d_output, names, d_state)
 
         flat, views = self._weight_gradients(wanted)
         into = [

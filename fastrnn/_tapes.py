@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -37,6 +37,26 @@ class Tape:
         return id(self)
 
 
+Gradients = TypeVar("Gradients")
+
+
+def changed_in_place(kind: type[Gradients]) -> type[Gradients]:
+    """Class decorator of gradients: ``grads.x *= 2`` works, anything else is refused with a cure.
+
+    That statement changes the array in place, and then stores that very array.
+    """
+
+    def set_in_place(grads: Any, name: str, value: Any) -> None:
+        if getattr(grads, name, None) is not value or name not in grads._fields:
+            raise AttributeError(
+                f"{name} of {type(grads).__name__} cannot be replaced: write its elements, "
+                f"grads.{name}[...] = value"
+            )
+
+    kind.__setattr__ = set_in_place  # type: ignore[method-assign]
+    return kind
+
+
 def as_made(tape: Any) -> Any:
     """The tape itself; of a subclass, its fields in the class that forward makes.
 
@@ -67,7 +87,7 @@ def _rebuilt(field: Any) -> Any:
 def digests(**arrays: Array | None) -> Digests:
     """A digest of each array, to tell later whether it was changed."""
     return tuple(
-        (name, hashlib.blake2b(np.ascontiguousarray(a).tobytes()).digest())
+        (name, hashlib.blake2b(f"{a.dtype} {a.shape} ".encode() + a.tobytes()).digest())
         for name, a in arrays.items()
         if a is not None
     )

@@ -32,8 +32,10 @@ def read_environment(stacklevel: int) -> None:
         warnings.warn(text, RuntimeWarning, stacklevel + 2)
 
     threads = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
-    if re.fullmatch("[0-9]+", threads) and 1 <= int(threads[:11]) <= _MOST_THREADS:
-        _core.set_num_threads(int(threads))
+    # No more digits than are needed to tell: int() refuses thousands of them.
+    digits = threads.lstrip("0")[:11] if re.fullmatch("[0-9]+", threads) else ""
+    if digits and int(digits) <= _MOST_THREADS:
+        _core.set_num_threads(int(digits))
     elif threads:
         number = _core.get_num_threads()
         tell("FASTRNN_NUM_THREADS", f"an integer from 1 to {_MOST_THREADS}", f"it is {number}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _checks, _core, reference
+from . import _checks, _core, _tapes, reference
 from .config import current_backend, current_threads
 from .reference.embedding import (
     EmbeddingGradients,
@@ -145,6 +145,7 @@ def _embedding_backward(
     return EmbeddingGradients(d_weight)
 
 
+@_tapes.changed_in_place
 class EmbeddingLayerGradients(NamedTuple):
     """What Embedding.backward returns: `weights` maps the name to a view into `flat_weights`."""
 
@@ -270,7 +271,8 @@ class Embedding(Weighted):
         Raises
         ------
         TypeError, ValueError
-            If the tape is another layer's, or an argument does not fit.
+            If the tape is of a layer of another shape or dtype (the gradient depends on nothing
+            else of a layer), or an argument does not fit.
         RuntimeError
             If the tape was made with ``check=True`` and the weight or output has changed.
         """

@@ -248,6 +248,8 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         )  # fmt: skip
 
     def _initialise(self, dtype: DTypeLike, rng: Any, init: str) -> None:
+        # In the type that it is added in.
+        _checks.finite_in("forget_bias", self.forget_bias, _checks.float_dtype("dtype", dtype))
         super()._initialise(dtype, rng, init)
         if self.forget_bias:
             forget = slice(self.hidden_size, 2 * self.hidden_size)

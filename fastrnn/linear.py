@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _checks, _core, reference
+from . import _checks, _core, _tapes, reference
 from .config import current_backend, current_threads
 from .reference.linear import (
     LinearGradients,
@@ -158,6 +158,7 @@ def _linear_backward(
     return grads
 
 
+@_tapes.changed_in_place
 class LinearLayerGradients(NamedTuple):
     """What Linear.backward returns; None where `wrt` leaves it out.
 

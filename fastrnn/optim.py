@@ -46,7 +46,8 @@ class _Optimizer(Guarded):
         with self._all_or_nothing():
             self.__dict__.update(self._checked_numbers(numbers))
             given = [
-                _checks.writable(f"params[{i}]", p) for i, p in enumerate(_arrays("params", params))
+                _checks.writable(f"params[{i}]", p)
+                for i, p in enumerate(_checks.arrays("params", params))
             ]
             if not given:
                 raise ValueError(
@@ -54,7 +55,7 @@ class _Optimizer(Guarded):
                     "through before has none left: pass list(params))"
                 )
             _checks.distinct("params", given)
-            self.__dict__["params"] = tuple(given)
+            self.__dict__["params"] = _Params(given)
             self._state = {slot: [np.zeros_like(p) for p in given] for slot in self._slots}
             self._prepare()
 
@@ -62,6 +63,9 @@ class _Optimizer(Guarded):
         """Make what follows from the parameters."""
         self._scratch = [(np.empty_like(p), np.empty_like(p)) for p in self.params]
         self._forms = [_form(p) for p in self.params]
+
+    def _check_slots(self, d: Mapping[str, Any]) -> None:
+        """Raise ValueError where an array of the state cannot be one."""
 
     def _checked_numbers(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {name: check(name, given[name]) for name, check in self._settable.items()}
@@ -77,7 +81,7 @@ class _Optimizer(Guarded):
 
     def _checked_step(self, grads: Array | Iterable[Array]) -> list[Array]:
         """The gradients, each of its parameter's shape and dtype; none of them may be missing."""
-        given = _arrays("grads", grads)
+        given = _checks.arrays("grads", grads)
         if len(given) != len(self.params):
             raise ValueError(f"grads has {len(given)} arrays, expected {len(self.params)}")
         for i, (p, form) in enumerate(zip(self.params, self._forms, strict=True)):
@@ -111,19 +115,20 @@ class _Optimizer(Guarded):
         return None not in ours | theirs and not ours & theirs
 
     # The parameters keep sharing the weights of a layer that is copied or pickled with them.
-    def __getstate__(self) -> dict[str, Any]:
-        state = self._all_attributes(("_scratch", "_forms"))
-        return state | {"params": tuple(map(handed_over, self.params))}
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # They go another way than the state, of which a subclass may make what it likes.
+        state: Any = self.__getstate__()
+        if isinstance(state, dict):
+            state = {name: value for name, value in state.items() if name not in _DERIVED}
+        numbers = {name: self.__dict__[name] for name in self._settable}
+        params = [handed_over(p) for p in self.params]
+        return _with_params, (type(self), params, self._state, numbers), state
+
+    def __getstate__(self) -> Any:
+        return self._all_attributes(_DERIVED)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set_all(state)
-        self.__dict__["params"] = tuple(map(taken_over, state["params"]))
-        # Arrays of its own, wherever those in the file are.
-        self._state = {
-            slot: [np.array(a, np.dtype(a.dtype.type)) for a in arrays]
-            for slot, arrays in state["_state"].items()
-        }
-        self._prepare()
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that the next step depends on, but the parameters.
@@ -154,10 +159,44 @@ class _Optimizer(Guarded):
                 given = _checks.array(f"d[{name!r}]", d[name], value.dtype, "its parameter")
                 if given.shape != value.shape:
                     raise ValueError(f"d[{name!r}] has shape {given.shape}, expected {value.shape}")
+        self._check_slots(d)
         self.__dict__.update(self._checked_numbers(d))
         for slot, arrays in self._state.items():
             for i, a in enumerate(arrays):
                 a[...] = d[f"{slot}.{i}"]
+
+
+# What follows from the parameters, or lies beside them.
+_DERIVED = ("params", "_state", "_scratch", "_forms")
+
+
+def _with_params(
+    kind: type[_Optimizer],
+    params: list[Any],
+    state: Mapping[str, list[Array]],
+    numbers: Mapping[str, Any],
+) -> _Optimizer:
+    """A copied optimiser before its state."""
+    optimizer = kind.__new__(kind)
+    optimizer.__dict__.update(numbers, params=_Params(map(taken_over, params)))
+    # Arrays of its own, wherever those in the file are.
+    optimizer._state = {
+        slot: [np.array(a, np.dtype(a.dtype.type)) for a in arrays]
+        for slot, arrays in state.items()
+    }
+    optimizer._prepare()
+    return optimizer
+
+
+class _Params(tuple[Any, ...]):
+    """The parameters, which cannot be replaced."""
+
+    __slots__ = ()
+
+    def __setitem__(self, i: Any, value: Any) -> None:
+        # params[0] *= 0.5 changes the array in place, and then stores that very array.
+        if self[i] is not value:
+            raise TypeError(f"params[{i}] cannot be replaced: write its elements, [...] = value")
 
 
 def _betas(name: str, value: Any) -> tuple[float, float]:
@@ -290,6 +329,12 @@ class Adam(_Optimizer):
     ) -> None:
         self._make(params, step_count=0, lr=lr, betas=betas, eps=eps)
 
+    def _check_slots(self, d: Mapping[str, Any]) -> None:
+        for i in range(len(self.params)):
+            name = f"exp_avg_sq.{i}"
+            if (np.asarray(d[name]) < 0).any():
+                raise ValueError(f"d[{name!r}] holds negative numbers: it is a mean of squares")
+
     def step(self, grads: Array | Iterable[Array]) -> None:
         """Update the parameters in place; `grads` has an array for each, of its shape and dtype."""
         given = self._checked_step(grads)
@@ -336,22 +381,3 @@ def _owners(arrays: Iterable[Array]) -> set[int | None]:
 
 def _form(p: Array) -> tuple[Any, ...]:
     return p.dtype, p.shape, p.strides
-
-
-def _arrays(name: str, given: Any) -> list[Any]:
-    """An array or several, as a list."""
-    if isinstance(given, np.ndarray):
-        given = [given]
-    kind, whole = type(given).__name__, hasattr(given, "flat_weights")
-    if whole or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        cure = f": pass {name}.values()" if isinstance(given, Mapping) else ""
-        cure = f": pass {name}.flat_weights" if whole else cure
-        raise TypeError(f"{name} is a {kind}, expected a list of arrays{cure}")
-    arrays = list(given)
-    for i, a in enumerate(arrays):
-        if hasattr(a, "flat_weights"):  # a layer, or its gradients
-            raise TypeError(
-                f"{name}[{i}] is a {type(a).__name__}, expected a numpy.ndarray: pass "
-                f"{name}[{i}].flat_weights"
-            )
-    return arrays

@@ -115,6 +115,7 @@ def unpad_sequence(x: Array, lengths: ArrayLike, *, batch_first: bool = False) -
     """
     batch_first = _checks.flag("batch_first", batch_first)
     _checks.plain_array("x", x)
+    x = np.asarray(x)  # a subclass may have other ways with an index
     if x.ndim < 2:
         raise ValueError(
             f"x has shape {x.shape}, expected {'(B, T, ...)' if batch_first else '(T, B, ...)'}"

@@ -147,7 +147,7 @@ class Weighted(Guarded):
         named = [name for name in self._weights if "weights" in wanted or name in wanted]
         if not named:
             return None, Weights({})
-        flat = aligned_empty(len(self._flat), self.dtype)
+        flat = aligned_empty(self._flat.size, self.dtype)
         if len(named) < len(self._weights):
             flat[...] = 0
         # As the weights are, whatever has become of the attributes: C writes so much.
@@ -196,6 +196,8 @@ class Weighted(Guarded):
         parts = []  # as the constructor takes them, without what has its default
         for name, parameter in signature(type(self)).parameters.items():
             value = str(self.dtype) if name == "dtype" else getattr(self, name, parameter.default)
+            if value is parameter.empty:  # of a subclass, which has no such attribute
+                continue
             if parameter.default is parameter.empty:
                 parts.append(repr(value))
             elif value != parameter.default:
@@ -269,20 +271,36 @@ class Weighted(Guarded):
                     raise ValueError(
                         f"weights[{name!r}] is read-only: set its flags.writeable to True first"
                     )
-                converted[name] = value.astype(self.dtype)
+                converted[name] = _rounded(f"d[{name!r}]", value, self.dtype)
         for name, value in converted.items():
             self._weights[name][...] = value
         return IncompatibleKeys(missing, unexpected)
 
-    def __getstate__(self) -> dict[str, Any]:
-        derived = ("_flat", "_weights", "_cells", "_first")
-        return self._all_attributes(derived) | {"_memory": owner(self._flat)}
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The weights go another way than the state, of which a subclass may make what it likes.
+        state: Any = self.__getstate__()
+        if isinstance(state, dict):
+            state = {name: value for name, value in state.items() if name not in _DERIVED}
+        said = {name: self.__dict__[name] for name in (*self._fixed, *self._settable)}
+        return _with_weights, (type(self), owner(self._flat), said), state
+
+    def __getstate__(self) -> Any:
+        return self._all_attributes(_DERIVED)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A shallow copy arrives here with the very same memory and shares the weights; a deep or
-        # unpickled one with memory of its own.
         self._set_all(state)
-        self._adopt(self.__dict__.pop("_memory"))
+
+
+# What follows from the memory of the weights.
+_DERIVED = ("_flat", "_weights", "_cells", "_first")
+
+
+def _with_weights(kind: type[Weighted], memory: Memory, said: Mapping[str, Any]) -> Weighted:
+    """A copied layer before its state: a shallow copy has the same memory, others their own."""
+    layer = kind.__new__(kind)
+    layer.__dict__.update(said)
+    layer._adopt(memory)
+    return layer
 
 
 def copied_gradients(grads: Any) -> Any:
@@ -303,6 +321,18 @@ def copied_gradients(grads: Any) -> Any:
 
 def _gradients(kind: Any, rest: Mapping[str, Any], views: Mapping[str, Any], flat: Any) -> Any:
     return kind(**rest, weights=_weights(views), flat_weights=taken_over(flat))
+
+
+def _rounded(name: str, value: Array, dtype: np.dtype[Any]) -> Array:
+    """The value in that type; ValueError where it leaves its range."""
+    with np.errstate(all="ignore"):
+        rounded = value.astype(dtype)
+        if (np.isinf(rounded) & np.isfinite(value)).any():
+            raise ValueError(
+                f"{name} holds {value.dtype} numbers that are infinite in {dtype}, which the layer "
+                "has: make the layer with dtype='float64'"
+            )
+    return rounded
 
 
 def same_weight(name: str, used: Array | None, own: Array | None) -> None:

@@ -191,7 +191,7 @@ def test_the_forget_gates_are_biased_as_the_error_says() -> None:
 
 def test_a_list_of_parameters_cannot_grow() -> None:
     for optimiser in optimisers().values():
-        assert type(optimiser.params) is tuple
+        assert isinstance(optimiser.params, tuple)
         with Unmoved(optimiser, AttributeError, "params"):
             optimiser.params += (np.ones(2),)
 
@@ -498,3 +498,68 @@ def test_dropout_on_a_single_layer_is_told(cls: Any, tmp_path: Path) -> None:
         repr(layer)
         layer(X)
         layer.stream()
+
+
+# ------------------------------------------------------------- what changes in place is stored back
+
+
+def all_gradients() -> dict[str, Any]:
+    x = np.ones((3, 2, 4), np.float32)
+    made: dict[str, Any] = {}
+    for kind in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+        layer = kind(4, 4, rng=0)
+        output, _, tape = layer.forward(x)
+        made[kind.__name__] = layer.backward(tape, output)
+        backward = getattr(fastrnn, f"{kind.__name__.lower()}_backward")
+        made[backward.__name__] = backward(tape.tapes[0], output)
+    linear = fastrnn.Linear(4, 2, rng=0)
+    y, linear_tape = linear.forward(x)
+    made["Linear"] = linear.backward(linear_tape, y)
+    made["linear_backward"] = fastrnn.linear_backward(linear_tape, y)
+    embedding = fastrnn.Embedding(4, 4, rng=0)
+    z, embedding_tape = embedding.forward([1, 2])
+    made["Embedding"] = embedding.backward(embedding_tape, z)
+    made["embedding_backward"] = fastrnn.embedding_backward(embedding_tape, z)
+    return made
+
+
+@pytest.mark.parametrize("name", all_gradients())
+def test_gradients_change_in_place_and_are_not_replaced(name: str) -> None:
+    grads = all_gradients()[name]
+    for field in grads._fields:
+        value = getattr(grads, field)
+        if not isinstance(value, np.ndarray):
+            continue
+        want = value * 2
+        exec(f"grads.{field} *= 2", {"grads": grads})
+        assert np.array_equal(getattr(grads, field), want)
+        with pytest.raises(AttributeError, match=rf"grads\.{field}\[\.\.\.\] = value"):
+            setattr(grads, field, want)
+    with pytest.raises(AttributeError):
+        grads.other = 1
+
+
+def test_parameters_change_in_place_and_are_not_replaced() -> None:
+    for optimiser in optimisers().values():
+        before = optimiser.params[0].copy()
+        optimiser.params[0] *= 0.5  # weight decay
+        assert np.array_equal(optimiser.params[0], before * 0.5)
+        with pytest.raises(TypeError, match=r"\[\.\.\.\] = value"):
+            optimiser.params[0] = before
+
+
+class Wrapper(fastrnn.RNN):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+
+
+def test_the_repr_of_a_subclass_with_another_constructor() -> None:
+    assert "empty" not in repr(Wrapper(3, 4))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e39), ("float32", -3.5e38)])
+def test_a_forget_bias_beyond_the_type(dtype: str, value: float) -> None:
+    for state in ("ignore", "raise"):
+        with np.errstate(all=state), pytest.raises(ValueError, match="finite in float32"):
+            fastrnn.LSTM(3, 4, forget_bias=value, dtype=dtype)
+    assert np.isfinite(fastrnn.LSTM(3, 4, forget_bias=value, dtype="float64").flat_weights).all()

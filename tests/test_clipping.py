@@ -266,3 +266,25 @@ def test_losses_and_the_embedding_where_numpy_raises(functions: Any, name: str) 
                 got = run(x, reduction)
             for g, w in zip(got, want, strict=True):
                 np.testing.assert_equal(g, w)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("module", [fastrnn, reference], ids=["compiled", "reference"])
+def test_subclasses_and_cures_of_what_is_changed_in_place(module: Any) -> None:
+    a = np.matrix([[3.0, 4.0]])
+    assert module.clip_grad_norm([a, np.matrix([[0.0]])], 1.0) == 5
+    assert np.allclose(a, [[0.6, 0.8]])
+    assert module.clip_grad_norm(np.matrix([[0.0, 0.0]]), 1.0) == 0
+    for given in ([np.ones(2, np.float16)], [[3.0, 4.0]], [np.ma.ones(2)], [np.ones(2, int)]):
+        with pytest.raises(TypeError, match="changed in place, so make it an array"):
+            module.clip_grad_norm(given, 1.0)  # nothing of astype() or asarray(): thrown away
+    layer = fastrnn.RNN(2, 3, rng=0)
+    output, _, tape = layer.forward(np.ones((4, 1, 2), np.float32))
+    grads = layer.backward(tape, output)
+    for given, cure in (
+        (grads, r"grads\.flat_weights"),
+        ([grads], r"grads\[0\]\.flat_weights"),
+        (layer, r"grads\.flat_weights"),
+    ):
+        with pytest.raises(TypeError, match=cure):
+            module.clip_grad_norm(given, 1.0)

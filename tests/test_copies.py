@@ -300,16 +300,15 @@ def test_the_state_of_a_copy_is_native_and_writable() -> None:
     params = [np.ones(3), np.ones((2, 2), np.float32)]
     adam = Adam(params)
     step(adam)
-    copied = pickle.loads(pickle.dumps(adam))
-    moved = copied.__getstate__()
-    moved["_state"] = {
+    make, (kind, handed, state, numbers), _ = adam.__reduce_ex__(4)
+    foreign = {
         slot: [np.asarray(a, a.dtype.newbyteorder()) for a in arrays]
-        for slot, arrays in moved["_state"].items()
+        for slot, arrays in state.items()
     }
-    for arrays in moved["_state"].values():
+    for arrays in foreign.values():
         for a in arrays:
             a.flags.writeable = False
-    copied.__setstate__(moved)
+    copied = make(kind, handed, foreign, numbers)
     step(copied)
     step(adam)
     for p, q in zip(copied.params, params, strict=True):
@@ -427,3 +426,84 @@ def test_a_copy_takes_a_pickle_of_the_weights_size() -> None:
     assert len(pickle.dumps(layer)) < weights + 1000
     assert len(pickle.dumps((layer, adam))) < 3 * weights + 5000  # with its two slots, no scratch
     assert isinstance(layer.flat_weights, np.ndarray)
+
+
+# ------------------------------------------------------- what subclasses and other libraries do
+
+
+class Logged(fastrnn.GRU):
+    """The usual pair of methods of what cannot be pickled whole."""
+
+    def __getstate__(self) -> Any:
+        state = self.__dict__.copy()
+        state.pop("log", None)
+        return state
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state)
+        self.log = "made again"
+
+
+class Counting(fastrnn.optim.SGD):
+    def __getstate__(self) -> Any:
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state)
+        self.copies = getattr(self, "copies", 0) + 1
+
+
+class OneWay(fastrnn.RNN):
+    def __getstate__(self) -> Any:
+        return super().__getstate__() | {"note": "taken along"}
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+@pytest.mark.parametrize("kind", [Logged, OneWay])
+def test_a_subclass_with_a_state_of_its_own(kind: Any, way: Any) -> None:
+    layer = kind(3, 4, rng=0)
+    sgd = Counting([layer.flat_weights], lr=1.0)
+    copied, of_copied = way((layer, sgd))
+    x = np.ones((5, 2, 3), np.float32)
+    assert np.array_equal(copied(x)[0], layer(x)[0])
+    of_copied.step([copied.flat_weights.copy()])
+    assert not copied.flat_weights.any()
+    assert not copied(x)[0].any()
+    assert not any(a.any() for a in copied.state_dict().values())
+    assert layer(x)[0].any()
+    assert of_copied.copies == 1
+    if kind is Logged:
+        assert copied.log == "made again"
+    else:
+        assert copied.note == "taken along"
+
+
+@pytest.mark.parametrize(
+    "lent",
+    [
+        np.from_dlpack,
+        lambda a: np.ctypeslib.as_array(np.ctypeslib.as_ctypes(a)),
+        lambda a: np.ctypeslib.as_array(np.ctypeslib.as_ctypes(a))[3:7],
+        lambda a: np.frombuffer(memoryview(a), a.dtype),
+        lambda a: np.asarray(type("Lent", (), {"__array_interface__": a.__array_interface__})()),
+    ],
+    ids=["DLPack", "ctypes", "a slice of ctypes", "memoryview", "interface"],
+)
+def test_weights_that_were_lent_and_taken_back(lent: Any) -> None:
+    layer = fastrnn.Linear(3, 4, rng=0)
+    sgd = fastrnn.optim.SGD([lent(layer.flat_weights)], lr=1.0)
+    copied, of_copied = copy.deepcopy((layer, sgd))
+    before = copied.flat_weights.copy()
+    of_copied.step([np.ones_like(of_copied.params[0])])
+    moved = copied.flat_weights != before
+    assert moved.sum() == of_copied.params[0].size
+    assert np.array_equal(layer.flat_weights, before)
+
+
+def test_what_lies_elsewhere_is_no_part_of_a_layer() -> None:
+    layer = fastrnn.Linear(3, 4, rng=0)
+    own = np.ones(4, np.float32)
+    for params in ([own], [np.from_dlpack(own)], [np.zeros(0, np.float32)]):
+        sgd = copy.deepcopy((layer, fastrnn.optim.SGD(params, lr=1.0)))[1]
+        assert np.array_equal(sgd.params[0], params[0])
+        assert not np.shares_memory(sgd.params[0], params[0])

@@ -439,3 +439,23 @@ def test_gradient_descent_learns(make_layer):
         grads = layer.backward(tape, d_state=(d_h, None) if pair else d_h)
         adam.step([grads.flat_weights])
     assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("state", ["raise", "warn", "ignore"])
+def test_values_that_are_rounded_when_they_are_loaded(state: str) -> None:
+    layer = fastrnn.Linear(1, 2, rng=0)
+    before = layer.flat_weights.copy()
+    with np.errstate(all=state):
+        for beyond in (1e39, -1e300):
+            with pytest.raises(ValueError, match=r"d\['bias'\] holds float64 numbers that are"):
+                layer.load_state_dict({"weight": np.ones((2, 1)), "bias": np.array([1, beyond])})
+        assert np.array_equal(layer.flat_weights, before)
+        layer.load_state_dict({"weight": [[1e-50], [np.inf]], "bias": [np.nan, 0.1]})
+    assert layer.weights["weight"].ravel().tolist() == [0, np.inf]
+    assert np.isnan(layer.weights["bias"][0])
+
+
+def test_a_dtype_that_numpy_cannot_read() -> None:
+    for text in (",f4", "f4,", "float16", "no such", ""):
+        with pytest.raises(TypeError, match=r"^dtype is "):
+            fastrnn.RNN(2, 3, dtype=text)

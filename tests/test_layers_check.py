@@ -214,3 +214,33 @@ def test_the_output_layer(backend: Any) -> None:
             a[...] = before
         for copied in (tape, copy.deepcopy(tape), pickle.loads(pickle.dumps(tape))):
             assert np.array_equal(layer.backward(copied, output).flat_weights, want)
+
+
+@pytest.mark.parametrize("backend", ["compiled", "reference"])
+@pytest.mark.parametrize("name", ["c", "gates"])
+def test_what_was_kept_is_noticed(backend: Any, name: str) -> None:
+    x = np.ones((5, 2, 3), np.float32)
+    for kind in (fastrnn.LSTM, fastrnn.GRU):
+        if kind is fastrnn.GRU and name == "c":
+            continue
+        for layers in (1, 2):
+            with fastrnn.backend(backend):
+                layer = kind(3, 4, layers, rng=0)
+                output, _, tape = layer.forward(x, keep=(name,), check=True)
+                layer.backward(tape, output)
+                getattr(tape, name)[-1][0, 0, 0] = 0.25
+                with pytest.raises(RuntimeError, match=f"^{name} was changed"):
+                    layer.backward(tape, output)
+
+
+@pytest.mark.parametrize("backend", ["compiled", "reference"])
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # from NumPy 2.5 on
+@pytest.mark.parametrize("change", [{"shape": (2, 5, 3)}, {"dtype": np.int32}])
+def test_another_shape_or_type_is_a_change(backend: Any, change: dict[str, Any]) -> None:
+    layer, x = fastrnn.RNN(3, 4, rng=0), np.ones((5, 2, 3), np.float32)
+    with fastrnn.backend(backend):
+        output, _, tape = layer.forward(x, check=True)
+        for name, value in change.items():
+            setattr(x, name, value)
+        with pytest.raises(RuntimeError, match=r"^x was changed"):
+            layer.backward(tape, output)

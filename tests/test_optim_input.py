@@ -344,3 +344,12 @@ def test_numbers_of_any_kind_are_loaded() -> None:
     adam.load_state_dict(state)
     assert (adam.lr, adam.eps, adam.step_count, adam.betas) == (0.5, 0.25, 7, (0.5, 0.75))
     assert [type(v) for v in (adam.lr, adam.eps, adam.step_count)] == [float, float, int]
+
+
+def test_a_mean_of_squares_is_not_negative() -> None:
+    adam = fastrnn.optim.Adam([np.ones(2)])
+    state = adam.state_dict()
+    wrong = state | {"exp_avg_sq.0": np.array([1.0, -1.0]), "lr": 0.5}
+    with pytest.raises(ValueError, match=r"d\['exp_avg_sq.0'\] holds negative"):
+        adam.load_state_dict(wrong)
+    assert adam.lr == state["lr"]

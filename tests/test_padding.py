@@ -87,3 +87,11 @@ def test_unpad_errors(x, lengths, error, text):
     with pytest.raises(error) as caught:
         fastrnn.unpad_sequence(x, lengths)
     assert text in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_a_matrix_is_taken_apart_as_an_array() -> None:
+    first, second = fastrnn.unpad_sequence(np.matrix([[1.0, 4.0], [2.0, 0.0]]), [2, 1])
+    assert first.shape == (2,)
+    assert first.tolist() == [1, 2]
+    assert second.tolist() == [4]

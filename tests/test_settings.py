@@ -34,7 +34,8 @@ def test_environment_variables() -> None:
     threads, isa = settings(FASTRNN_NUM_THREADS="", FASTRNN_ISA="").stdout.split()
     assert int(threads) >= 1
     assert isa == best
-    assert settings(FASTRNN_NUM_THREADS=" 3\n").stdout == f"3 {best}\n"
+    for three in (" 3\n", "0" * 20 + "3", "0" * 5000 + "3"):
+        assert settings(FASTRNN_NUM_THREADS=three).stdout == f"3 {best}\n"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_environment_variables() -> None:
             ("FASTRNN_NUM_THREADS", value)
             for value in (
                 "many", "3x", "0", "-1", "+2", "1e9", "2.0", "0x10", "1_000", "99999999999",
-                "2147483648", "9" * 5000, "3,2", "٣", "true", "None",
+                "2147483648", "9" * 5000, "00", "0" * 9 + "9" * 11, "3,2", "٣", "true", "None",
             )
         ),
         *(("FASTRNN_ISA", value) for value in ("avx1024", "AVX2", "sse", "3")),

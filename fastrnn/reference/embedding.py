@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _INT64 = np.dtype(np.int64)
 
 
+@_tapes.changed_in_place
 class EmbeddingGradients(NamedTuple):
     """What embedding_backward returns: the gradient, or None where `wrt` leaves it out."""
 

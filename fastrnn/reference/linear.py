@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+@_tapes.changed_in_place
 class LinearGradients(NamedTuple):
     """What linear_backward returns: a gradient for each argument of linear_forward, or None.
 

@@ -183,11 +183,13 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
     if isinstance(grads, np.ndarray):
         grads = {"grads": grads}
     elif not isinstance(grads, Mapping):
-        if isinstance(grads, str | bytes) or not isinstance(grads, Iterable):
-            raise TypeError(f"grads is a {type(grads).__name__}, expected arrays")
-        grads = {f"grads[{i}]": g for i, g in enumerate(grads)}
+        grads = {f"grads[{i}]": g for i, g in enumerate(_checks.arrays("grads", grads))}
     labels = [str(key) for key in grads]
-    arrays = [_checks.writable(label, g) for label, g in zip(labels, grads.values(), strict=True)]
+    # As arrays: a subclass may have other ways with what is done here.
+    arrays = [
+        np.asarray(_checks.writable(label, g))
+        for label, g in zip(labels, grads.values(), strict=True)
+    ]
     if not arrays:
         raise ValueError(
             "grads is empty, expected one array at least: a generator that was used up? pass a list"

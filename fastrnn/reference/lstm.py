@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks, _recurrent
+from .. import _checks, _recurrent, _tapes
 from . import sequences
 from .sequences import sigmoid
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+@_tapes.changed_in_place
 class LSTMGradients(NamedTuple):
     """What lstm_backward returns: a gradient for each array argument of lstm_forward, or None.
 

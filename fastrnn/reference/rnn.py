@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks, _recurrent
+from .. import _checks, _recurrent, _tapes
 from . import sequences
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+@_tapes.changed_in_place
 class RNNGradients(NamedTuple):
     """What rnn_backward returns: a gradient for each array argument of rnn_forward, or None.
 
