@@ -6,6 +6,7 @@
 #include "schedule.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -222,6 +223,8 @@ int team_size(int threads, double flops, int64_t most)
     if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forks))
         n = 1;
 #ifdef _OPENMP
+    if (n > omp_get_thread_limit())
+        n = omp_get_thread_limit();
     if (n > 1 && (omp_in_parallel() || (!follows_closely() && flops < flops_to_wake)))
         n = 1;
     if (n > 1) {
@@ -347,21 +350,28 @@ static void run_member(struct team member, void (*work)(const struct team *, voi
  * place meanwhile, and the runtime also ends the process where it has no memory for its own notes: both are left. */
 static size_t stack_bytes(void)
 {
-    const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE"};
-    for (int i = 0; i < 2; i++) { /* a number and, maybe, B, K, M or G: K is the unit */
+    const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE"}, *const units = "BKMG";
+    for (int i = 0; i < 2; i++) { /* a number and, maybe, B, K, M or G: without it K */
         const char *const text = getenv(names[i]);
         char *end;
+        errno = 0;
         const unsigned long long n = text ? strtoull(text, &end, 10) : 0;
-        if (!n)
+        if (!n || errno != 0 || strchr(text, '-'))
             continue;
         while (isspace((unsigned char)*end))
             end++;
-        const char *const units = "BKMG", *const unit = *end ? strchr(units, toupper((unsigned char)*end)) : units + 1;
-        if (unit && n <= SIZE_MAX >> 10 * (unit - units))
+        const char *const unit = *end ? strchr(units, toupper((unsigned char)*end++)) : units + 1;
+        while (unit && unit != units + 1 && isspace((unsigned char)*end))
+            end++;
+        if (unit && *end == '\0' && n <= SIZE_MAX >> 10 * (unit - units))
             return (size_t)n << 10 * (unit - units);
     }
     return 0; /* the system's */
 }
+
+/* Read when the module is loaded, as the runtime does. */
+static size_t stack;
+__attribute__((constructor)) static void read_stack(void) { stack = stack_bytes(); }
 
 static void *wait_at(void *gate)
 {
@@ -375,11 +385,10 @@ static int can_make(int count)
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
     pthread_t threads[count];
     pthread_attr_t attributes;
-    const size_t stack = stack_bytes();
     if (pthread_attr_init(&attributes) != 0)
         return 0;
     if (stack)
-        pthread_attr_setstacksize(&attributes, stack);
+        pthread_attr_setstacksize(&attributes, stack); /* too small a one is not taken, nor by the runtime */
     int made = 0;
     pthread_mutex_lock(&gate);
     while (made < count && pthread_create(&threads[made], &attributes, wait_at, &gate) == 0)
@@ -398,13 +407,15 @@ static int run_region(int n, void (*work)(const struct team *team, void *job), v
 {
     struct arrival arrivals[n];
     const int placed = flops_to_wake > 0;
-    int missing = -1;
+    int missing = -1, came = 1;
     if (n > kept_threads && !can_make(n - kept_threads))
         return -1;
     for (int i = 0; i < n; i++)
         atomic_init(&arrivals[i].reached, 0);
 #pragma omp parallel num_threads(n)
     {
+#pragma omp master
+        came = omp_get_num_threads();
         if (omp_get_num_threads() == n) {
             const int id = omp_get_thread_num();
             run_member((struct team){.id = id, .n = n, .arrivals = arrivals, .placed = placed, .way_out = way_out}, work,
@@ -413,7 +424,8 @@ static int run_region(int n, void (*work)(const struct team *team, void *job), v
             missing = 0;
         }
     }
-    kept_threads = n;
+    if (came > 1) /* a team of one leaves the others where they are */
+        kept_threads = came;
     return missing;
 }
 

@@ -138,6 +138,7 @@ def cell_fits(
     b_hh: object,
     w_hr: object = None,
     w_peep: object = None,
+    small: bool = True,
 ) -> int: ...
 def tape_fits(
     gates: int,

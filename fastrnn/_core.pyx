@@ -233,9 +233,14 @@ def layer_forward(
 ):
     cdef fastrnn_layer a
     cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
     cdef cnp.ndarray h_n
     cdef object c_n = None, c = None, gates = None
+    expect(
+        kind_fits(kind, w_hr, w_peep)
+        and cell_fits(gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, False) == 3
+    )
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+    expect(options_fit(lengths, restart, T, B))
     fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
     h_n = rows_of(B, a.P, number)
     if kind == FASTRNN_LSTM:
@@ -252,12 +257,7 @@ def layer_forward(
         if c_n is not None:
             copy_or_zero(c_n, c_0)
         return output, h_n, c_n, c, gates
-    expect(
-        cell_fits(gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) == 3
-        and options_fit(lengths, restart, T, B)
-        and tape_sequence(output, number, T, B, a.P, True)
-        and written(output)
-    )
+    expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
     fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
@@ -342,6 +342,16 @@ def layer_backward(
     Together together, int threads,
 ):
     cdef fastrnn_layer a
+    expect(
+        kind_fits(kind, w_hr, w_peep)
+        and tape_fits(
+            gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, gates, checkpoint,
+            lengths, restart,
+        )
+    )
+    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    cdef int number = cnp.PyArray_TYPE(x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
     d_x = gradient("x", x, wanted, into, batch_major)
     d_h_0 = gradient("h_0", h_0, wanted, into, False)
     d_c_0 = gradient("c_0", c_0, wanted, into, False)
@@ -352,6 +362,14 @@ def layer_backward(
     d_w_hr = gradient("w_hr", w_hr, wanted, into, False)
     d_w_peep = gradient("w_peep", w_peep, wanted, into, False)
     results = d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_w_peep
+    expect(
+        (d_output is None or tape_sequence(d_output, number, T, B, a.P, True))
+        and (d_h_n is None or plain(d_h_n, number, 2, B, a.P))
+        and (d_c_n is None or plain(d_c_n, number, 2, B, a.H))
+        and (norms is None or plain(norms, cnp.NPY_DOUBLE, 2, T, B) and written(norms))
+        and like(d_x, x) and like(d_h_0, h_0) and like(d_c_0, c_0) and like(d_w_ih, w_ih) and like(d_w_hh, w_hh)
+        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh) and like(d_w_hr, w_hr) and like(d_w_peep, w_peep)
+    )
     if cnp.PyArray_SIZE(output) == 0:  # no step was made: sums of nothing, and the state went through
         for result in (*results, norms):
             if result is not None:
@@ -361,21 +379,6 @@ def layer_backward(
         if d_c_0 is not None and d_c_n is not None:
             d_c_0[...] = d_c_n
         return results
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
-    expect(
-        tape_fits(
-            gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, gates, checkpoint,
-            lengths, restart,
-        )
-        and (d_output is None or tape_sequence(d_output, number, T, B, a.P, True))
-        and (d_h_n is None or plain(d_h_n, number, 2, B, a.P))
-        and (d_c_n is None or plain(d_c_n, number, 2, B, a.H))
-        and (norms is None or plain(norms, cnp.NPY_DOUBLE, 2, T, B) and written(norms))
-        and like(d_x, x) and like(d_h_0, h_0) and like(d_c_0, c_0) and like(d_w_ih, w_ih) and like(d_w_hh, w_hh)
-        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh) and like(d_w_hr, w_hr) and like(d_w_peep, w_peep)
-    )
     fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
@@ -497,6 +500,7 @@ def cross_entropy(
         and (counts is None or plain(counts, cnp.NPY_BOOL, 1, N, 0))
         and plain(d_logits, number, 2, N, C) and written(d_logits)
         and plain(losses, cnp.NPY_DOUBLE, 1, N, 0) and written(losses)
+        and indices_fit(target, counts, N, C)
     )
     memset(&a, 0, sizeof(a))
     a.N, a.C = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
@@ -529,13 +533,21 @@ def generate(
     try:
         expect(cnp.PyArray_NDIM(embedding) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
         below = cnp.PyArray_DIM(embedding, 1)
-        expect(plain(embedding, number, 2, cnp.PyArray_DIM(embedding, 0), below))
+        expect(
+            plain(embedding, number, 2, cnp.PyArray_DIM(embedding, 0), below)
+            and cnp.PyArray_NDIM(prompt) == 1 and cnp.PyArray_SIZE(prompt) > 0
+            and plain(prompt, cnp.NPY_INT64, 1, cnp.PyArray_SIZE(prompt), 0)
+            and indices_fit(prompt, None, cnp.PyArray_SIZE(prompt), cnp.PyArray_DIM(embedding, 0))
+            and plain(indices, cnp.NPY_INT64, 1, cnp.PyArray_SIZE(indices), 0) and written(indices)
+            and (uniform is None or plain(uniform, cnp.NPY_DOUBLE, 1, cnp.PyArray_SIZE(indices), 0))
+        )
         memset(&a, 0, sizeof(a))
         a.V = cnp.PyArray_DIM(embedding, 0)
         a.embedding = data(embedding)
         a.layers, a.count = each, len(layers)
         for k in range(a.count):
             kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c = layers[k]
+            expect(kind_fits(kind, w_hr, w_peep) and (c is None) == (kind != FASTRNN_LSTM))
             expect(weights_fit(gates_of(kind), number, below, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep))
             fill_weights(&each[k], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
             each[k].T = each[k].B = 1

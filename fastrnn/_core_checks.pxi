@@ -7,7 +7,7 @@ cdef inline bint typed(cnp.ndarray a, int type_number) noexcept:
     )
 
 
-cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp rows, cnp.npy_intp columns):
+cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp rows, cnp.npy_intp columns) noexcept:
     """Whether this is a C-contiguous array of that type and shape; rows are the last axis of rank 1."""
     if not cnp.PyArray_CheckExact(value):
         return False
@@ -21,7 +21,7 @@ cdef inline bint plain(object value, int type_number, int rank, cnp.npy_intp row
     )
 
 
-cdef inline bint walkable(object value, int rank):
+cdef inline bint walkable(object value, int rank) noexcept:
     """Whether this is a sequence, (T, B, n) or (T, n), that `sequence` can describe."""
     if not cnp.PyArray_CheckExact(value):
         return False
@@ -37,15 +37,22 @@ cdef inline bint walkable(object value, int rank):
     )
 
 
-cdef inline bint state_fits(object state, int type_number, int rank, cnp.npy_intp B, cnp.npy_intp units):
+cdef inline bint state_fits(object state, int type_number, int rank, cnp.npy_intp B, cnp.npy_intp units) noexcept:
     """Whether this is the state of a layer whose x has that rank, or None."""
     return state is None or plain(state, type_number, rank - 1, units if rank == 2 else B, units)
+
+
+cdef inline bint kind_fits(int kind, object w_hr, object w_peep) noexcept:
+    """Whether this is a cell, and only an LSTM has a projection or peepholes."""
+    return FASTRNN_RNN_TANH <= kind <= FASTRNN_GRU_RESET_FIRST and (
+        kind == FASTRNN_LSTM or (w_hr is None and w_peep is None)
+    )
 
 
 cdef inline bint weights_fit(
     int gates, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object w_hr,
     object w_peep,
-):
+) noexcept:
     """Whether these are the weights of a cell of that type with D features."""
     if not cnp.PyArray_CheckExact(w_hh) or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2:
         return False
@@ -63,9 +70,12 @@ cdef inline bint weights_fit(
 
 cpdef int cell_fits(
     int gates, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
-    object w_hr=None, object w_peep=None,
+    object w_hr=None, object w_peep=None, bint small=True,
 ):
-    """The rank of x where layer_forward can take these as they are, (T, D) with an axis added; else 0."""
+    """The rank of x where layer_forward can take these as they are, (T, D) with an axis added; else 0.
+
+    `small`: and their sizes are so small that no product of them has to be looked at.
+    """
     if not cnp.PyArray_CheckExact(x):
         return 0
     cdef cnp.ndarray a = x
@@ -81,7 +91,7 @@ cpdef int cell_fits(
         return 0
     cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
     # The careful way finds the sizes whose product is too large to count.
-    if <double>cnp.PyArray_DIM(a, 0) * B * rows > 1e15:
+    if small and <double>cnp.PyArray_DIM(a, 0) * B * rows > 1e15:
         return 0
     if state_fits(h_0, number, rank, B, P) and state_fits(c_0, number, rank, B, rows // gates):
         return rank
@@ -104,13 +114,24 @@ cdef inline bint tape_sequence(
     )
 
 
-cdef inline bint lengths_fit(object lengths, cnp.npy_intp T, cnp.npy_intp B):
+cdef inline bint lengths_fit(object lengths, cnp.npy_intp T, cnp.npy_intp B) noexcept:
     if not plain(lengths, cnp.NPY_INT64, 1, B, 0):
         return False
     cdef const int64_t *length = <const int64_t *>data(lengths)
     cdef cnp.npy_intp b
     for b in range(B):
         if not 0 <= length[b] <= T:
+            return False
+    return True
+
+
+cdef inline bint indices_fit(cnp.ndarray indices, object counts, cnp.npy_intp N, cnp.npy_intp most) noexcept:
+    """Whether each of N indices is one of so many, where it counts."""
+    cdef const int64_t *index = <const int64_t *>data(indices)
+    cdef const uint8_t *counted = <const uint8_t *>data(counts)
+    cdef cnp.npy_intp n
+    for n in range(N):
+        if (counted == NULL or counted[n]) and not 0 <= index[n] < most:
             return False
     return True
 

@@ -216,8 +216,16 @@ cdef class StreamCore:
 
     def _run(self, cnp.ndarray x not None, cnp.ndarray output not None, list between not None, restart):
         """All steps of a checked x (T, B, D), T and B positive."""
-        if cnp.PyArray_TYPE(x) != self.number or cnp.PyArray_DIM(x, 2) != self.features:
-            raise TypeError("x is not an array of the stream's type and features")
+        cdef cnp.npy_intp T = 0
+        if cnp.PyArray_NDIM(x) == 3:
+            T = cnp.PyArray_DIM(x, 0)
+        expect(
+            tape_sequence(x, self.number, T, self.batch, self.features, True)
+            and tape_sequence(output, self.number, T, self.batch, self.units, True) and written(output)
+            and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, self.batch))
+        )
+        for each in between:
+            expect(tape_sequence(each, self.number, T, self.batch, self.units, True) and written(each))
         self.advance(x, cnp.PyArray_DIM(x, 0), output, between, restart)
 
     def _states(self):

@@ -128,7 +128,7 @@ class Stream(Guarded, _core.StreamCore):
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
-            restart = np.ascontiguousarray(restart.T if turned else restart)
+            restart = np.ascontiguousarray(restart.T if turned else restart).reshape(-1, batch)
         x = x[:, None] if alone else x.swapaxes(0, 1) if turned else x
         steps = len(x)
         _checks.elements(T=steps, B=batch, P=units)

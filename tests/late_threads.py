@@ -62,6 +62,8 @@ def stop(call: Callable[[], bytes]) -> int:
             assert got == want
             return hit
         assert got is None
+        # With the one that asks late, the others are at their next meeting when the answer comes.
+        assert outcome(call, ("stop", 0, nth, LATE))[0] is None
         for delay in meetings() if nth in (1, 2, 3, 6) else ():
             got, ended = outcome(call, ("stop", 0, nth, 0), delay)
             assert got is None or not ended, delay

@@ -1,6 +1,7 @@
 """What C is handed was checked, whatever becomes of it between: tapes and arrays that change."""
 
 import contextlib
+import textwrap
 import threading
 
 import numpy as np
@@ -240,3 +241,130 @@ def test_as_made_is_the_tape_itself():
         child = type("Child", (type(tape),), {})(*tape)
         assert type(fastrnn._tapes.as_made(child)) is type(tape)
         assert (module.rnn_backward(child, x).x == module.rnn_backward(tape, x).x).all()
+
+
+# ------------------------------------------------------ what runs in the middle of a call's checks
+
+# Each is what a user's own class may do while an argument is looked at. Prints "alive" where the
+# call gives an error or the right result.
+IN_THE_MIDDLE = {
+    "a string that reshapes x of no steps": """
+        x, h_0 = np.empty((0, 1, 2), np.float32), np.ones((1, 3), np.float32)
+        nonlinearity = Meddling("tanh", lambda: setattr(x, "shape", (0, 10**7, 2)))
+        w = np.ones((3, 2), np.float32), np.ones((3, 3), np.float32)
+        fastrnn.rnn_forward(x, h_0, *w, nonlinearity=nonlinearity)
+    """,
+    "a string that leaves a weight without axes": """
+        x, w, u = np.ones((1, 1, 1)), np.ones((1, 1)), np.ones((1, 1))
+        nonlinearity = Meddling("tanh", lambda: setattr(w, "shape", ()))
+        fastrnn.rnn_forward(x, None, w, u, nonlinearity=nonlinearity)
+    """,
+    "the same on a tape": """
+        x, w, u = np.ones((1, 1, 1)), np.ones((1, 1)), np.ones((1, 1))
+        output, _, tape = fastrnn.rnn_forward(x, None, w, u)
+        nonlinearity = Meddling("tanh", lambda: setattr(w, "shape", ()))
+        fastrnn.rnn_backward(tape._replace(nonlinearity=nonlinearity), output)
+    """,
+    "a restart that reshapes x of a stream": """
+        B = 1000
+        stream, x = fastrnn.RNN(1, 1, rng=0).stream(B), np.ones((1, B, 1), np.float32)
+        class Restart:
+            def __array__(self, *_, **__):
+                x.shape = (B, 1, 1)
+                return np.zeros((1, B), bool)
+        stream.run(x, Restart())
+    """,
+    "names that write to the indices of a tape": """
+        output, tape = fastrnn.embedding_forward(np.zeros(4, int), np.ones((4, 3), np.float32))
+        class Names(list):
+            def __iter__(self):
+                tape.indices.flags.writeable = True
+                tape.indices[...] = 10**9
+                return list.__iter__(self)
+        fastrnn.embedding_backward(tape, output, wrt=Names(["weight"]))
+    """,
+    "a mask that widens the logits": """
+        C = 2 * 10**6
+        logits = np.zeros((1, C), np.float32)
+        class Mask:
+            def __array__(self, *_, **__):
+                logits.dtype = np.float64
+                return np.ones(1, bool)
+        fastrnn.softmax_cross_entropy(logits, [C - 1], mask=Mask())
+        assert not logits.any()
+    """,
+    "a generator that gives a list": """
+        class Random(np.random.Generator):
+            def random(self, n):
+                return [0.5] * n
+        fastrnn.generate(*network(), [1], 100_000, rng=Random(np.random.PCG64(0)))
+    """,
+    "a generator that gives one number many times": """
+        class Random(np.random.Generator):
+            def random(self, n):
+                return np.broadcast_to(0.5, (n,))
+        fastrnn.generate(*network(), [1], 1_000_000, rng=Random(np.random.PCG64(0)))
+    """,
+    "a generator that gives too few": """
+        class Random(np.random.Generator):
+            def random(self, n):
+                return np.full(n - 1, 0.5)
+        fastrnn.generate(*network(), [1], 8, rng=Random(np.random.PCG64(0)))
+    """,
+    "an embedding that says it has more rows": """
+        class Large(fastrnn.Embedding):
+            looks = 0
+            def __getattribute__(self, name):
+                if name == "num_embeddings":
+                    Large.looks += 1
+                    if Large.looks == first:
+                        return 10**10
+                return super().__getattribute__(name)
+        first = 0
+        large, (_, rnn, head) = Large(5, 3, rng=0), network()
+        for first in range(1, 9):
+            Large.looks = 0
+            try:
+                fastrnn.generate(large, rnn, head, [10**9], 8, rng=0)
+            except (TypeError, ValueError):
+                continue
+            raise SystemExit("there is no such row")
+    """,
+}
+MEDDLING = """
+import numpy as np, fastrnn
+
+class Meddling(str):
+    __hash__ = str.__hash__
+    def __new__(cls, text, what):
+        self = str.__new__(cls, text)
+        self.what = what
+        return self
+    def __eq__(self, other):
+        self.what()
+        return str.__eq__(self, other)
+
+def network():
+    return fastrnn.Embedding(5, 3, rng=0), fastrnn.RNN(3, 4, rng=0), fastrnn.Linear(4, 5, rng=0)
+
+try:
+"""
+
+
+@pytest.mark.parametrize("what", IN_THE_MIDDLE)
+def test_code_that_runs_in_the_middle_of_a_call(what: str) -> None:
+    body = textwrap.indent(textwrap.dedent(IN_THE_MIDDLE[what]), "    ")
+    code = f'{MEDDLING}{body}\nexcept (TypeError, ValueError):\n    pass\nprint("alive")\n'
+    done = script(code, PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "alive\n"
+
+
+def test_the_compiled_side_knows_its_cells():
+    x, w = np.ones((2, 1, 1), np.float32), np.ones((4, 1), np.float32)
+    for kind in (-1, 5, 99, 0, 3):
+        with pytest.raises(ValueError, match="while it was in use"):
+            _core.layer_forward(
+                kind, x, None, None, w, w, None, None, None, w[:3, 0].copy(), None, None, False,
+                False, 0, False, None, None, 1,
+            )  # fmt: skip

@@ -108,7 +108,22 @@ def test_a_thread_that_cannot_be_made_means_fewer(limit: str, threads: str) -> N
 
 
 @openmp
-@pytest.mark.parametrize("stack", ["100k", "1M", " 2 m ", "3000", "600000B", "x", "-1", "0", ""])
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "100k",
+        "1M",
+        " 2 m ",
+        "3000",
+        "600000B",
+        "100GB",
+        "16kx",
+        "x",
+        "-1",
+        "0",
+        "",
+    ],
+)
 def test_stacks_of_any_size_that_can_be_made(stack: str) -> None:
     done = script(LIMITED, "none", "3", OMP_STACKSIZE=stack)
     assert done.returncode == 0, done.stderr

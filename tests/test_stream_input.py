@@ -315,9 +315,7 @@ def test_update_looks_at_the_weights() -> None:
 
     def become(**options: Any) -> Any:
         def change(layer: Any) -> None:
-            layer.__setstate__(
-                make("lstm", **{"D": D, "H": H, "layers": 2, **options}).__getstate__()
-            )
+            vars(layer).update(vars(make("lstm", **{"D": D, "H": H, "layers": 2, **options})))
 
         return change
 

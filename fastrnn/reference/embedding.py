@@ -147,9 +147,10 @@ def embedding_backward_arguments(
     ):
         raise ValueError(_checks.RESHAPED)
     dtype = _checks.FLOAT32 if dtype == _checks.FLOAT32 else _checks.FLOAT64
-    _checks.in_range("indices", indices, shape[0], "V")
     wanted = _checks.names("wrt", wrt, EmbeddingGradients._fields)
     d = _checks.rows_gradient("d_output", d_output, (*indices.shape, shape[1]), dtype)
+    indices = indices.copy()  # C writes where they point: nobody else has these
+    _checks.in_range("indices", indices, shape[0], "V")
     if digests is not None:
         _tapes.unchanged(tape)
     return indices, shape, dtype, d, wanted

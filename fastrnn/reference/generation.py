@@ -179,7 +179,10 @@ def generate_arguments(
     if temperature > 0:
         info = np.finfo(dtype)
         temperature = float(np.clip(temperature, float(info.tiny), float(info.max)))
-    uniform = np.random.default_rng(rng).random(length)
+    # An array of its own, whatever a generator of somebody's own returns.
+    uniform = np.array(np.random.default_rng(rng).random(length), np.float64)
+    if uniform.shape != (length,):
+        raise ValueError(f"rng gave numbers of the shape {uniform.shape}, expected {(length,)}")
 
     # The arrays are what the kernel reads: their shapes count, whatever the attributes say.
     features, weights = rnn.input_size, []
@@ -196,6 +199,7 @@ def generate_arguments(
     table = _checks.array("embedding", embedding.weights["weight"], dtype, "the network")
     for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, units)):
         _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
+    _checks.in_range("prompt", prompt, len(table), "embedding.num_embeddings")
     network = Network(
         _checks.contiguous(table), rnn._cell, rnn._option, weights, w_out, b_out, h, c
     )

@@ -147,7 +147,7 @@ def cross_entropy_arguments(
     logits = _checks.array("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits has shape {logits.shape}, expected (..., C) with C >= 1")
-    positions, classes = logits.shape[:-1], logits.shape[-1]
+    positions, rows = logits.shape[:-1], _checks.as_rows(logits)
     target = _checks.integers("target", target, "integers")
     if target.shape != positions:
         raise ValueError(f"target has shape {target.shape}, expected {positions}")
@@ -157,8 +157,8 @@ def cross_entropy_arguments(
     if counts is not None:
         target[~counts] = 0  # what does not count may hold anything
         counts = counts.reshape(-1)
-    _checks.in_range("target", target, classes, "C")
-    return _checks.as_rows(logits), target.reshape(-1), counts, number
+    _checks.in_range("target", target, rows.shape[1], "C")
+    return rows, target.reshape(-1), counts, number
 
 
 def squared_error_arguments(
