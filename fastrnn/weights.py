@@ -137,7 +137,11 @@ class Weighted(Guarded):
             raise ValueError(
                 f"the weights {sizes} have {count} elements, which is larger than the address space"
             )
-        self._adopt(Memory(aligned_empty(count, dtype)))
+        # Made again in the same form, a layer keeps its memory, and so its optimisers.
+        kept = self.__dict__.get("_weights", {})
+        same = shapes == {name: view.shape for name, view in kept.items()} and dtype == self.dtype
+        memory = owner(self._flat) if same else None
+        self._adopt(memory or Memory(aligned_empty(count, dtype)))
 
     def _weight_gradients(self, wanted: Collection[str]) -> tuple[Array | None, Weights]:
         """A flat array for the gradients, zero but for the weights named, and views of these.

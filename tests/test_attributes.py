@@ -563,3 +563,15 @@ def test_a_forget_bias_beyond_the_type(dtype: str, value: float) -> None:
         with np.errstate(all=state), pytest.raises(ValueError, match="finite in float32"):
             fastrnn.LSTM(3, 4, forget_bias=value, dtype=dtype)
     assert np.isfinite(fastrnn.LSTM(3, 4, forget_bias=value, dtype="float64").flat_weights).all()
+
+
+@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU, fastrnn.Linear])
+def test_a_layer_made_again_in_the_same_form_keeps_its_optimisers(kind: Any) -> None:
+    layer = kind(3, 4, rng=0)
+    sgd = fastrnn.optim.SGD([layer.flat_weights], lr=1.0)
+    layer.__init__(3, 4, rng=1)
+    assert np.array_equal(layer.flat_weights, kind(3, 4, rng=1).flat_weights)
+    sgd.step([layer.flat_weights.copy()])
+    assert not layer.flat_weights.any()
+    layer.__init__(3, 4, dtype="float64", rng=1)
+    assert layer.dtype == np.float64
