@@ -115,9 +115,10 @@ def embedding_tape(indices: Array, weight: Array, output: Array, check: bool) ->
 
 
 def stored_tape(value: Any, function: str) -> EmbeddingTape:
-    """The tape as it is stored: a class of its own could answer otherwise at each look."""
+    """The tape in the class that forward makes."""
     _checks.tape(value, EmbeddingTape, function)
-    return value if type(value) is EmbeddingTape else EmbeddingTape(*tuple.__iter__(value))
+    tape: EmbeddingTape = _tapes.as_made(value)
+    return tape
 
 
 def embedding_backward_arguments(
