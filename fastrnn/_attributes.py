@@ -1,13 +1,15 @@
 """Attributes that mean something: what may be changed is checked when it is set, the rest refused.
 
-Reading stays plain: the values lie in the object's ``__dict__`` and no property is in the way.
+Reading stays plain: the values are the object's own and no property is in the way. Who names an
+object's ``__dict__`` makes every later reading slower (CPython then keeps a dict for it), so
+constructors do not: what is set unchecked is set by `_set_all`.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import MemberDescriptorType
@@ -28,6 +30,7 @@ class Guarded:
 
     _settable: ClassVar[Checks] = {}  # what may be changed, and how it is checked
     _fixed: ClassVar[Iterable[str]] = ()  # what is said once, when the object is made
+    _complete = False  # whether the constructor has been through
 
     def _checked(self, name: str, value: Any) -> Any:
         """The value of a settable attribute as it is kept; an error if it does not fit."""
@@ -79,17 +82,22 @@ class Guarded:
             state = (state[0] or {}) | state[1]
         return {name: value for name, value in state.items() if name not in but}
 
-    def _set_all(self, state: dict[str, Any]) -> None:
+    def _set_all(self, state: Mapping[str, Any]) -> None:
         """Set what `_all_attributes` gave, unchecked."""
         for name, value in state.items():
-            if isinstance(getattr(type(self), name, None), MemberDescriptorType):
-                object.__setattr__(self, name, value)
+            attribute = getattr(type(self), name, None)
+            if hasattr(attribute, "__set__") and not isinstance(attribute, MemberDescriptorType):
+                self.__dict__[name] = value  # under a property of that name
             else:
-                self.__dict__[name] = value
+                object.__setattr__(self, name, value)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Where what is inside fails, the object has the attributes that it had before."""
+        if not self._complete:  # nobody has it yet
+            yield
+            self._complete = True
+            return
         before = dict(self.__dict__)
         try:
             yield

@@ -94,7 +94,7 @@ class Recurrent(Weighted, Generic[State]):
         return value
 
     def _tell_of_idle_dropout(self, dropout: float) -> None:
-        if dropout and self.__dict__.get("num_layers") == 1:
+        if dropout and getattr(self, "num_layers", None) == 1:
             warn(
                 f"dropout is {dropout} without effect, as num_layers is 1: it acts between layers, "
                 "on the output of each but the last"

@@ -271,7 +271,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     def _refusal(self, name: str) -> str | None:
         text = super()._refusal(name)
-        if name == "forget_bias" and self.__dict__.get("bias"):
+        if name == "forget_bias" and getattr(self, "bias", False):
             h = self.hidden_size
             rows = f"layer.weights['bias_ih_l0'][{h}:{2 * h}]"
             return (

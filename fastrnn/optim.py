@@ -44,7 +44,7 @@ class _Optimizer(Guarded):
     def _make(self, params: Array | Iterable[Array], **numbers: Any) -> None:
         """What a constructor does."""
         with self._all_or_nothing():
-            self.__dict__.update(self._checked_numbers(numbers))
+            self._set_all(self._checked_numbers(numbers))
             given = [
                 _checks.writable(f"params[{i}]", p)
                 for i, p in enumerate(_checks.arrays("params", params))
@@ -55,7 +55,7 @@ class _Optimizer(Guarded):
                     "through before has none left: pass list(params))"
                 )
             _checks.distinct("params", given)
-            self.__dict__["params"] = _Params(given)
+            self._set_all({"params": _Params(given)})
             self._state = {slot: [np.zeros_like(p) for p in given] for slot in self._slots}
             self._prepare()
 
@@ -120,7 +120,7 @@ class _Optimizer(Guarded):
         state: Any = self.__getstate__()
         if isinstance(state, dict):
             state = {name: value for name, value in state.items() if name not in _DERIVED}
-        numbers = {name: self.__dict__[name] for name in self._settable}
+        numbers = {name: getattr(self, name) for name in self._settable}
         params = [handed_over(p) for p in self.params]
         return _with_params, (type(self), params, self._state, numbers), state
 
@@ -160,7 +160,7 @@ class _Optimizer(Guarded):
                 if given.shape != value.shape:
                     raise ValueError(f"d[{name!r}] has shape {given.shape}, expected {value.shape}")
         self._check_slots(d)
-        self.__dict__.update(self._checked_numbers(d))
+        self._set_all(self._checked_numbers(d))
         for slot, arrays in self._state.items():
             for i, a in enumerate(arrays):
                 a[...] = d[f"{slot}.{i}"]
@@ -178,7 +178,8 @@ def _with_params(
 ) -> _Optimizer:
     """A copied optimiser before its state."""
     optimizer = kind.__new__(kind)
-    optimizer.__dict__.update(numbers, params=_Params(map(taken_over, params)))
+    handed = {"params": _Params(map(taken_over, params)), "_complete": True}
+    optimizer._set_all({**numbers, **handed})
     # Arrays of its own, wherever those in the file are.
     optimizer._state = {
         slot: [np.array(a, np.dtype(a.dtype.type)) for a in arrays]
@@ -342,7 +343,7 @@ class Adam(_Optimizer):
         beta1, beta2 = self.betas
         rate = self.lr / (1 - _power(beta1, count))
         correction = 1 / math.sqrt(1 - _power(beta2, count))
-        self.__dict__["step_count"] = count
+        self._set_all({"step_count": count})
         with np.errstate(all="ignore"):
             for p, g, m, v, (t, u) in zip(
                 self.params, given, self._state["exp_avg"], self._state["exp_avg_sq"],

@@ -96,10 +96,10 @@ class Weighted(Guarded):
     def _configure(self, **arguments: Any) -> None:
         """Check the constructor's arguments, and set the attributes of these names."""
         checks = {**self._fixed, **self._settable}
-        self.__dict__.update({name: checks[name](name, a) for name, a in arguments.items()})
+        self._set_all({name: checks[name](name, a) for name, a in arguments.items()})
 
     def _refusal(self, name: str) -> str | None:
-        kind, names = type(self).__name__, list(self.__dict__.get("_weights", ()))
+        kind, names = type(self).__name__, list(getattr(self, "_weights", ()))
         if name == "flat_weights":
             return f"{name} cannot be replaced: write its elements, layer.{name}[...] = value"
         write = "layer.weights[name][...] = value"
@@ -125,7 +125,7 @@ class Weighted(Guarded):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # layer.flat_weights -= step changes the array in place and then stores it back.
-        if name != "flat_weights" or value is not self.__dict__.get("_flat"):
+        if name != "flat_weights" or value is not getattr(self, "_flat", None):
             super().__setattr__(name, value)
 
     def _allocate(self, dtype: Any) -> None:
@@ -138,7 +138,7 @@ class Weighted(Guarded):
                 f"the weights {sizes} have {count} elements, which is larger than the address space"
             )
         # Made again in the same form, a layer keeps its memory, and so its optimisers.
-        kept = self.__dict__.get("_weights", {})
+        kept: Mapping[str, Array] = getattr(self, "_weights", {})
         same = shapes == {name: view.shape for name, view in kept.items()} and dtype == self.dtype
         memory = owner(self._flat) if same else None
         self._adopt(memory or Memory(aligned_empty(count, dtype)))
@@ -285,7 +285,7 @@ class Weighted(Guarded):
         state: Any = self.__getstate__()
         if isinstance(state, dict):
             state = {name: value for name, value in state.items() if name not in _DERIVED}
-        said = {name: self.__dict__[name] for name in (*self._fixed, *self._settable)}
+        said = {name: getattr(self, name) for name in (*self._fixed, *self._settable)}
         return _with_weights, (type(self), owner(self._flat), said), state
 
     def __getstate__(self) -> Any:
@@ -302,7 +302,7 @@ _DERIVED = ("_flat", "_weights", "_cells", "_first")
 def _with_weights(kind: type[Weighted], memory: Memory, said: Mapping[str, Any]) -> Weighted:
     """A copied layer before its state: a shallow copy has the same memory, others their own."""
     layer = kind.__new__(kind)
-    layer.__dict__.update(said)
+    layer._set_all({**said, "_complete": True})
     layer._adopt(memory)
     return layer
 
