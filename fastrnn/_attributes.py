@@ -83,7 +83,7 @@ class Guarded:
         return {name: value for name, value in state.items() if name not in but}
 
     def _set_all(self, state: Mapping[str, Any]) -> None:
-        """Set what `_all_attributes` gave, unchecked."""
+        """Set attributes, unchecked."""
         for name, value in state.items():
             attribute = getattr(type(self), name, None)
             if hasattr(attribute, "__set__") and not isinstance(attribute, MemberDescriptorType):

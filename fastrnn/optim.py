@@ -115,7 +115,7 @@ class _Optimizer(Guarded):
         return None not in ours | theirs and not ours & theirs
 
     # The parameters keep sharing the weights of a layer that is copied or pickled with them.
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce__(self) -> Any:
         # They go another way than the state, of which a subclass may make what it likes.
         state: Any = self.__getstate__()
         if isinstance(state, dict):

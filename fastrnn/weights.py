@@ -280,7 +280,7 @@ class Weighted(Guarded):
             self._weights[name][...] = value
         return IncompatibleKeys(missing, unexpected)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce__(self) -> Any:
         # The weights go another way than the state, of which a subclass may make what it likes.
         state: Any = self.__getstate__()
         if isinstance(state, dict):

@@ -458,6 +458,28 @@ class OneWay(fastrnn.RNN):
         return super().__getstate__() | {"note": "taken along"}
 
 
+class Reduced(fastrnn.RNN):
+    """Says itself how it is made again."""
+
+    def __reduce__(self) -> Any:
+        return reduced, (self.state_dict(),)
+
+
+def reduced(weights: Any) -> Reduced:
+    layer = Reduced(3, 4)
+    layer.load_state_dict(weights)
+    layer.made_by = "reduced"
+    return layer
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_subclass_that_says_how_it_is_made_again(protocol: int) -> None:
+    layer = Reduced(3, 4, rng=0)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer, protocol))):
+        assert copied.made_by == "reduced"
+        assert np.array_equal(copied.flat_weights, layer.flat_weights)
+
+
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
 @pytest.mark.parametrize("kind", [Logged, OneWay])
 def test_a_subclass_with_a_state_of_its_own(kind: Any, way: Any) -> None:
