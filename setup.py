@@ -103,8 +103,12 @@ class BuildKernels(build_ext):
         instrument = instrument if sanitizers else []
         headers = [str(p) for p in Path("csrc").rglob("*.[hi]*")]
         for source, flags in [
-            *[(f"csrc/{name}.c", []) for name in ("scratch", "quota", "schedule", "rates")],
+            *[
+                (f"csrc/{name}.c", [])
+                for name in ("scratch", "quota", "schedule", "rates", "count", "company")
+            ],
             ("csrc/parallel.c", openmp),
+            ("csrc/workers.c", openmp),
             ("csrc/cpu.c", [f"-DFASTRNN_HAS_{isa.upper()}" for isa in target_isas()]),
             *[(f"csrc/isa/{isa}.c", ISA_FLAGS[isa]) for isa in target_isas()],
         ]:

@@ -171,6 +171,6 @@ static int FN(embedding_backward)(const struct fastrnn_call *call)
     struct FN(embedding_job) job = {.a = a, .stop = stop_for(&a->call)};
     /* An addition with its loads and store costs about ten multiply-adds of a product. */
     const double flops = 20.0 * (double)(a->N + a->V) * (double)a->D;
-    const int members = team_size(a->call.threads, flops, (a->D + LINE - 1) / LINE);
-    return stop_status(&job.stop, team_job(members, FN(lay_out_embedding), FN(embedding_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, flops, (a->D + LINE - 1) / LINE, FN(lay_out_embedding),
+                                           FN(embedding_member), &job));
 }

@@ -175,6 +175,7 @@ int fastrnn_cpu_quota(const char *root);
 /* For tests: exchanges what a member costs, in operations, and the number of operations that are worth waking a
  * team (0: any are); and the number of teams of several members so far. */
 void fastrnn_swap_team_policy(double *to_meet, double *to_wake);
+int fastrnn_workers_made(void);
 long fastrnn_teams_run(void);
 /* For tests: the n-th time that a member of a team comes to a place it waits so long there. Places are counted from 1
  * in each call of a kernel, but for the count that another member has reached, which is its value. Returns -1
@@ -185,7 +186,11 @@ enum fastrnn_place {
     FASTRNN_AFTER_COUNT, /* of another member, which it has waited for */
     FASTRNN_POLL,        /* member 0 asks the caller's function at once, however short a time it is since the last */
     FASTRNN_STOP,        /* the same, and the answer is yes */
-    FASTRNN_IN_SCRATCH   /* member 0, nth 0: whoever takes scratch, and holds its lock */
+    /* nth 0: */
+    FASTRNN_IN_SCRATCH,  /* member 0: whoever takes scratch, and holds its lock */
+    FASTRNN_BEFORE_JOB,  /* a worker that has seen its job */
+    FASTRNN_AFTER_JOB,   /* and one that has not yet said that it is done */
+    FASTRNN_BEFORE_SLEEP /* member 0: whoever has said that it sleeps */
 };
 struct fastrnn_delay {
     int place, member;

@@ -125,10 +125,11 @@ static void FN(fed_member)(const struct team *team, void *shared)
         else
             FN(input_part)(job, &s, begin, end, block % job->blocks);
         FN(recurrence)(job, &s, begin, end, block % job->blocks);
-        count_set(&job->used, block + 1);
         if (block % job->blocks == 0)
             stop_poll(job->stop, team);
-        if (stop_asked(job->stop))
+        const int stopped = stop_asked(job->stop);
+        count_set(&job->used, stopped ? INT64_MAX : block + 1); /* member 1 may sleep on it */
+        if (stopped)
             return;
     }
     FN(end_rows)(job, &s);
@@ -172,13 +173,13 @@ static int FN(run)(struct FN(job) *job, struct FN(job) *beside, void (*member)(c
     const int threads = a->call.threads;
     struct FN(pair) pair = {{job, beside}, member, lay_out};
     if (beside && a->B <= MR && (a->B <= 2 || (threads ? threads : fastrnn_get_num_threads()) <= 2)) {
-        const int members = team_size(threads, FN(flops)(a) + FN(flops)(beside->a), 2);
-        return stop_status(job->stop, team_job(members, FN(lay_out_pair), FN(pair_member), &pair));
+        const double flops = FN(flops)(a) + FN(flops)(beside->a);
+        return stop_status(job->stop, team_job(threads, flops, 2, FN(lay_out_pair), FN(pair_member), &pair));
     }
     int status = FASTRNN_OK;
     for (int i = 0; i < (beside ? 2 : 1) && status == FASTRNN_OK; i++) {
-        const int members = team_size(threads, pair.jobs[i]->flops, pair.jobs[i]->most);
-        status = stop_status(job->stop, team_job(members, lay_out, member, pair.jobs[i]));
+        struct FN(job) *const one = pair.jobs[i];
+        status = stop_status(job->stop, team_job(threads, one->flops, one->most, lay_out, member, one));
     }
     return status;
 }

@@ -164,6 +164,6 @@ static int FN(generate)(const struct fastrnn_call *call)
 {
     const struct fastrnn_generate *a = (const void *)call;
     struct FN(generate_job) job = {.a = a, .stop = stop_for(&a->call), .status = FASTRNN_OK};
-    const int status = stop_status(&job.stop, team_job(1, FN(lay_out_generate), FN(generate_member), &job));
+    const int status = stop_status(&job.stop, team_job(1, 0, 1, FN(lay_out_generate), FN(generate_member), &job));
     return status == FASTRNN_OK ? job.status : status;
 }

@@ -91,9 +91,8 @@ static int FN(linear_forward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_linear *a = (const void *)call;
     struct FN(linear_job) job = {.a = a, .stop = stop_for(&a->call)};
-    const int members = team_size(a->call.threads, FN(linear_flops)(a), a->N);
-    return stop_status(&job.stop,
-                       team_job(members, FN(lay_out_linear_forward), FN(linear_forward_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, FN(linear_flops)(a), a->N, FN(lay_out_linear_forward),
+                                           FN(linear_forward_member), &job));
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
@@ -164,7 +163,6 @@ static int FN(linear_backward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_linear *a = (const void *)call;
     struct FN(linear_job) job = {.a = a, .stop = stop_for(&a->call)};
-    const int members = team_size(a->call.threads, 2 * FN(linear_flops)(a), a->N > a->O ? a->N : a->O);
-    return stop_status(&job.stop,
-                       team_job(members, FN(lay_out_linear_backward), FN(linear_backward_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, 2 * FN(linear_flops)(a), a->N > a->O ? a->N : a->O,
+                                           FN(lay_out_linear_backward), FN(linear_backward_member), &job));
 }

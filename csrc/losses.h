@@ -119,9 +119,9 @@ static int FN(cross_entropy)(const struct fastrnn_call *call)
     const struct fastrnn_cross_entropy *a = (const void *)call;
     struct FN(cross_entropy_job) job = {.a = a, .stop = stop_for(&a->call)};
     /* An exponential and its row's share of the rest cost about twenty multiply-adds of a product. */
-    const int members = team_size(a->call.threads, 40.0 * (double)a->N * (double)a->C, a->N);
-    return stop_status(&job.stop,
-                       team_job(members, FN(lay_out_cross_entropy), FN(cross_entropy_member), &job));
+    const double flops = 40.0 * (double)a->N * (double)a->C;
+    return stop_status(&job.stop, team_job(a->call.threads, flops, a->N, FN(lay_out_cross_entropy),
+                                           FN(cross_entropy_member), &job));
 }
 
 /* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */
@@ -155,6 +155,6 @@ static void FN(squares_member)(const struct team *team, void *shared)
 static double FN(sum_of_squares)(const void *x, int64_t n)
 {
     struct FN(squares_job) job = {x, n, 0};
-    team_run(1, FN(squares_member), &job); /* in the floating-point mode of the kernels */
+    team_run(1, 0, FN(squares_member), &job); /* in the floating-point mode of the kernels */
     return job.total;
 }

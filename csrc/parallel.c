@@ -1,20 +1,17 @@
-/* Threads: the only file that knows OpenMP. Also the floating-point mode that each thread needs. Without OpenMP at
- * compile time every team has one member. */
+/* Teams: how many members a call has, how they meet, and how a call is stopped. Also the floating-point mode that each
+ * thread needs. Without OpenMP at compile time every team has one member. */
 #define _GNU_SOURCE /* sched_getcpu */
 #include "parallel.h"
+#include "company.h"
 #include "fastrnn.h"
 #include "schedule.h"
+#include "workers.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -59,26 +56,14 @@ static const int64_t fine_threads = 64;
 
 static atomic_int num_threads;   /* 0: nobody has said */
 static int processors_paid_for;  /* what the control groups allow */
-static atomic_int team_at_work;  /* a team of several threads is running */
-static atomic_long forks;        /* from the first process to this one: the OpenMP runtime's threads survived none */
 static pthread_once_t started = PTHREAD_ONCE_INIT;
-
-static void after_fork(void)
-{
-    atomic_fetch_add(&forks, 1);
-    atomic_store(&team_at_work, 0);
-}
+static atomic_long forks; /* from the first process to this one */
+static void count_fork(void) { atomic_fetch_add(&forks, 1); }
+__attribute__((constructor)) static void count_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 
 static void start(void)
 {
     processors_paid_for = getenv("OMP_NUM_THREADS") ? 0 : fastrnn_cpu_quota("");
-}
-
-/* When the module is loaded, not at the first call: another user of the same OpenMP runtime may make
- * its threads, and fork, before that. */
-__attribute__((constructor)) static void watch_forks(void)
-{
-    pthread_atfork(NULL, NULL, after_fork);
 }
 
 int fastrnn_has_openmp(void)
@@ -111,13 +96,6 @@ void fastrnn_set_num_threads(int n)
     atomic_store(&num_threads, n);
 }
 
-double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ------------------------------------------------------------------------------------------- teams */
 
 /* Members have to be called together, and that costs more the more they are: n of them take flops/n + n c, which is
@@ -148,11 +126,10 @@ static int64_t most_threads(void)
 #endif
 }
 
-/* The runtime's idle threads spin for some milliseconds and then sleep. Waking them takes 100 microseconds
- * and more (measured on a virtual machine of two processors: 1.8 ms in a call of 0.2 ms, the woken thread
- * having been put on the caller's processor). So a call of fewer operations than this has a team only
- * where it follows closely on another. */
-static _Atomic double flops_to_wake = 1e8;
+/* Workers who sleep have to be woken, which takes some tens of microseconds on a processor that is idle. So a call of
+ * fewer operations than this has a team only where it follows closely on another, by workers_stay_awake at most. */
+static const double usual_wake = 1e7;
+static _Atomic double flops_to_wake = usual_wake;
 static atomic_long teams_run;
 
 void fastrnn_swap_team_policy(double *to_meet, double *to_wake)
@@ -164,20 +141,52 @@ void fastrnn_swap_team_policy(double *to_meet, double *to_wake)
 long fastrnn_teams_run(void) { return atomic_load(&teams_run); }
 
 #ifdef _OPENMP
-static const double closely = 0.01; /* seconds */
+/* The last time that a call wanted a team, or had one. */
 static _Atomic double last_wish;
+
 static int follows_closely(void)
 {
     const double t = now();
-    return t - atomic_exchange_explicit(&last_wish, t, memory_order_relaxed) < closely;
+    return t - atomic_exchange_explicit(&last_wish, t, memory_order_relaxed) < workers_stay_awake;
 }
-#endif
 
-#ifdef _OPENMP
+/* What processors others have. */
+static struct company company;
+static pthread_mutex_t company_lock = PTHREAD_MUTEX_INITIALIZER;
+static void before_fork(void) { pthread_mutex_lock(&company_lock); }
+static void after_fork(void) { pthread_mutex_unlock(&company_lock); }
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(before_fork, after_fork, after_fork); }
+
+/* Tests that have a team for any work have one in any company, and say nothing of it: their members are late on
+ * purpose. */
+static int is_forced(void) { return flops_to_meet <= 0; }
+
+static int allowed_in_company(int n)
+{
+    if (is_forced())
+        return n;
+    pthread_mutex_lock(&company_lock);
+    n = company_allows(&company, n, now());
+    pthread_mutex_unlock(&company_lock);
+    return n;
+}
+
+static void tell_company(int n, const struct workers_job *job, double end)
+{
+    if (is_forced())
+        return;
+    pthread_mutex_lock(&company_lock);
+    company_saw(&company, n, job->wall, job->lost, end);
+    pthread_mutex_unlock(&company_lock);
+}
+
 /* Once a process, when it first has work for several threads: how long it takes to call the members together, and
  * how many operations one could have done meanwhile. The shortest of some times is what the machine can do; the
  * bounds keep a process that had a bad moment from being stuck with it. What is lost in a team besides (caches that
- * are cold, lines that are shared, a member that comes late) is about twice as much again: so 3 times. */
+ * are cold, lines that are shared, a member that comes late) is about twice as much again: so 3 times. Waking a worker
+ * is not measured, for first it would have to fall asleep: it is worth it for work of this length where a virtual
+ * machine's idle processor has to be called back. */
+static const double seconds_to_wake = 1.3e-4;
 static pthread_once_t meeting_measured = PTHREAD_ONCE_INIT;
 
 static void nothing(const struct team *team, void *job)
@@ -191,12 +200,12 @@ static void measure_meeting(void)
     /* Not more than processors: what threads that take turns cost is another question. */
     const int asked = fastrnn_get_num_threads(), processors = omp_get_num_procs();
     const int most = processors < fine_threads ? processors : (int)fine_threads, n = asked < most ? asked : most;
-    double usual = usual_meeting, meeting = 1, rate = 0;
-    if (n < 2 || atomic_load(&flops_to_meet) != usual)
+    double meet = usual_meeting, wake = usual_wake, meeting = 1, rate = 0;
+    if (n < 2 || atomic_load(&flops_to_meet) != meet || workers_for(n) < n)
         return;
     for (int i = 0; i < 12; i++) {
         const double begin = now();
-        if (team_run(n, nothing, NULL) != 0)
+        if (team_run(n, 0, nothing, NULL) != 0)
             return;
         const double met = now();
         const double flops = fastrnn_kernels_in_use()->multiply_adds[0](500);
@@ -205,8 +214,9 @@ static void measure_meeting(void)
         rate = flops > rate * (calculated - met) ? flops / (calculated - met) : rate;
     }
     double c = 3 * meeting / n * rate;
-    c = c < usual / 3 ? usual / 3 : c > usual * 3 ? usual * 3 : c;
-    atomic_compare_exchange_strong(&flops_to_meet, &usual, c);
+    c = c < meet / 3 ? meet / 3 : c > meet * 3 ? meet * 3 : c;
+    atomic_compare_exchange_strong(&flops_to_meet, &meet, c);
+    atomic_compare_exchange_strong(&flops_to_wake, &wake, seconds_to_wake * rate);
 }
 #endif
 
@@ -220,8 +230,6 @@ int team_size(int threads, double flops, int64_t most)
         n = n < limit ? n : limit > fine_threads ? limit : fine_threads;
     }
     n = worth(flops, flops_to_meet, n);
-    if (n < 1 || !fastrnn_has_openmp() || atomic_load(&forks))
-        n = 1;
 #ifdef _OPENMP
     if (n > omp_get_thread_limit())
         n = omp_get_thread_limit();
@@ -231,48 +239,21 @@ int team_size(int threads, double flops, int64_t most)
         pthread_once(&meeting_measured, measure_meeting);
         n = worth(flops, flops_to_meet, n);
     }
+    if (n > 1)
+        n = allowed_in_company((int)n);
+    if (n > 1)
+        n = workers_for((int)n);
+#else
+    n = 1;
 #endif
     return n < 1 ? 1 : (int)n;
 }
 
-/* About five microseconds. Members that differ by more lose little by asking the system once in a while, and where
- * two have come to one processor, all of this is lost at every wait. */
-static const int spins = 250;
-
-static inline void relax(void)
+int count_reaches(struct count *count, int64_t least, const struct team *team, const struct stop *stop)
 {
-#if defined(__x86_64__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-/* For a wait's i-th look: spins first, then lets another program have the processor. */
-static inline void between_looks(int *looks)
-{
-    if (*looks < spins) {
-        ++*looks;
-        relax();
-    } else
-        sched_yield();
-}
-
-void count_set(struct count *count, int64_t value)
-{
-    atomic_store_explicit(&count->value, value, memory_order_release);
-}
-
-int count_reaches(const struct count *count, int64_t least, const struct team *team, const struct stop *stop)
-{
-    int looks = 0;
-    while (atomic_load_explicit(&count->value, memory_order_acquire) < least) {
-        if (stop_asked(stop))
-            return 0;
-        between_looks(&looks);
-    }
+    count_wait(count, least, meeting_awake);
     come_late(FASTRNN_AFTER_COUNT, team->id, least);
-    return 1;
+    return !stop_asked(stop);
 }
 
 /* How members agree. There is one kind of meeting: each member posts a number and waits for all, and then all of
@@ -288,29 +269,26 @@ int count_reaches(const struct count *count, int64_t least, const struct team *t
  * a busy machine the thread that is waited for may be the one that needs it. Each member has a cache line of its own:
  * nobody waits to write. */
 struct arrival {
-    _Alignas(64) _Atomic int64_t reached; /* meetings */
+    _Alignas(64) struct count reached; /* meetings */
     int64_t posted[2];
 };
 
 static void meet(const struct team *team, int64_t post)
 {
     struct arrival *mine = &team->arrivals[team->id];
-    const int64_t round = atomic_load_explicit(&mine->reached, memory_order_relaxed) + 1;
+    const int64_t round = count_now(&mine->reached) + 1;
     come_late(FASTRNN_BEFORE_MEETING, team->id, round);
     mine->posted[round % 2] = post;
-    atomic_store_explicit(&mine->reached, round, memory_order_release);
-    for (int i = 0; i < team->n; i++) {
-        int looks = 0;
-        while (atomic_load_explicit(&team->arrivals[i].reached, memory_order_acquire) < round)
-            between_looks(&looks);
-    }
+    count_set(&mine->reached, round);
+    for (int i = 0; i < team->n; i++)
+        count_wait(&team->arrivals[i].reached, round, meeting_awake);
     come_late(FASTRNN_AFTER_MEETING, team->id, round);
 }
 
 /* What member i posted at this member's last meeting. */
 static int64_t posted(const struct team *team, int i)
 {
-    const int64_t round = atomic_load_explicit(&team->arrivals[team->id].reached, memory_order_relaxed);
+    const int64_t round = count_now(&team->arrivals[team->id].reached);
     return team->arrivals[i].posted[round % 2];
 }
 
@@ -345,120 +323,63 @@ static void run_member(struct team member, void (*work)(const struct team *, voi
 }
 
 #ifdef _OPENMP
-/* The runtime ends the process where it cannot make a thread (no address space for its stack, too many processes). So
- * as many as it is about to make are made here first, all at once, and given up again. Somebody else may take the
- * place meanwhile, and the runtime also ends the process where it has no memory for its own notes: both are left. */
-static size_t stack_bytes(void)
+struct team_job {
+    void (*work)(const struct team *team, void *job);
+    void *job;
+    struct team common; /* what all members have */
+};
+
+static void run_one(int id, void *shared)
 {
-    const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE"}, *const units = "BKMG";
-    for (int i = 0; i < 2; i++) { /* a number and, maybe, B, K, M or G: without it K */
-        const char *const text = getenv(names[i]);
-        char *end;
-        errno = 0;
-        const unsigned long long n = text ? strtoull(text, &end, 10) : 0;
-        if (!n || errno != 0 || strchr(text, '-'))
-            continue;
-        while (isspace((unsigned char)*end))
-            end++;
-        const char *const unit = *end ? strchr(units, toupper((unsigned char)*end++)) : units + 1;
-        while (unit && unit != units + 1 && isspace((unsigned char)*end))
-            end++;
-        if (unit && *end == '\0' && n <= SIZE_MAX >> 10 * (unit - units))
-            return (size_t)n << 10 * (unit - units);
-    }
-    return 0; /* the system's */
+    const struct team_job *job = shared;
+    struct team member = job->common;
+    member.id = id;
+    run_member(member, job->work, job->job);
 }
 
-/* Read when the module is loaded, as the runtime does. */
-static size_t stack;
-__attribute__((constructor)) static void read_stack(void) { stack = stack_bytes(); }
-
-static void *wait_at(void *gate)
+static int run_together(int n, double flops, void (*work)(const struct team *team, void *job), void *job,
+                        jmp_buf *way_out)
 {
-    pthread_mutex_lock(gate);
-    pthread_mutex_unlock(gate);
-    return NULL;
-}
-
-static int can_make(int count)
-{
-    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    pthread_t threads[count];
-    pthread_attr_t attributes;
-    if (pthread_attr_init(&attributes) != 0)
-        return 0;
-    if (stack)
-        pthread_attr_setstacksize(&attributes, stack); /* too small a one is not taken, nor by the runtime */
-    int made = 0;
-    pthread_mutex_lock(&gate);
-    while (made < count && pthread_create(&threads[made], &attributes, wait_at, &gate) == 0)
-        made++;
-    pthread_mutex_unlock(&gate);
-    for (int i = 0; i < made; i++)
-        pthread_join(threads[i], NULL);
-    pthread_attr_destroy(&attributes);
-    return made == count;
-}
-
-/* How many the runtime keeps for this thread: as many as its last team had. */
-static _Thread_local int kept_threads = 1;
-
-static int run_region(int n, void (*work)(const struct team *team, void *job), void *job, jmp_buf *way_out)
-{
+    /* In the time that this takes, asking the system what a member had is nothing. */
+    static const double watched_from = 2e7;
     struct arrival arrivals[n];
-    const int placed = flops_to_wake > 0;
-    int missing = -1, came = 1;
-    if (n > kept_threads && !can_make(n - kept_threads))
-        return -1;
     for (int i = 0; i < n; i++)
-        atomic_init(&arrivals[i].reached, 0);
-#pragma omp parallel num_threads(n)
-    {
-#pragma omp master
-        came = omp_get_num_threads();
-        if (omp_get_num_threads() == n) {
-            const int id = omp_get_thread_num();
-            run_member((struct team){.id = id, .n = n, .arrivals = arrivals, .placed = placed, .way_out = way_out}, work,
-                       job);
-#pragma omp master
-            missing = 0;
-        }
-    }
-    if (came > 1) /* a team of one leaves the others where they are */
-        kept_threads = came;
-    return missing;
+        arrivals[i].reached = (struct count){0};
+    struct team_job each = {work, job, {.n = n, .arrivals = arrivals, .placed = flops_to_wake > 0, .way_out = way_out}};
+    struct workers_job all = {.work = run_one, .job = &each, .watched = flops >= watched_from * n};
+    if (workers_run(n, &all) != 0)
+        return -1;
+    const double end = now();
+    atomic_store_explicit(&last_wish, end, memory_order_relaxed);
+    tell_company(n, &all, end);
+    atomic_fetch_add_explicit(&teams_run, 1, memory_order_relaxed);
+    return 0;
 }
 
 /* A signal handler may fork in the middle of a call. Its child has this thread and no other, and would wait for the
  * rest of the team for ever, in a meeting or at the end of the region. So it jumps out (stop_poll), and the call
  * is made again from its arguments, which nobody has changed, by one thread. */
-static int run_or_leave(int n, void (*work)(const struct team *team, void *job), void *job)
+static int run_or_leave(int n, double flops, void (*work)(const struct team *team, void *job), void *job)
 {
     jmp_buf here;
     if (setjmp(here) != 0)
         return -1;
-    return run_region(n, work, job, &here);
+    return run_together(n, flops, work, job, &here);
 }
 #endif
 
-int team_run(int n, void (*work)(const struct team *team, void *job), void *job)
+int team_run(int n, double flops, void (*work)(const struct team *team, void *job), void *job)
 {
+    (void)flops; /* of interest to several threads only */
     if (n <= 1) {
         run_member((struct team){.n = 1}, work, job);
         return 0;
     }
-    int missing = -1;
 #ifdef _OPENMP
-    /* One team at a time: two callers with a team each would wait for each other's processors. */
-    int idle = 0;
-    if (!atomic_compare_exchange_strong(&team_at_work, &idle, 1))
-        return -1;
-    missing = run_or_leave(n, work, job);
-    if (missing == 0)
-        atomic_fetch_add_explicit(&teams_run, 1, memory_order_relaxed);
-    atomic_store(&team_at_work, 0);
+    return run_or_leave(n, flops, work, job);
+#else
+    return -1;
 #endif
-    return missing;
 }
 
 /* ---------------------------------------------------------------------------------------- stopping */
@@ -513,18 +434,26 @@ int stop_together(struct stop *stop, const struct team *team)
     return (int)posted(team, 0);
 }
 
-int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
+int team_job(int threads, double flops, int64_t most, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
              void (*work)(const struct team *team, void *job), void *job)
 {
-    for (;;) {
+    for (int members = team_size(threads, flops, most);; members = 1) {
         void *const scratch = scratch_take(lay_out(job, members, 0));
         if (!scratch)
             return FASTRNN_NO_MEMORY;
         lay_out(job, members, (uintptr_t)scratch);
-        const int missing = team_run(members, work, job);
+        const int missing = team_run(members, flops, work, job);
         scratch_give(scratch);
         if (!missing)
             return FASTRNN_OK;
-        members = 1;
     }
+}
+
+int fastrnn_workers_made(void)
+{
+#ifdef _OPENMP
+    return workers_made();
+#else
+    return 0;
+#endif
 }

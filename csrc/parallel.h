@@ -1,8 +1,9 @@
 /* Teams of threads, scratch memory and the floating-point mode, for the kernels. */
 #ifndef FASTRNN_PARALLEL_H
 #define FASTRNN_PARALLEL_H
+#include "count.h"
+
 #include <stddef.h>
-#include <stdint.h>
 
 /* One member of a team of n, 0 <= id < n; member 0 is the thread that made the call. */
 struct arrival;
@@ -25,23 +26,23 @@ void team_barrier(const struct team *team);
  * turns: who waits for the other at every step then is slower than one alone. */
 int team_meets_apart(const struct team *team);
 
-/* How many members work of this size deserves now: at most `threads` (0: fastrnn_get_num_threads()) and
- * `most` (for how many there is work), at least 1; and 1 where the work is too small to wake threads that
- * sleep. A wish: fewer may come, see team_run. */
+/* How many members work of so many operations deserves now: at most `threads` (0: fastrnn_get_num_threads()) and
+ * `most` (for how many there is work), at least 1; fewer where others have the processors, and 1 where the work is too
+ * small to wake threads that sleep. A wish: see team_run. */
 int team_size(int threads, double flops, int64_t most);
 
 /* How many members, at most `most`, should share a step of so many operations, after which all wait for all. */
 int team_size_in_step(double flops, int64_t most);
 
-/* Runs work(team, job) on n members, each in round-to-nearest with subnormals flushed to zero; the
- * caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything
- * where another team is at work or the runtime gave fewer than n threads; n = 1 never fails. */
-int team_run(int n, void (*work)(const struct team *team, void *job), void *job);
+/* Runs work(team, job), of so many operations, on n members, each in round-to-nearest with subnormals flushed to zero;
+ * the caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything where another
+ * team is at work or there are fewer threads; n = 1 never fails. */
+int team_run(int n, double flops, void (*work)(const struct team *team, void *job), void *job);
 
-/* Runs work(team, job) as team_run does, on `members` or alone, with scratch memory. `lay_out` carves it for
+/* Runs work(team, job) on as many members as team_size says, or alone, with scratch memory. `lay_out` carves it for
  * so many members from the address `at` on and returns its end; it is called with 0 to count, and with the
  * address of the memory. Returns an enum fastrnn_status. */
-int team_job(int members, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
+int team_job(int threads, double flops, int64_t most, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
              void (*work)(const struct team *team, void *job), void *job);
 /* Whether a call should end early. Member 0 asks the caller's function, at most every 20 ms; the others
  * read what it found. */
@@ -63,16 +64,8 @@ int stop_asked(const struct stop *stop);
 /* A meeting, like team_barrier, that asks: all get the same answer, and may leave. */
 int stop_together(struct stop *stop, const struct team *team);
 
-/* Seconds, from some moment on. */
-double now(void);
-
-/* How far one member has come; another waits until that is at least `least`, and gets 0 where `stop` ended
- * the call before. What was written before a count was set is there for who has seen it. */
-struct count {
-    _Alignas(64) _Atomic int64_t value;
-};
-void count_set(struct count *count, int64_t value);
-int count_reaches(const struct count *count, int64_t least, const struct team *team, const struct stop *stop);
+/* Waits until the count of another member is at least `least`; 0 where `stop` has ended the call. */
+int count_reaches(struct count *count, int64_t least, const struct team *team, const struct stop *stop);
 
 /* scratch.c: 64-byte aligned memory from a small per-process cache; NULL where there is none. The content is
  * whatever the last user left. */

@@ -37,8 +37,8 @@ static void measure(const struct team *team, void *job)
 double fastrnn_multiply_add_rate(int is_double, double seconds)
 {
     struct rate r = {fastrnn_kernels_in_use(), is_double ? 1 : 0, seconds, NULL, 0, 0};
-    if (team_run(team_size(0, 1e30, INT64_MAX), measure, &r) != 0)
-        team_run(1, measure, &r);
+    if (team_run(team_size(0, 1e30, INT64_MAX), 1e30, measure, &r) != 0)
+        team_run(1, 1e30, measure, &r);
     return atomic_load(&r.rate);
 }
 
@@ -52,7 +52,7 @@ double fastrnn_read_rate(int is_double, double seconds, int64_t bytes)
         if (!x)
             return 0;
         r.x = memset(x, 0, (size_t)(n * r.bytes));
-        const int missing = team_run(n, measure, &r);
+        const int missing = team_run(n, 1e30, measure, &r);
         scratch_give(x);
         if (!missing)
             return atomic_load(&r.rate);

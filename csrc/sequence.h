@@ -24,7 +24,8 @@ struct FN(job) {
     uintptr_t members;    /* their scratch, each of member_bytes */
     size_t member_bytes;
     struct stop *stop;
-    struct count made, used; /* blocks of a fed forward */
+    _Alignas(64) struct count made; /* blocks of a fed forward */
+    _Alignas(64) struct count used;
     /* backward, shared by the team */
     struct FN(again) *again; /* with a short tape; else NULL */
     real *ring; /* row s*B + b (s counts steps in processing order) at row (s*B + b) % ring_rows */

@@ -105,7 +105,7 @@ static size_t FN(pack)(const struct fastrnn_layer *a, void *packed)
     struct FN(pack_job) job = {.a = a};
     const uintptr_t begin = (uintptr_t)packed, end = FN(carve_weights)(a, begin, &job.w);
     if (packed)
-        team_run(1, FN(pack_member), &job); /* in the floating-point mode of the kernels: biases are added */
+        team_run(1, 0, FN(pack_member), &job); /* in the floating-point mode of the kernels: biases are added */
     return end - begin;
 }
 

@@ -129,10 +129,11 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_cpu_quota(const char *)
     void fastrnn_swap_team_policy(double *, double *)
     long fastrnn_teams_run()
+    int fastrnn_workers_made()
 
     enum:
         FASTRNN_BEFORE_MEETING, FASTRNN_AFTER_MEETING, FASTRNN_AFTER_COUNT, FASTRNN_POLL, FASTRNN_STOP
-        FASTRNN_IN_SCRATCH
+        FASTRNN_IN_SCRATCH, FASTRNN_BEFORE_JOB, FASTRNN_AFTER_JOB, FASTRNN_BEFORE_SLEEP
 
     struct fastrnn_delay:
         int place, member
@@ -142,3 +143,11 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_delays(int *, int *)
     double fastrnn_multiply_add_rate(int, double)
     double fastrnn_read_rate(int, double, int64_t)
+
+
+cdef extern from "company.h" nogil:
+    struct company:
+        int most
+
+    int company_allows(company *, int, double)
+    void company_saw(company *, int, double, double, double)

@@ -66,6 +66,7 @@ def swap_team_policy(double to_meet, double to_wake):
 PLACES = {
     "before meeting": FASTRNN_BEFORE_MEETING, "after meeting": FASTRNN_AFTER_MEETING, "after count": FASTRNN_AFTER_COUNT,
     "poll": FASTRNN_POLL, "stop": FASTRNN_STOP, "in scratch": FASTRNN_IN_SCRATCH,
+    "before job": FASTRNN_BEFORE_JOB, "after job": FASTRNN_AFTER_JOB, "before sleep": FASTRNN_BEFORE_SLEEP,
 }
 
 
@@ -89,6 +90,21 @@ def delays():
 
 def teams_run():
     return fastrnn_teams_run()
+
+
+cdef class Company:
+    """One of its own, to be told of a machine that only a test knows."""
+    cdef company seen
+
+    def allows(self, int wanted, double time):
+        return company_allows(&self.seen, wanted, time)
+
+    def saw(self, int members, double wall, double lost, double time):
+        company_saw(&self.seen, members, wall, lost, time)
+
+
+def workers_made():
+    return fastrnn_workers_made()
 
 
 def fma_peak(double seconds, bint dtype_is_double):

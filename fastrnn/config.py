@@ -48,8 +48,9 @@ def set_num_threads(n: int) -> None:
     """Set the largest number of threads that one call may use, for the whole process.
 
     Small calls use fewer: what it costs to call threads together is measured once, when a process
-    first has work for them. A call inside a parallel region, in a forked child, or while another
-    call has threads runs on one. Results do not depend on it.
+    first has work for them. So do calls while other programs, or other threads of this one, have
+    the processors; more are tried again after a while. A call inside a parallel region, or while
+    another call has the threads, runs on one. Results do not depend on it.
 
     Where nothing is set, neither here nor by ``FASTRNN_NUM_THREADS``, the number is that of the
     OpenMP runtime at each call: ``OMP_NUM_THREADS``, or what ``threadpoolctl`` set, else the

@@ -46,7 +46,8 @@ def late(call: Callable[[], bytes]) -> int:
     """A late thread changes no bit."""
     want, hit = call(), 0
     counts = [("after count", member, nth, 10 * LATE) for member in (0, 1) for nth in (1, 2, 9, 20)]
-    for delay in (*meetings(), *counts):
+    workers = [("before job", 1, 0, LATE), ("after job", 1, 0, LATE), ("before sleep", 0, 0, LATE)]
+    for delay in (*meetings(), *counts, *workers):
         got, ended = outcome(call, delay)
         assert got == want, delay
         hit += ended

@@ -1,0 +1,122 @@
+/* Waiting: see count.h. */
+#define _GNU_SOURCE /* syscall, sched_yield */
+#include "count.h"
+#include "schedule.h"
+
+#include <limits.h>
+#include <sched.h>
+#include <time.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#include <pthread.h>
+#endif
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+static int64_t nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+double now(void) { return 1e-9 * (double)nanoseconds(); }
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Sleeping while *asleep is 1; it may also return early. Waking comes after *asleep has become 0. */
+#ifdef __linux__
+static void sleep_on(_Atomic uint32_t *asleep)
+{
+    syscall(SYS_futex, (uint32_t *)asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+}
+static void wake(_Atomic uint32_t *asleep)
+{
+    syscall(SYS_futex, (uint32_t *)asleep, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+#else
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t rung = PTHREAD_COND_INITIALIZER;
+static void sleep_on(_Atomic uint32_t *asleep)
+{
+    pthread_mutex_lock(&lock);
+    while (atomic_load(asleep) == 1)
+        pthread_cond_wait(&rung, &lock);
+    pthread_mutex_unlock(&lock);
+}
+static void wake(_Atomic uint32_t *asleep)
+{
+    (void)asleep;
+    pthread_mutex_lock(&lock);
+    pthread_cond_broadcast(&rung);
+    pthread_mutex_unlock(&lock);
+}
+/* In a child nobody else is there to hold the lock or to sleep. */
+static void after_fork(void)
+{
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    rung = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+}
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
+#endif
+
+static _Thread_local int64_t slept_ns;
+double slept(void) { return 1e-9 * (double)slept_ns; }
+
+int64_t count_now(const struct count *count) { return atomic_load_explicit(&count->value, memory_order_acquire); }
+
+int count_is_slept_on(const struct count *count) { return atomic_load(&count->asleep) != 0; }
+
+/* Who sleeps sets asleep and then looks at value; who sets value then looks at asleep. In the one order of all these
+ * (sequentially consistent) one of the two sees the other. */
+void count_set(struct count *count, int64_t value)
+{
+    atomic_store(&count->value, value);
+    if (atomic_load(&count->asleep)) {
+        atomic_store_explicit(&count->rung, nanoseconds(), memory_order_relaxed);
+        if (atomic_exchange(&count->asleep, 0))
+            wake(&count->asleep);
+    }
+}
+
+/* About five microseconds on most processors: what two threads need that do the same amount of work. */
+static const int spins = 250;
+/* A processor that is idle, and that of a virtual machine that has to be called back, runs a thread within this. */
+static const int64_t wakes_within = 100000;
+
+void count_wait(struct count *count, int64_t least, double awake)
+{
+    for (int i = 0; i < spins; i++) {
+        if (count_now(count) >= least)
+            return;
+        relax();
+    }
+    const int64_t begin = nanoseconds(), until = begin + (int64_t)(1e9 * awake);
+    while (nanoseconds() < until) {
+        sched_yield();
+        if (count_now(count) >= least)
+            return;
+    }
+    const int64_t asleep = nanoseconds();
+    for (;;) {
+        atomic_store(&count->asleep, 1);
+        come_late(FASTRNN_BEFORE_SLEEP, 0, 0);
+        if (atomic_load(&count->value) >= least)
+            break;
+        sleep_on(&count->asleep);
+    }
+    const int64_t end = nanoseconds(), woken = atomic_load_explicit(&count->rung, memory_order_relaxed);
+    const int64_t ready = woken < asleep ? end : woken + wakes_within;
+    slept_ns += (ready < end ? ready : end) - asleep;
+}

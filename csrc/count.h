@@ -1,0 +1,30 @@
+/* A number that one thread raises and others wait for: they spin, and then sleep. */
+#ifndef FASTRNN_COUNT_H
+#define FASTRNN_COUNT_H
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct count {
+    _Atomic int64_t value;
+    _Atomic uint32_t asleep; /* somebody sleeps, or is about to */
+    _Atomic int64_t rung;    /* when they were woken last, in nanoseconds */
+};
+
+/* What was written before a count was set is there for who has seen it. The count may be gone as soon as others have
+ * seen it only if they then wait for the thread that set it. */
+void count_set(struct count *count, int64_t value);
+int64_t count_now(const struct count *count);
+/* Until it is at least `least`. Spins, then lets others have the processor for `awake` seconds, then sleeps. */
+void count_wait(struct count *count, int64_t least, double awake);
+/* For waits in the middle of a job, where the others are at work too. */
+static const double meeting_awake = 5e-5;
+/* Whether somebody has to be woken at the next count_set. */
+int count_is_slept_on(const struct count *count);
+
+/* Seconds that this thread has slept in count_wait: until it was woken, and what waking takes at best. What went by
+ * after that, until it ran, is not in it: it had no processor. */
+double slept(void);
+
+/* Seconds, from some moment on. */
+double now(void);
+#endif

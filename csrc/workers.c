@@ -1,0 +1,351 @@
+/* Worker threads: the only file that opens a parallel region of OpenMP. They are the threads of one long region, which a
+ * thread of our own enters, the opener; they take their jobs not from the runtime but from a count each, as it wakes
+ * them. Why not a region for each call: the runtime keeps a set of threads for every thread that has opened one, its
+ * idle threads spin for milliseconds, and a child that was forked has none of them but believes it has.
+ *
+ * The opener does no work: where OMP_PROC_BIND binds threads, it has the place of a thread that calls. It also makes
+ * the region again where more threads are wanted. Fewer are never made: who is not wanted sleeps. */
+#define _GNU_SOURCE /* cpu sets, RUSAGE_THREAD, gettid */
+#include "workers.h"
+#include "count.h"
+#include "fastrnn.h"
+#include "schedule.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+
+/* One of the workers. Counts have cache lines of their own: who sets one has no other's in the way. */
+struct worker {
+    _Alignas(64) struct count given; /* jobs */
+    _Alignas(64) struct count done;
+    double lost; /* in the last job */
+#ifdef __linux__
+    pid_t thread;
+    int kept_off;      /* the processor that it may not be woken on; negative: none */
+    cpu_set_t allowed; /* those of the thread that woke it last */
+#endif
+};
+
+static struct pool {
+    atomic_int busy; /* somebody has them */
+    atomic_int size; /* workers; written by the opener, while they have no job */
+    struct worker *workers;
+    int has_opener, steered;
+    int wanted;    /* members of the next region */
+    int kept;      /* threads that the runtime has for the opener */
+    double failed; /* when so many could not be had last */
+    struct count regions, opened;
+    struct workers_job *job; /* NULL: leave the region */
+    double awake, begun;     /* how long workers wait after this job before they sleep; when it began */
+    double ended, wall;      /* of the last one */
+} pool = {.failed = -1e9};
+
+/* In a child the threads are not there. What they had in memory is left where it is. */
+static void after_fork(void)
+{
+    memset(&pool, 0, sizeof pool);
+    pool.failed = -1e9;
+}
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
+
+/* ------------------------------------------------------------------------- what a member has had */
+
+/* How often this thread had lost the processor to another when it asked last, and when that was. */
+static _Thread_local long preemptions;
+static _Thread_local double asked;
+
+static int was_preempted(double time)
+{
+    asked = time;
+#ifdef RUSAGE_THREAD
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage); /* its times are not used: they are up to a clock tick old */
+    const int was = usage.ru_nivcsw != preemptions;
+    preemptions = usage.ru_nivcsw;
+    return was;
+#else
+    return 1;
+#endif
+}
+
+static double processor_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* What most jobs that are not watched take less than. The next one after a longer one is watched. */
+static const double short_job = 0.001;
+/* Who starts later than this did not only have to be woken. */
+static const double starts_within = 0.0001;
+
+/* Runs a member, and returns for how long it wanted a processor and had none. What the host of a virtual machine takes
+ * is not counted: fewer threads would have no more of it. */
+static double run_member(int id, struct workers_job *job)
+{
+    const int watched = job->watched;
+    const double begin = now(), slept_before = slept(), had_before = watched ? processor_time() : 0;
+    const double late = begin - pool.begun - starts_within;
+    job->work(id, job->job);
+    const double end = now(), wanted = end - begin - (slept() - slept_before);
+    double lost = wanted - (watched ? processor_time() - had_before : short_job);
+    if (watched || lost > 0 || end - asked > short_job)
+        lost = was_preempted(end) ? lost : 0;
+    return (lost > 0 ? lost : 0) + (late > 0 ? late : 0);
+}
+
+/* ------------------------------------------------------------------------------------- the region */
+
+/* OpenMP's runtime ends the process where it cannot make a thread (no address space for its stack, too many processes).
+ * So as many as it is about to make are made here first, all at once, and given up again. Somebody else may take the
+ * place meanwhile, and the runtime also ends the process where it has no memory for its own notes: both are left. */
+static size_t stack_bytes(void)
+{
+    const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE"}, *const units = "BKMG";
+    for (int i = 0; i < 2; i++) { /* a number and, maybe, B, K, M or G: without it K */
+        const char *const text = getenv(names[i]);
+        char *end;
+        errno = 0;
+        const unsigned long long n = text ? strtoull(text, &end, 10) : 0;
+        if (!n || errno != 0 || strchr(text, '-'))
+            continue;
+        while (isspace((unsigned char)*end))
+            end++;
+        const char *const unit = *end ? strchr(units, toupper((unsigned char)*end++)) : units + 1;
+        while (unit && unit != units + 1 && isspace((unsigned char)*end))
+            end++;
+        if (unit && *end == '\0' && n <= SIZE_MAX >> 10 * (unit - units))
+            return (size_t)n << 10 * (unit - units);
+    }
+    return 0; /* the system's */
+}
+
+/* Read when the module is loaded, as the runtime does. */
+static size_t stack;
+__attribute__((constructor)) static void read_stack(void) { stack = stack_bytes(); }
+
+static void *wait_at(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* How many of `count` threads there is room for. */
+static int can_make(int count)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t *const threads = malloc((size_t)count * sizeof *threads);
+    pthread_attr_t attributes;
+    int made = 0;
+    if (!threads || pthread_attr_init(&attributes) != 0) {
+        free(threads);
+        return 0;
+    }
+    if (stack)
+        pthread_attr_setstacksize(&attributes, stack); /* too small a one is not taken, nor by the runtime */
+    pthread_mutex_lock(&gate);
+    while (made < count && pthread_create(&threads[made], &attributes, wait_at, &gate) == 0)
+        made++;
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < made; i++)
+        pthread_join(threads[i], NULL);
+    pthread_attr_destroy(&attributes);
+    free(threads);
+    return made;
+}
+
+static void serve(struct worker *worker, int id)
+{
+#ifdef __linux__
+    worker->thread = (pid_t)syscall(SYS_gettid);
+    worker->kept_off = -1;
+#endif
+    count_set(&worker->done, 1);
+    double awake = 0;
+    for (int64_t nth = 1;; nth++) {
+        count_wait(&worker->given, nth, awake);
+        struct workers_job *const job = pool.job;
+        if (!job)
+            return;
+        come_late(FASTRNN_BEFORE_JOB, id, 0);
+        awake = pool.awake;
+        worker->lost = run_member(id, job);
+        come_late(FASTRNN_AFTER_JOB, id, 0);
+        count_set(&worker->done, nth + 1); /* from here on the job may be gone */
+    }
+}
+
+static void region(int64_t nth)
+{
+    const int more = pool.wanted - 1 - pool.kept;
+    const int n = more > 0 ? pool.kept + can_make(more) + 1 : pool.wanted;
+    struct worker *workers = NULL;
+    if (n < 2 || posix_memalign((void **)&workers, 64, (size_t)(n - 1) * sizeof *workers) != 0) {
+        count_set(&pool.opened, nth);
+        return;
+    }
+    memset(workers, 0, (size_t)(n - 1) * sizeof *workers);
+    pool.workers = workers;
+#pragma omp parallel num_threads(n)
+    {
+        const int id = omp_get_thread_num(), came = omp_get_num_threads();
+        if (id > 0)
+            serve(&workers[id - 1], id);
+        else {
+            for (int i = 0; i < came - 1; i++)
+                count_wait(&workers[i].done, 1, 0);
+            pool.steered = omp_get_proc_bind() == omp_proc_bind_false;
+            if (came > 1) /* a region of one leaves the others where they are */
+                pool.kept = came - 1;
+            atomic_store(&pool.size, came - 1);
+            count_set(&pool.opened, nth);
+            count_wait(&pool.regions, nth + 1, 0); /* until others are wanted */
+        }
+    }
+    free(workers);
+}
+
+static void *open_regions(void *nothing)
+{
+    for (int64_t nth = 1;; nth++) {
+        count_wait(&pool.regions, nth, 0);
+        region(nth);
+    }
+    return nothing;
+}
+
+/* Signals are for the threads of the program, but those that a thread sends itself by what it does. */
+static int make_opener(void)
+{
+    sigset_t all, before;
+    pthread_t opener;
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0)
+        return 0;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&all, own[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int made = pthread_create(&opener, &attributes, open_regions, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return made;
+}
+
+/* Has a region of n members opened, or as many as there is room for, instead of the one that is open. */
+static void open_region(int n)
+{
+    if (!pool.has_opener && !(pool.has_opener = make_opener()))
+        return;
+    const int size = atomic_load(&pool.size);
+    atomic_store(&pool.size, 0);
+    pool.job = NULL;
+    for (int i = 0; i < size; i++)
+        count_set(&pool.workers[i].given, count_now(&pool.workers[i].given) + 1);
+    const int64_t nth = count_now(&pool.regions) + 1;
+    pool.wanted = n;
+    count_set(&pool.regions, nth);
+    count_wait(&pool.opened, nth, 0);
+}
+
+static int take(void)
+{
+    int idle = 0;
+    return atomic_compare_exchange_strong(&pool.busy, &idle, 1);
+}
+
+static void give(void) { atomic_store(&pool.busy, 0); }
+
+int workers_for(int n)
+{
+    static const double until_again = 1; /* seconds, where there was no room */
+    if (n - 1 > atomic_load(&pool.size) && take()) {
+        if (n - 1 > atomic_load(&pool.size) && now() - pool.failed > until_again) {
+            open_region(n);
+            if (n - 1 > atomic_load(&pool.size))
+                pool.failed = now();
+        }
+        give();
+    }
+    const int members = atomic_load(&pool.size) + 1;
+    return n < members ? n : members;
+}
+
+/* The system is likely to wake a thread on the processor of the thread that wakes it: there it would wait until that
+ * one waits for it. So it may have the processors of the thread that calls, but not the one that this is on. */
+static void wake_elsewhere(struct worker *workers, int count)
+{
+#ifdef __linux__
+    const int processor = sched_getcpu();
+    cpu_set_t allowed;
+    int read = 0;
+    for (int i = 0; i < count; i++) {
+        struct worker *const worker = &workers[i];
+        if (!count_is_slept_on(&worker->given))
+            continue;
+        if (!read && (processor < 0 || processor >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0))
+            return;
+        read = 1;
+        if (worker->kept_off == processor && CPU_EQUAL(&worker->allowed, &allowed))
+            continue;
+        cpu_set_t others = allowed;
+        CPU_CLR(processor, &others);
+        if (sched_setaffinity(worker->thread, sizeof others, CPU_COUNT(&others) ? &others : &allowed) == 0) {
+            worker->kept_off = processor;
+            worker->allowed = allowed;
+        }
+    }
+#else
+    (void)workers;
+    (void)count;
+#endif
+}
+
+int workers_run(int n, struct workers_job *job)
+{
+    if (!take())
+        return -1;
+    if (n - 1 > atomic_load(&pool.size)) {
+        give();
+        return -1;
+    }
+    pool.job = job;
+    pool.begun = now();
+    job->watched = job->watched || pool.wall > short_job / 2;
+    pool.awake = pool.begun - pool.ended < workers_stay_awake ? workers_stay_awake : 0;
+    if (pool.steered)
+        wake_elsewhere(pool.workers, n - 1);
+    for (int i = 0; i < n - 1; i++)
+        count_set(&pool.workers[i].given, count_now(&pool.workers[i].given) + 1);
+    double lost = run_member(0, job);
+    for (int i = 0; i < n - 1; i++) {
+        struct worker *const worker = &pool.workers[i];
+        count_wait(&worker->done, count_now(&worker->given) + 1, meeting_awake);
+        lost += worker->lost;
+    }
+    pool.ended = now();
+    job->wall = pool.wall = pool.ended - pool.begun;
+    job->lost = lost;
+    give();
+    return 0;
+}
+
+int workers_made(void) { return atomic_load(&pool.size); }
+#endif

@@ -1,0 +1,27 @@
+/* The worker threads of this process: one set, whoever calls. */
+#ifndef FASTRNN_WORKERS_H
+#define FASTRNN_WORKERS_H
+
+/* Runs work(id, job) for each id < n, n >= 2, id 0 in the thread that calls; returns 0 when all have come back. Or -1
+ * without having run anything: another call has the workers, or so many cannot be made.
+ *
+ * `watched`: the work takes so long that it costs nothing to ask the system what time of a processor each member had. */
+struct workers_job {
+    void (*work)(int id, void *job);
+    void *job;
+    int watched;
+    double wall, lost; /* results: seconds; what company_saw wants */
+};
+int workers_run(int n, struct workers_job *job);
+
+/* Seconds. Where a job comes so soon after the one before, workers wait so long for the next one before they sleep; else
+ * some microseconds. */
+static const double workers_stay_awake = 0.002;
+
+/* How many members a job of at most n, n >= 2, may have: makes workers where there are fewer than n - 1. A thread that
+ * cannot be made means one less. */
+int workers_for(int n);
+
+/* How many there are. With the thread that keeps them, the process has one thread more. */
+int workers_made(void);
+#endif
