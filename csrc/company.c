@@ -1,14 +1,16 @@
 /* When processors are taken, a team of several is no faster than one thread, and slows who took them. So what its
  * members lost is counted; where it comes to a part of a processor, the next teams have so many members fewer, and
  * more are tried again after a pause. Each time that this fails the pause is twice as long, and each time that as many
- * as were tried, or are wanted, have their processors half as long, within bounds; and it is some times as long as what
- * was tried, so that trying stays a small part of all. */
+ * as were tried, or are wanted, have their processors half as long, within bounds; and it is some times as long as the
+ * teams that have shown it, so that trying stays a small part of all. */
 #include "company.h"
+
+#include <string.h>
 
 static const double long_enough = 0.005; /* seconds of teams that say something */
 static const double part_of_a_processor = 0.25;
 static const double shortest_pause = 0.01, longest_pause = 0.16;
-static const double pause_over_try = 5;
+static const double pause_over_try = 5, longest_try = 10; /* a process may have been stopped */
 
 int company_allows(struct company *company, int wanted, double time)
 {
@@ -21,26 +23,22 @@ int company_allows(struct company *company, int wanted, double time)
     return most < wanted ? most : wanted;
 }
 
-static void forget(struct company *company) { company->wall = company->lost = company->members = 0; }
-
 void company_saw(struct company *company, int members, double wall, double lost, double time)
 {
     const int trying = company->most && members > company->most;
-    if (trying != company->trying)
-        forget(company);
-    company->trying = trying;
-    company->wall += wall;
-    company->lost += lost;
-    company->members += wall * members;
-    if (company->wall < long_enough)
+    struct company_sums *const sums = &company->sums[trying];
+    sums->wall += wall;
+    sums->lost += lost;
+    sums->members += wall * members;
+    if (sums->wall < long_enough)
         return;
-    const double missing = company->lost / company->wall, had = company->members / company->wall;
+    const double missing = sums->lost / sums->wall, had = sums->members / sums->wall;
     if (company->pause < shortest_pause)
         company->pause = shortest_pause;
     if (missing >= part_of_a_processor) {
         const int left = (int)(had - missing);
         company->most = left < 1 ? 1 : left;
-        const double pause = pause_over_try * company->wall;
+        const double pause = pause_over_try * (sums->wall < longest_try ? sums->wall : longest_try);
         company->again = time + (pause < company->pause ? company->pause : pause);
         company->pause = company->pause < longest_pause / 2 ? 2 * company->pause : longest_pause;
     } else {
@@ -49,5 +47,5 @@ void company_saw(struct company *company, int members, double wall, double lost,
         if (trying || !company->limits)
             company->pause /= 2;
     }
-    forget(company);
+    memset(company->sums, 0, sizeof company->sums);
 }

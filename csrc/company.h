@@ -8,9 +8,11 @@ struct company {
     double again;      /* when more are tried */
     double pause;      /* how long to wait after the next time that processors are missing; 0: the shortest */
     int limits;        /* the last that asked wanted more than most */
-    int trying;        /* the sums are of teams larger than most */
-    double wall, lost; /* seconds of teams, and those in which members wanted a processor and had none */
-    double members;    /* seconds times members */
+    /* Of teams of at most so many, and of larger ones: */
+    struct company_sums {
+        double wall, lost; /* seconds, and those in which members wanted a processor and had none */
+        double members;    /* seconds times members */
+    } sums[2];
 };
 
 /* How many of `wanted` members a team may have at this time. */

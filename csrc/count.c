@@ -35,29 +35,29 @@ static inline void relax(void)
 #endif
 }
 
-/* Sleeping while *asleep is 1; it may also return early. Waking comes after *asleep has become 0. */
+/* Sleeps while the bell has rung so often; may also return early. */
 #ifdef __linux__
-static void sleep_on(_Atomic uint32_t *asleep)
+static void sleep_on(_Atomic uint32_t *bell, uint32_t heard)
 {
-    syscall(SYS_futex, (uint32_t *)asleep, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, (uint32_t *)bell, FUTEX_WAIT_PRIVATE, heard, NULL, NULL, 0);
 }
-static void wake(_Atomic uint32_t *asleep)
+static void wake(_Atomic uint32_t *bell)
 {
-    syscall(SYS_futex, (uint32_t *)asleep, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    syscall(SYS_futex, (uint32_t *)bell, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 #else
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t rung = PTHREAD_COND_INITIALIZER;
-static void sleep_on(_Atomic uint32_t *asleep)
+static void sleep_on(_Atomic uint32_t *bell, uint32_t heard)
 {
     pthread_mutex_lock(&lock);
-    while (atomic_load(asleep) == 1)
+    while (atomic_load(bell) == heard)
         pthread_cond_wait(&rung, &lock);
     pthread_mutex_unlock(&lock);
 }
-static void wake(_Atomic uint32_t *asleep)
+static void wake(_Atomic uint32_t *bell)
 {
-    (void)asleep;
+    (void)bell;
     pthread_mutex_lock(&lock);
     pthread_cond_broadcast(&rung);
     pthread_mutex_unlock(&lock);
@@ -71,29 +71,33 @@ static void after_fork(void)
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
 #endif
 
-static _Thread_local int64_t slept_ns;
-double slept(void) { return 1e-9 * (double)slept_ns; }
+static _Thread_local int64_t unwanted_ns;
+static _Thread_local long slept;
+double unwanted(void) { return 1e-9 * (double)unwanted_ns; }
+void did_not_want(double seconds) { unwanted_ns += (int64_t)(1e9 * seconds); }
+long sleeps(void) { return slept; }
 
 int64_t count_now(const struct count *count) { return atomic_load_explicit(&count->value, memory_order_acquire); }
 
-int count_is_slept_on(const struct count *count) { return atomic_load(&count->asleep) != 0; }
+int count_is_slept_on(const struct count *count) { return atomic_load(&count->sleepers) != 0; }
 
-/* Who sleeps sets asleep and then looks at value; who sets value then looks at asleep. In the one order of all these
- * (sequentially consistent) one of the two sees the other. */
+/* Who goes to sleep adds itself to sleepers, listens to the bell, and then looks at value; who sets value looks at
+ * sleepers after that, and rings. In the one order of all these (sequentially consistent) either the sleeper sees the
+ * value, or it is seen; and the bell then rings after it listened, so that it does not sleep on. */
 void count_set(struct count *count, int64_t value)
 {
     atomic_store(&count->value, value);
-    if (atomic_load(&count->asleep)) {
+    if (atomic_load(&count->sleepers)) {
         atomic_store_explicit(&count->rung, nanoseconds(), memory_order_relaxed);
-        if (atomic_exchange(&count->asleep, 0))
-            wake(&count->asleep);
+        atomic_fetch_add(&count->bell, 1);
+        wake(&count->bell);
     }
 }
 
 /* About five microseconds on most processors: what two threads need that do the same amount of work. */
 static const int spins = 250;
-/* A processor that is idle, and that of a virtual machine that has to be called back, runs a thread within this. */
-static const int64_t wakes_within = 100000;
+/* A processor that is idle runs a thread within this, also that of a virtual machine, which has to be called back. */
+static const int64_t wakes_within = 500000;
 
 void count_wait(struct count *count, int64_t least, double awake)
 {
@@ -109,14 +113,17 @@ void count_wait(struct count *count, int64_t least, double awake)
             return;
     }
     const int64_t asleep = nanoseconds();
+    atomic_fetch_add(&count->sleepers, 1);
     for (;;) {
-        atomic_store(&count->asleep, 1);
-        come_late(FASTRNN_BEFORE_SLEEP, 0, 0);
+        const uint32_t heard = atomic_load(&count->bell);
         if (atomic_load(&count->value) >= least)
             break;
-        sleep_on(&count->asleep);
+        come_late(FASTRNN_BEFORE_SLEEP, 0, 0);
+        slept++;
+        sleep_on(&count->bell, heard);
     }
+    atomic_fetch_sub(&count->sleepers, 1);
     const int64_t end = nanoseconds(), woken = atomic_load_explicit(&count->rung, memory_order_relaxed);
     const int64_t ready = woken < asleep ? end : woken + wakes_within;
-    slept_ns += (ready < end ? ready : end) - asleep;
+    unwanted_ns += (ready < end ? ready : end) - asleep;
 }

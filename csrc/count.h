@@ -6,8 +6,9 @@
 
 struct count {
     _Atomic int64_t value;
-    _Atomic uint32_t asleep; /* somebody sleeps, or is about to */
-    _Atomic int64_t rung;    /* when they were woken last, in nanoseconds */
+    _Atomic uint32_t sleepers; /* how many sleep, or are about to */
+    _Atomic uint32_t bell;     /* how often they were woken */
+    _Atomic int64_t rung;      /* when that was last, in nanoseconds */
 };
 
 /* What was written before a count was set is there for who has seen it. The count may be gone as soon as others have
@@ -21,9 +22,12 @@ static const double meeting_awake = 5e-5;
 /* Whether somebody has to be woken at the next count_set. */
 int count_is_slept_on(const struct count *count);
 
-/* Seconds that this thread has slept in count_wait: until it was woken, and what waking takes at best. What went by
- * after that, until it ran, is not in it: it had no processor. */
-double slept(void);
+/* Seconds for which this thread wanted no processor: in count_wait until it was woken, with what waking takes at best,
+ * and as did_not_want says. What went by after it was woken until it ran is not in it: it had no processor. */
+double unwanted(void);
+void did_not_want(double seconds);
+/* How often it has slept in count_wait. */
+long sleeps(void);
 
 /* Seconds, from some moment on. */
 double now(void);

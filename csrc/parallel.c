@@ -155,7 +155,16 @@ static struct company company;
 static pthread_mutex_t company_lock = PTHREAD_MUTEX_INITIALIZER;
 static void before_fork(void) { pthread_mutex_lock(&company_lock); }
 static void after_fork(void) { pthread_mutex_unlock(&company_lock); }
-__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(before_fork, after_fork, after_fork); }
+static pthread_once_t meeting_measured = PTHREAD_ONCE_INIT;
+static void after_fork_in_child(void)
+{
+    after_fork();
+    meeting_measured = (pthread_once_t)PTHREAD_ONCE_INIT; /* the thread that measures may not be there */
+}
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
 
 /* Tests that have a team for any work have one in any company, and say nothing of it: their members are late on
  * purpose. */
@@ -171,9 +180,9 @@ static int allowed_in_company(int n)
     return n;
 }
 
-static void tell_company(int n, const struct workers_job *job, double end)
+static void tell_company(int n, double flops, const struct workers_job *job, double end)
 {
-    if (is_forced())
+    if (is_forced() || flops == 0)
         return;
     pthread_mutex_lock(&company_lock);
     company_saw(&company, n, job->wall, job->lost, end);
@@ -187,7 +196,6 @@ static void tell_company(int n, const struct workers_job *job, double end)
  * is not measured, for first it would have to fall asleep: it is worth it for work of this length where a virtual
  * machine's idle processor has to be called back. */
 static const double seconds_to_wake = 1.3e-4;
-static pthread_once_t meeting_measured = PTHREAD_ONCE_INIT;
 
 static void nothing(const struct team *team, void *job)
 {
@@ -220,7 +228,7 @@ static void measure_meeting(void)
 }
 #endif
 
-int team_size(int threads, double flops, int64_t most)
+static int64_t allowed_threads(int threads, int64_t most)
 {
     int64_t n = threads ? threads : fastrnn_get_num_threads();
     if (n > most)
@@ -229,11 +237,20 @@ int team_size(int threads, double flops, int64_t most)
         const int64_t limit = most_threads();
         n = n < limit ? n : limit > fine_threads ? limit : fine_threads;
     }
-    n = worth(flops, flops_to_meet, n);
 #ifdef _OPENMP
     if (n > omp_get_thread_limit())
         n = omp_get_thread_limit();
-    if (n > 1 && (omp_in_parallel() || (!follows_closely() && flops < flops_to_wake)))
+    return omp_in_parallel() ? 1 : n;
+#else
+    return 1;
+#endif
+}
+
+int team_size(int threads, double flops, int64_t most)
+{
+    int64_t n = worth(flops, flops_to_meet, allowed_threads(threads, most));
+#ifdef _OPENMP
+    if (n > 1 && !follows_closely() && flops < flops_to_wake)
         n = 1;
     if (n > 1) {
         pthread_once(&meeting_measured, measure_meeting);
@@ -243,10 +260,18 @@ int team_size(int threads, double flops, int64_t most)
         n = allowed_in_company((int)n);
     if (n > 1)
         n = workers_for((int)n);
-#else
-    n = 1;
 #endif
     return n < 1 ? 1 : (int)n;
+}
+
+int team_size_in_any_company(void)
+{
+    const int n = (int)allowed_threads(0, INT64_MAX);
+#ifdef _OPENMP
+    return n > 1 ? workers_for(n) : 1;
+#else
+    return n;
+#endif
 }
 
 int count_reaches(struct count *count, int64_t least, const struct team *team, const struct stop *stop)
@@ -351,13 +376,13 @@ static int run_together(int n, double flops, void (*work)(const struct team *tea
         return -1;
     const double end = now();
     atomic_store_explicit(&last_wish, end, memory_order_relaxed);
-    tell_company(n, &all, end);
+    tell_company(n, flops, &all, end);
     atomic_fetch_add_explicit(&teams_run, 1, memory_order_relaxed);
     return 0;
 }
 
 /* A signal handler may fork in the middle of a call. Its child has this thread and no other, and would wait for the
- * rest of the team for ever, in a meeting or at the end of the region. So it jumps out (stop_poll), and the call
+ * rest of the team for ever, in a meeting or at the end of the job. So it jumps out (stop_poll), and the call
  * is made again from its arguments, which nobody has changed, by one thread. */
 static int run_or_leave(int n, double flops, void (*work)(const struct team *team, void *job), void *job)
 {
@@ -415,6 +440,7 @@ void stop_poll(struct stop *stop, const struct team *team)
     const long before = atomic_load(&forks);
     fp_leave((fp_mode)team->mode);
     const int asked = stop->interrupted(stop->context);
+    did_not_want(now() - t); /* it may have waited for the interpreter */
     if (asked)
         atomic_store(&stop->asked, 1);
     if (team->way_out && atomic_load(&forks) != before)

@@ -31,12 +31,15 @@ int team_meets_apart(const struct team *team);
  * small to wake threads that sleep. A wish: see team_run. */
 int team_size(int threads, double flops, int64_t most);
 
+/* As many as are allowed, whatever the work and whoever has the processors. */
+int team_size_in_any_company(void);
+
 /* How many members, at most `most`, should share a step of so many operations, after which all wait for all. */
 int team_size_in_step(double flops, int64_t most);
 
 /* Runs work(team, job), of so many operations, on n members, each in round-to-nearest with subnormals flushed to zero;
- * the caller's floating-point mode is as before afterwards. Returns 0, or -1 without having run anything where another
- * team is at work or there are fewer threads; n = 1 never fails. */
+ * the caller's floating-point mode is as before afterwards. Returns 0, or -1 where another team is at work, there are
+ * fewer threads, or this is a child that was forked in the middle: run it alone then. n = 1 never fails. */
 int team_run(int n, double flops, void (*work)(const struct team *team, void *job), void *job);
 
 /* Runs work(team, job) on as many members as team_size says, or alone, with scratch memory. `lay_out` carves it for

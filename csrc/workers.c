@@ -3,8 +3,9 @@
  * them. Why not a region for each call: the runtime keeps a set of threads for every thread that has opened one, its
  * idle threads spin for milliseconds, and a child that was forked has none of them but believes it has.
  *
- * The opener does no work: where OMP_PROC_BIND binds threads, it has the place of a thread that calls. It also makes
- * the region again where more threads are wanted. Fewer are never made: who is not wanted sleeps. */
+ * The opener does no work: where OMP_PROC_BIND binds threads, it has a place that threads who call have (with gcc's
+ * runtime the first). It also makes the region again where more threads are wanted. Fewer are never made: who is not
+ * wanted sleeps. Workers have the priority of the thread whose call made them. */
 #define _GNU_SOURCE /* cpu sets, RUSAGE_THREAD, gettid */
 #include "workers.h"
 #include "count.h"
@@ -31,7 +32,7 @@
 struct worker {
     _Alignas(64) struct count given; /* jobs */
     _Alignas(64) struct count done;
-    double lost; /* in the last job */
+    double given_at, lost; /* the last job: when; what it lost in it */
 #ifdef __linux__
     pid_t thread;
     int kept_off;      /* the processor that it may not be woken on; negative: none */
@@ -46,40 +47,16 @@ static struct pool {
     int has_opener, steered;
     int wanted;    /* members of the next region */
     int kept;      /* threads that the runtime has for the opener */
-    double failed; /* when so many could not be had last */
+    double again;  /* when more are tried, where there was no room */
+    double pause;  /* for how long, the next time */
     struct count regions, opened;
     struct workers_job *job; /* NULL: leave the region */
     double awake, begun;     /* how long workers wait after this job before they sleep; when it began */
     double ended, wall;      /* of the last one */
-} pool = {.failed = -1e9};
-
-/* In a child the threads are not there. What they had in memory is left where it is. */
-static void after_fork(void)
-{
-    memset(&pool, 0, sizeof pool);
-    pool.failed = -1e9;
-}
-__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
+    pthread_t caller;
+} pool;
 
 /* ------------------------------------------------------------------------- what a member has had */
-
-/* How often this thread had lost the processor to another when it asked last, and when that was. */
-static _Thread_local long preemptions;
-static _Thread_local double asked;
-
-static int was_preempted(double time)
-{
-    asked = time;
-#ifdef RUSAGE_THREAD
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage); /* its times are not used: they are up to a clock tick old */
-    const int was = usage.ru_nivcsw != preemptions;
-    preemptions = usage.ru_nivcsw;
-    return was;
-#else
-    return 1;
-#endif
-}
 
 static double processor_time(void)
 {
@@ -88,25 +65,64 @@ static double processor_time(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* How often this thread has lost its processor to another, and how often it gave it away other than in count_wait: it
+ * waited for the disk, or for memory. */
+struct switches {
+    long lost, given;
+};
+
+static struct switches switches(void)
+{
+#ifdef RUSAGE_THREAD
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage); /* its times are not used: they are up to a clock tick old */
+    return (struct switches){usage.ru_nivcsw, usage.ru_nvcsw - sleeps()};
+#else
+    return (struct switches){0, 0};
+#endif
+}
+
+/* What the system said to this thread last, and when that was. */
+static _Thread_local struct switches told;
+static _Thread_local double asked;
+
 /* What most jobs that are not watched take less than. The next one after a longer one is watched. */
 static const double short_job = 0.001;
 /* Who starts later than this did not only have to be woken. */
-static const double starts_within = 0.0001;
+static const double starts_within = 0.0005;
 
-/* Runs a member, and returns for how long it wanted a processor and had none. What the host of a virtual machine takes
- * is not counted: fewer threads would have no more of it. */
-static double run_member(int id, struct workers_job *job)
+/* Runs a member, and returns for how long it wanted a processor and had none; 0 where the system says that it has lost
+ * none to another thread, or that it waited for something else. What the host of a virtual machine takes is part of
+ * it only where it was lost to another thread as well. */
+static double run_member(int id, double given_at, struct workers_job *job)
 {
     const int watched = job->watched;
-    const double begin = now(), slept_before = slept(), had_before = watched ? processor_time() : 0;
-    const double late = begin - pool.begun - starts_within;
+    const double begin = now(), unwanted_before = unwanted();
+    const double late = begin - given_at - starts_within, had_before = watched ? processor_time() : 0;
+    if (watched || asked == 0) {
+        told = switches();
+        asked = begin;
+    }
+    const struct switches before = told;
     job->work(id, job->job);
-    const double end = now(), wanted = end - begin - (slept() - slept_before);
-    double lost = wanted - (watched ? processor_time() - had_before : short_job);
-    if (watched || lost > 0 || end - asked > short_job)
-        lost = was_preempted(end) ? lost : 0;
+    const double end = now();
+    double lost = end - begin - (unwanted() - unwanted_before);
+    lost -= watched ? processor_time() - had_before : short_job;
+    if (watched || lost > 0 || end - asked > short_job) {
+        told = switches();
+        asked = end;
+        lost = told.lost > before.lost && told.given <= before.given ? lost : 0;
+    }
     return (lost > 0 ? lost : 0) + (late > 0 ? late : 0);
 }
+
+/* In a child the threads are not there. What they had in memory is left where it is. */
+static void after_fork(void)
+{
+    memset(&pool, 0, sizeof pool);
+    asked = 0;
+}
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
 
 /* ------------------------------------------------------------------------------------- the region */
 
@@ -184,7 +200,7 @@ static void serve(struct worker *worker, int id)
             return;
         come_late(FASTRNN_BEFORE_JOB, id, 0);
         awake = pool.awake;
-        worker->lost = run_member(id, job);
+        worker->lost = run_member(id, worker->given_at, job);
         come_late(FASTRNN_AFTER_JOB, id, 0);
         count_set(&worker->done, nth + 1); /* from here on the job may be gone */
     }
@@ -275,12 +291,14 @@ static void give(void) { atomic_store(&pool.busy, 0); }
 
 int workers_for(int n)
 {
-    static const double until_again = 1; /* seconds, where there was no room */
+    static const double shortest_pause = 1; /* seconds */
     if (n - 1 > atomic_load(&pool.size) && take()) {
-        if (n - 1 > atomic_load(&pool.size) && now() - pool.failed > until_again) {
+        if (n - 1 > atomic_load(&pool.size) && now() >= pool.again) {
             open_region(n);
-            if (n - 1 > atomic_load(&pool.size))
-                pool.failed = now();
+            if (n - 1 > atomic_load(&pool.size)) {
+                pool.pause = pool.pause > 0 ? 2 * pool.pause : shortest_pause;
+                pool.again = now() + pool.pause;
+            }
         }
         give();
     }
@@ -289,21 +307,24 @@ int workers_for(int n)
 }
 
 /* The system is likely to wake a thread on the processor of the thread that wakes it: there it would wait until that
- * one waits for it. So it may have the processors of the thread that calls, but not the one that this is on. */
-static void wake_elsewhere(struct worker *workers, int count)
+ * one waits for it. So it may have the processors of the thread that calls, but not the one that this is on. Of workers
+ * who are awake this matters only where another thread calls than before, which may have others. */
+static void place_workers(int count)
 {
 #ifdef __linux__
-    const int processor = sched_getcpu();
+    const int processor = sched_getcpu(), another = !pthread_equal(pool.caller, pthread_self());
     cpu_set_t allowed;
     int read = 0;
+    pool.caller = pthread_self();
     for (int i = 0; i < count; i++) {
-        struct worker *const worker = &workers[i];
-        if (!count_is_slept_on(&worker->given))
+        struct worker *const worker = &pool.workers[i];
+        const int asleep = count_is_slept_on(&worker->given);
+        if (!asleep && !another)
             continue;
         if (!read && (processor < 0 || processor >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0))
             return;
         read = 1;
-        if (worker->kept_off == processor && CPU_EQUAL(&worker->allowed, &allowed))
+        if ((worker->kept_off == processor || !asleep) && CPU_EQUAL(&worker->allowed, &allowed))
             continue;
         cpu_set_t others = allowed;
         CPU_CLR(processor, &others);
@@ -313,7 +334,6 @@ static void wake_elsewhere(struct worker *workers, int count)
         }
     }
 #else
-    (void)workers;
     (void)count;
 #endif
 }
@@ -331,10 +351,13 @@ int workers_run(int n, struct workers_job *job)
     job->watched = job->watched || pool.wall > short_job / 2;
     pool.awake = pool.begun - pool.ended < workers_stay_awake ? workers_stay_awake : 0;
     if (pool.steered)
-        wake_elsewhere(pool.workers, n - 1);
-    for (int i = 0; i < n - 1; i++)
-        count_set(&pool.workers[i].given, count_now(&pool.workers[i].given) + 1);
-    double lost = run_member(0, job);
+        place_workers(n - 1);
+    for (int i = 0; i < n - 1; i++) {
+        struct worker *const worker = &pool.workers[i];
+        worker->given_at = now();
+        count_set(&worker->given, count_now(&worker->given) + 1);
+    }
+    double lost = run_member(0, now(), job);
     for (int i = 0; i < n - 1; i++) {
         struct worker *const worker = &pool.workers[i];
         count_wait(&worker->done, count_now(&worker->given) + 1, meeting_awake);

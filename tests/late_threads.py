@@ -1,7 +1,9 @@
 """Makes threads late where it matters, and stops and forks where it may: run by test_schedules.py.
 
-usage: late_threads.py late | stop | fork      prints what it is about, and "done" at the end. Where
-a call hangs it ends with a traceback: the protocol of parallel.c is at fault.
+usage: late_threads.py late | three | stop | fork
+
+Prints what it is about, and "done" at the end. Where a call hangs it ends with a traceback: the
+protocol of parallel.c is at fault.
 """
 
 import faulthandler
@@ -35,10 +37,10 @@ def outcome(call: Callable[[], bytes], *delays: Delay) -> tuple[bytes | None, in
         _core.set_delays()
 
 
-def meetings() -> Iterator[Delay]:
+def meetings(members: int = 2, many: int = len(MEETINGS)) -> Iterator[Delay]:
     for place in ("before meeting", "after meeting"):
-        for member in (0, 1):
-            for nth in MEETINGS:
+        for member in range(members):
+            for nth in MEETINGS[:many]:
                 yield place, member, nth, LATE
 
 
@@ -49,6 +51,16 @@ def late(call: Callable[[], bytes]) -> int:
     workers = [("before job", 1, 0, LATE), ("after job", 1, 0, LATE), ("before sleep", 0, 0, LATE)]
     for delay in (*meetings(), *counts, *workers):
         got, ended = outcome(call, delay)
+        assert got == want, delay
+        hit += ended
+    return hit
+
+
+def three(call: Callable[[], bytes]) -> int:
+    """Two wait for the third, and one of these two is late in going to sleep."""
+    want, hit = call(), 0
+    for delay in meetings(members=3, many=2):
+        got, ended = outcome(call, delay, ("before sleep", 0, 0, LATE))
         assert got == want, delay
         hit += ended
     return hit
@@ -104,12 +116,12 @@ def fork(call: Callable[[], bytes]) -> int:
 
 def main(what: str) -> None:
     # Teams of two, however small the work is, whose members are not asked where they run.
-    fastrnn.set_num_threads(2)
+    fastrnn.set_num_threads(3 if what == "three" else 2)
     _core.swap_team_policy(0, 0)
     hits = {}
     for name, call in calls(small=True).items():
         print(what, name, flush=True)
-        hits[name] = {"late": late, "stop": stop, "fork": fork}[what](call)
+        hits[name] = {"late": late, "three": three, "stop": stop, "fork": fork}[what](call)
     # Where there are no meetings nobody is late, and some small calls have no time to be asked.
     assert np.count_nonzero(list(hits.values())) >= len(hits) // 2, hits
     print("done")

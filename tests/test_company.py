@@ -50,7 +50,7 @@ class Machine:
         return made
 
 
-WORKS = (5e-5, 1e-3, 0.02, 0.5)
+WORKS = (2e-4, 1e-3, 0.02, 0.5)
 
 
 @pytest.mark.parametrize("work", WORKS)
@@ -139,3 +139,29 @@ def test_fewer_wanted_than_allowed_and_more_later() -> None:
     machine.others = lambda time: 0
     machine.calls(1e-3, 2, 2)
     assert 8 in {members for _, members, _ in machine.calls(1e-3, 8, 0.5)}
+
+
+@pytest.mark.parametrize("few", [2, 3, 4])
+def test_calls_of_two_sizes_in_turns(few: int) -> None:
+    """Neither keeps the other from being judged."""
+
+    def both(machine: Machine, seconds: float) -> list[int]:
+        end, large = machine.time + seconds, []
+        while machine.time < end:
+            large.append(machine.call(4e-3, 8)[0])
+            machine.call(1e-3, few)
+        return large
+
+    machine = Machine(8, lambda time: 5 if time < 0.3 else 0)
+    both(machine, 0.3)
+    assert set(both(machine, 10)[-1000:]) == {8}
+    machine = Machine(8, lambda time: 5)
+    both(machine, 5)
+    assert np.median(both(machine, 10)) == 3
+
+
+def test_a_process_that_was_stopped() -> None:
+    company = _core.Company()
+    company.saw(2, 600.0, 1190.0, 600.0)
+    assert company.allows(2, 600.1) == 1
+    assert company.allows(2, 651.0) == 2
