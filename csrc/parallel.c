@@ -126,9 +126,10 @@ static int64_t most_threads(void)
 #endif
 }
 
-/* Workers who sleep have to be woken, which takes some tens of microseconds on a processor that is idle. So a call of
- * fewer operations than this has a team only where it follows closely on another, by workers_stay_awake at most. */
-static const double usual_wake = 1e7;
+/* Workers who sleep have to be woken, which takes some tens of microseconds on a processor that is idle, and some
+ * hundred after a long rest, on the virtual machine where this was measured. So a call of fewer operations than this,
+ * or than five times this, has a team only where it follows closely on another, by workers_stay_awake at most. */
+static const double usual_wake = 2e7;
 static _Atomic double flops_to_wake = usual_wake;
 static atomic_long teams_run;
 
@@ -144,10 +145,11 @@ long fastrnn_teams_run(void) { return atomic_load(&teams_run); }
 /* The last time that a call wanted a team, or had one. */
 static _Atomic double last_wish;
 
-static int follows_closely(void)
+static int is_worth_waking(double flops)
 {
-    const double t = now();
-    return t - atomic_exchange_explicit(&last_wish, t, memory_order_relaxed) < workers_stay_awake;
+    static const double short_rest = 0.03; /* seconds */
+    const double t = now(), rest = t - atomic_exchange_explicit(&last_wish, t, memory_order_relaxed);
+    return rest < workers_stay_awake || flops >= flops_to_wake * (rest < short_rest ? 1 : 5);
 }
 
 /* What processors others have. */
@@ -195,7 +197,7 @@ static void tell_company(int n, double flops, const struct workers_job *job, dou
  * are cold, lines that are shared, a member that comes late) is about twice as much again: so 3 times. Waking a worker
  * is not measured, for first it would have to fall asleep: it is worth it for work of this length where a virtual
  * machine's idle processor has to be called back. */
-static const double seconds_to_wake = 1.3e-4;
+static const double seconds_to_wake = 2.5e-4;
 
 static void nothing(const struct team *team, void *job)
 {
@@ -250,7 +252,7 @@ int team_size(int threads, double flops, int64_t most)
 {
     int64_t n = worth(flops, flops_to_meet, allowed_threads(threads, most));
 #ifdef _OPENMP
-    if (n > 1 && !follows_closely() && flops < flops_to_wake)
+    if (n > 1 && !is_worth_waking(flops))
         n = 1;
     if (n > 1) {
         pthread_once(&meeting_measured, measure_meeting);

@@ -161,7 +161,7 @@ def test_a_small_call_has_a_team_where_another_was_just_before(
     problem: Any, settings_restored: tuple[float, float]
 ) -> None:
     small = problem(T=50, B=8, D=64, H=64, dtype=np.float32)
-    large = problem(T=50, B=40, D=150, H=150, dtype=np.float32)
+    large = problem(T=100, B=64, D=256, H=256, dtype=np.float32)
     fastrnn.set_num_threads(2)
     _core.swap_team_policy(*settings_restored)
 
@@ -174,8 +174,12 @@ def test_a_small_call_has_a_team_where_another_was_just_before(
     assert not has_team(small)
     # The second one follows at once, unless the machine is so busy that even ten do not.
     assert any(has_team(small) for _ in range(10))
-    time.sleep(0.05)
-    assert has_team(large)
+    for _ in range(20):  # others may have the processors, but not always
+        time.sleep(0.2)
+        if has_team(large):
+            break
+    else:
+        raise AssertionError("no team for a large call")
     assert not has_team(problem(T=1, B=8, D=4, H=4, dtype=np.float32))
 
 
