@@ -15,9 +15,9 @@ static const double pause_over_try = 5, longest_try = 10; /* a process may have 
 int company_allows(struct company *company, int wanted, double time)
 {
     int most = company->most;
-    company->limits = most && most < wanted;
-    if (!company->limits)
+    if (!most || wanted <= most)
         return wanted;
+    company->limits = 1;
     if (time >= company->again)
         most = most < wanted / 2 ? 2 * most : most + 1;
     return most < wanted ? most : wanted;
@@ -25,7 +25,7 @@ int company_allows(struct company *company, int wanted, double time)
 
 void company_saw(struct company *company, int members, double wall, double lost, double time)
 {
-    const int trying = company->most && members > company->most;
+    const int most = company->most, trying = most && members > most;
     struct company_sums *const sums = &company->sums[trying];
     sums->wall += wall;
     sums->lost += lost;
@@ -47,5 +47,9 @@ void company_saw(struct company *company, int members, double wall, double lost,
         if (trying || !company->limits)
             company->pause /= 2;
     }
-    memset(company->sums, 0, sizeof company->sums);
+    company->limits = 0;
+    if (company->most != most) /* what was at most that, and what was more */
+        memset(company->sums, 0, sizeof company->sums);
+    else
+        memset(sums, 0, sizeof *sums);
 }

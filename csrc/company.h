@@ -7,7 +7,7 @@ struct company {
     int most;          /* members that a team may have; 0: nobody has been in the way */
     double again;      /* when more are tried */
     double pause;      /* how long to wait after the next time that processors are missing; 0: the shortest */
-    int limits;        /* the last that asked wanted more than most */
+    int limits;        /* since the last judgement somebody has wanted more than most */
     /* Of teams of at most so many, and of larger ones: */
     struct company_sums {
         double wall, lost; /* seconds, and those in which members wanted a processor and had none */

@@ -3,6 +3,7 @@
 #include "count.h"
 #include "schedule.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <sched.h>
 #include <time.h>
@@ -35,11 +36,11 @@ static inline void relax(void)
 #endif
 }
 
-/* Sleeps while the bell has rung so often; may also return early. */
+/* Sleeps while the bell has rung so often; may also return early, and at once: then the result is 0. */
 #ifdef __linux__
-static void sleep_on(_Atomic uint32_t *bell, uint32_t heard)
+static int sleep_on(_Atomic uint32_t *bell, uint32_t heard)
 {
-    syscall(SYS_futex, (uint32_t *)bell, FUTEX_WAIT_PRIVATE, heard, NULL, NULL, 0);
+    return syscall(SYS_futex, (uint32_t *)bell, FUTEX_WAIT_PRIVATE, heard, NULL, NULL, 0) == 0 || errno != EAGAIN;
 }
 static void wake(_Atomic uint32_t *bell)
 {
@@ -48,12 +49,14 @@ static void wake(_Atomic uint32_t *bell)
 #else
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t rung = PTHREAD_COND_INITIALIZER;
-static void sleep_on(_Atomic uint32_t *bell, uint32_t heard)
+static int sleep_on(_Atomic uint32_t *bell, uint32_t heard)
 {
+    int has_slept = 0;
     pthread_mutex_lock(&lock);
-    while (atomic_load(bell) == heard)
+    for (; atomic_load(bell) == heard; has_slept = 1)
         pthread_cond_wait(&rung, &lock);
     pthread_mutex_unlock(&lock);
+    return has_slept;
 }
 static void wake(_Atomic uint32_t *bell)
 {
@@ -74,8 +77,12 @@ __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL
 static _Thread_local int64_t unwanted_ns;
 static _Thread_local long slept;
 double unwanted(void) { return 1e-9 * (double)unwanted_ns; }
-void did_not_want(double seconds) { unwanted_ns += (int64_t)(1e9 * seconds); }
 long sleeps(void) { return slept; }
+void did_not_want(double seconds, long times)
+{
+    unwanted_ns += (int64_t)(1e9 * seconds);
+    slept += times;
+}
 
 int64_t count_now(const struct count *count) { return atomic_load_explicit(&count->value, memory_order_acquire); }
 
@@ -119,8 +126,7 @@ void count_wait(struct count *count, int64_t least, double awake)
         if (atomic_load(&count->value) >= least)
             break;
         come_late(FASTRNN_BEFORE_SLEEP, 0, 0);
-        slept++;
-        sleep_on(&count->bell, heard);
+        slept += sleep_on(&count->bell, heard);
     }
     atomic_fetch_sub(&count->sleepers, 1);
     const int64_t end = nanoseconds(), woken = atomic_load_explicit(&count->rung, memory_order_relaxed);

@@ -22,12 +22,13 @@ static const double meeting_awake = 5e-5;
 /* Whether somebody has to be woken at the next count_set. */
 int count_is_slept_on(const struct count *count);
 
-/* Seconds for which this thread wanted no processor: in count_wait until it was woken, with what waking takes at best,
- * and as did_not_want says. What went by after it was woken until it ran is not in it: it had no processor. */
+/* Seconds for which this thread wanted no processor: in count_wait from when it fell asleep until it was woken, with the
+ * most that waking takes where a processor is idle, and as did_not_want says. What goes by after that until it runs is
+ * not in it: it has no processor. */
 double unwanted(void);
-void did_not_want(double seconds);
-/* How often it has slept in count_wait. */
+/* How often it has given its processor away so. */
 long sleeps(void);
+void did_not_want(double seconds, long times);
 
 /* Seconds, from some moment on. */
 double now(void);

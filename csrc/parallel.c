@@ -58,8 +58,12 @@ static atomic_int num_threads;   /* 0: nobody has said */
 static int processors_paid_for;  /* what the control groups allow */
 static pthread_once_t started = PTHREAD_ONCE_INIT;
 static atomic_long forks; /* from the first process to this one */
-static void count_fork(void) { atomic_fetch_add(&forks, 1); }
-__attribute__((constructor)) static void count_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+static void start_again(void)
+{
+    atomic_fetch_add(&forks, 1);
+    started = (pthread_once_t)PTHREAD_ONCE_INIT; /* the thread that was at it may not be there */
+}
+__attribute__((constructor)) static void count_forks(void) { pthread_atfork(NULL, NULL, start_again); }
 
 static void start(void)
 {
@@ -441,8 +445,13 @@ void stop_poll(struct stop *stop, const struct team *team)
     /* The caller's function may run anything, and in the caller's mode. */
     const long before = atomic_load(&forks);
     fp_leave((fp_mode)team->mode);
+#ifdef _OPENMP
+    const struct workers_break taken = workers_take_a_break(); /* it may wait for the interpreter */
+#endif
     const int asked = stop->interrupted(stop->context);
-    did_not_want(now() - t); /* it may have waited for the interpreter */
+#ifdef _OPENMP
+    workers_go_on(&taken);
+#endif
     if (asked)
         atomic_store(&stop->asked, 1);
     if (team->way_out && atomic_load(&forks) != before)

@@ -5,7 +5,7 @@
  *
  * The opener does no work: where OMP_PROC_BIND binds threads, it has a place that threads who call have (with gcc's
  * runtime the first). It also makes the region again where more threads are wanted. Fewer are never made: who is not
- * wanted sleeps. Workers have the priority of the thread whose call made them. */
+ * wanted sleeps. All have the priority of the thread whose call first made some. */
 #define _GNU_SOURCE /* cpu sets, RUSAGE_THREAD, gettid */
 #include "workers.h"
 #include "count.h"
@@ -52,8 +52,9 @@ static struct pool {
     struct count regions, opened;
     struct workers_job *job; /* NULL: leave the region */
     double awake, begun;     /* how long workers wait after this job before they sleep; when it began */
-    double ended, wall;      /* of the last one */
-    pthread_t caller;
+    double ended;            /* the last one */
+    double longest;          /* of the last ones: it shrinks by a tenth at each */
+    long caller;             /* the last one */
 } pool;
 
 /* ------------------------------------------------------------------------- what a member has had */
@@ -65,8 +66,8 @@ static double processor_time(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* How often this thread has lost its processor to another, and how often it gave it away other than in count_wait: it
- * waited for the disk, or for memory. */
+/* How often another thread has got this one's processor, also where it was let by; and how often this one waited for
+ * something else than a count: the disk, or memory. */
 struct switches {
     long lost, given;
 };
@@ -86,14 +87,14 @@ static struct switches switches(void)
 static _Thread_local struct switches told;
 static _Thread_local double asked;
 
-/* What most jobs that are not watched take less than. The next one after a longer one is watched. */
+/* What most jobs that are not watched take less than. The next ones after a longer one are watched. */
 static const double short_job = 0.001;
 /* Who starts later than this did not only have to be woken. */
 static const double starts_within = 0.0005;
 
-/* Runs a member, and returns for how long it wanted a processor and had none; 0 where the system says that it has lost
- * none to another thread, or that it waited for something else. What the host of a virtual machine takes is part of
- * it only where it was lost to another thread as well. */
+/* Runs a member, and returns for how long it wanted a processor and had none: how late it came, and what it lost at work;
+ * this is 0 where the system says that the thread has lost its processor to no other, or that it waited for something
+ * else. So what the host of a virtual machine takes counts little. */
 static double run_member(int id, double given_at, struct workers_job *job)
 {
     const int watched = job->watched;
@@ -114,6 +115,17 @@ static double run_member(int id, double given_at, struct workers_job *job)
         lost = told.lost > before.lost && told.given <= before.given ? lost : 0;
     }
     return (lost > 0 ? lost : 0) + (late > 0 ? late : 0);
+}
+
+struct workers_break workers_take_a_break(void)
+{
+    return (struct workers_break){now(), processor_time(), switches().given};
+}
+
+void workers_go_on(const struct workers_break *taken)
+{
+    const double wall = now() - taken->begin, processor = processor_time() - taken->processor;
+    did_not_want(wall > processor ? wall - processor : 0, switches().given - taken->given);
 }
 
 /* In a child the threads are not there. What they had in memory is left where it is. */
@@ -238,6 +250,7 @@ static void region(int64_t nth)
 
 static void *open_regions(void *nothing)
 {
+    omp_set_dynamic(0); /* company.c sees to it that there are fewer */
     for (int64_t nth = 1;; nth++) {
         count_wait(&pool.regions, nth, 0);
         region(nth);
@@ -291,12 +304,15 @@ static void give(void) { atomic_store(&pool.busy, 0); }
 
 int workers_for(int n)
 {
-    static const double shortest_pause = 1; /* seconds */
+    static const double shortest_pause = 1, longest_pause = 64; /* seconds */
     if (n - 1 > atomic_load(&pool.size) && take()) {
         if (n - 1 > atomic_load(&pool.size) && now() >= pool.again) {
             open_region(n);
-            if (n - 1 > atomic_load(&pool.size)) {
+            if (n - 1 <= atomic_load(&pool.size))
+                pool.pause = 0;
+            else {
                 pool.pause = pool.pause > 0 ? 2 * pool.pause : shortest_pause;
+                pool.pause = pool.pause < longest_pause ? pool.pause : longest_pause;
                 pool.again = now() + pool.pause;
             }
         }
@@ -307,15 +323,19 @@ int workers_for(int n)
 }
 
 /* The system is likely to wake a thread on the processor of the thread that wakes it: there it would wait until that
- * one waits for it. So it may have the processors of the thread that calls, but not the one that this is on. Of workers
- * who are awake this matters only where another thread calls than before, which may have others. */
+ * one waits for it. So it may have the processors of the thread that calls, but not the one that this is on. Workers
+ * who are awake are looked at only where another thread calls than before: it costs half a microsecond. */
 static void place_workers(int count)
 {
 #ifdef __linux__
-    const int processor = sched_getcpu(), another = !pthread_equal(pool.caller, pthread_self());
+    static atomic_long callers;
+    static _Thread_local long self; /* pthread_self() may be that of a thread that has ended */
+    if (!self)
+        self = atomic_fetch_add(&callers, 1) + 1;
+    const int processor = sched_getcpu(), another = pool.caller != self;
     cpu_set_t allowed;
     int read = 0;
-    pool.caller = pthread_self();
+    pool.caller = self;
     for (int i = 0; i < count; i++) {
         struct worker *const worker = &pool.workers[i];
         const int asleep = count_is_slept_on(&worker->given);
@@ -348,7 +368,7 @@ int workers_run(int n, struct workers_job *job)
     }
     pool.job = job;
     pool.begun = now();
-    job->watched = job->watched || pool.wall > short_job / 2;
+    job->watched = job->watched || pool.longest > short_job / 2;
     pool.awake = pool.begun - pool.ended < workers_stay_awake ? workers_stay_awake : 0;
     if (pool.steered)
         place_workers(n - 1);
@@ -364,7 +384,8 @@ int workers_run(int n, struct workers_job *job)
         lost += worker->lost;
     }
     pool.ended = now();
-    job->wall = pool.wall = pool.ended - pool.begun;
+    job->wall = pool.ended - pool.begun;
+    pool.longest = job->wall > 0.9 * pool.longest ? job->wall : 0.9 * pool.longest;
     job->lost = lost;
     give();
     return 0;

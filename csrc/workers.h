@@ -22,6 +22,14 @@ static const double workers_stay_awake = 0.002;
  * cannot be made means one less. */
 int workers_for(int n);
 
+/* Around what a member does that is not its work, and may wait for others: that it has no processor then says nothing. */
+struct workers_break {
+    double begin, processor;
+    long given;
+};
+struct workers_break workers_take_a_break(void);
+void workers_go_on(const struct workers_break *taken);
+
 /* How many there are. With the thread that keeps them, the process has one thread more. */
 int workers_made(void);
 #endif

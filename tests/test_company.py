@@ -142,14 +142,17 @@ def test_fewer_wanted_than_allowed_and_more_later() -> None:
 
 
 @pytest.mark.parametrize("few", [2, 3, 4])
-def test_calls_of_two_sizes_in_turns(few: int) -> None:
+@pytest.mark.parametrize(
+    ("most", "least"), [(4e-3, 1e-3), (1e-3, 1e-3), (2e-3, 4e-3), (1e-3, 2e-3)]
+)
+def test_calls_of_two_sizes_in_turns(few: int, most: float, least: float) -> None:
     """Neither keeps the other from being judged."""
 
     def both(machine: Machine, seconds: float) -> list[int]:
         end, large = machine.time + seconds, []
         while machine.time < end:
-            large.append(machine.call(4e-3, 8)[0])
-            machine.call(1e-3, few)
+            large.append(machine.call(most, 8)[0])
+            machine.call(least, few)
         return large
 
     machine = Machine(8, lambda time: 5 if time < 0.3 else 0)
@@ -157,7 +160,10 @@ def test_calls_of_two_sizes_in_turns(few: int) -> None:
     assert set(both(machine, 10)[-1000:]) == {8}
     machine = Machine(8, lambda time: 5)
     both(machine, 5)
-    assert np.median(both(machine, 10)) == 3
+    large = np.array(both(machine, 10))
+    # Three are right; of four one lacks half a processor, which the small calls dilute.
+    assert np.median(large) in (3, 4)
+    assert np.mean(large > 4) < 0.15
 
 
 def test_a_process_that_was_stopped() -> None:
