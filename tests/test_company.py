@@ -9,8 +9,6 @@ import pytest
 
 from fastrnn import _core
 
-pytestmark = pytest.mark.quick
-
 
 @dataclass
 class Machine:
