@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from numpy import empty
 
 from . import _checks, _core, reference
-from ._recurrent import LSTM, RNN, Cell, CellTape, backward_arguments, forward_arguments
 from .config import current_backend, current_threads
+from .reference.arguments import CellSpec, CellTape, backward_arguments, forward_arguments
+from .reference.cells import FORWARD
 from .reference.gru import GRUGradients, GRUTape
+from .reference.lstm import CELL as LSTM
 from .reference.lstm import LSTMGradients, LSTMTape
+from .reference.rnn import CELL as RNN
 from .reference.rnn import RNNGradients, RNNTape
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ CODES: dict[str, dict[Any, int]] = {
 OPTIONS = (str, type(None), bool)  # the types of what `code` takes
 
 
-def code(cell: Cell, option: Any) -> tuple[int, Any]:
+def code(cell: CellSpec, option: Any) -> tuple[int, Any]:
     """The number that C knows a cell by, and the cell's option as a plain str or bool."""
     if cell is RNN:
         option = _checks.choice("nonlinearity", option, _checks.NONLINEARITIES)
@@ -47,7 +50,7 @@ def code(cell: Cell, option: Any) -> tuple[int, Any]:
 
 
 def forward(
-    cell: Cell,
+    cell: CellSpec,
     x: Any,
     h_0: Any,
     c_0: Any,
@@ -73,7 +76,7 @@ def forward(
 
 
 def run(
-    cell: Cell,
+    cell: CellSpec,
     x: Any,
     h_0: Any,
     c_0: Any,
@@ -98,7 +101,7 @@ def run(
 
     Parameters
     ----------
-    cell : Cell
+    cell : CellSpec
     x, h_0, c_0, w_ih, ..., w_peep, lengths, restart, reverse, record, check
         As for the cell's function. What the cell does not have is None.
     option : str, bool or None
@@ -129,11 +132,13 @@ def run(
         or restart is not None
         or _core.cell_fits(cell.gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3
     ):  # any but the most common form, which forward_arguments would leave as it is
-        (
-            x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart, unbatched,
-        ) = forward_arguments(
-            cell, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart
-        )  # fmt: skip
+        extra = (w_hr, w_peep)[: len(cell.extras)]
+        fit = _core.cell_fits(cell.gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 0
+        arrays, lengths, restart, unbatched = forward_arguments(
+            cell, (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra), lengths, restart, fit
+        )
+        x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+        w_hr, w_peep = extra or (None, None)
     if cell is RNN and type(option) is str and option in NONLINEARITY_CODES:
         number = NONLINEARITY_CODES[option]
     else:
@@ -175,7 +180,7 @@ def run(
 
 
 def _run_by_reference(
-    cell: Cell, arrays: tuple[Any, ...], w_hr: Any, w_peep: Any, option: Any,
+    cell: CellSpec, arrays: tuple[Any, ...], w_hr: Any, w_peep: Any, option: Any,
     output: Array | None, **options: Any,
 ) -> tuple[Array, Array, Any, Any]:  # fmt: skip
     x, h_0, c_0, *weights = arrays
@@ -233,8 +238,10 @@ def backward(
         for name, place in into.items():
             place[...] = getattr(grads, name)
         return grads._replace(**into)
+    kind = kind or CellTape
+    _checks.tape(tape, kind, FORWARD if kind is CellTape else f"{kind.cell.name}_forward")
     tape, d_output, d_h_n, d_c_n, wanted = backward_arguments(
-        tape, kind or CellTape, d_output, d_h_n, d_c_n, wrt
+        tape, d_output, d_h_n, d_c_n, wrt, _is_whole
     )
     if tape.unbatched and "x" in into:
         into = into | {"x": into["x"][:, None]}
@@ -250,7 +257,7 @@ def backward(
 
 
 def _backward_by_reference(
-    cell: Cell, tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any
+    cell: CellSpec, tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any
 ) -> Any:
     if cell is RNN:
         return reference.rnn_backward(tape, d_output, d_h_n, wrt=wrt)
@@ -261,12 +268,28 @@ def _backward_by_reference(
 
 def norms(tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
     """`fastrnn.gradient_norms` of the tape of one layer in one direction."""
+    _checks.tape(tape, CellTape, FORWARD)
     tape, d_output, d_h_n, d_c_n, none = backward_arguments(
-        tape, CellTape, d_output, d_h_n, d_c_n, ()
+        tape, d_output, d_h_n, d_c_n, (), _is_whole
     )
     norms = empty(tape.x.shape[:2])
     _bptt(tape, d_output, d_h_n, d_c_n, none, {}, norms)
     return norms[:, 0] if tape.unbatched else norms
+
+
+def _is_whole(tape: Any) -> bool:
+    """`is_whole` of the reference, in less time."""
+    cell = tape.cell
+    c_0 = w_hr = w_peep = c = gates = None
+    checkpoint = 0
+    if cell is not RNN:
+        gates, checkpoint = tape.gates, tape.checkpoint
+    if cell is LSTM:
+        c_0, w_hr, w_peep, c = tape.c_0, tape.w_hr, tape.w_peep, tape.c
+    return _core.tape_fits(
+        cell.gates, tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, w_hr, w_peep,
+        tape.output, c, gates, checkpoint, tape.lengths, tape.restart,
+    )  # fmt: skip
 
 
 def _bptt(

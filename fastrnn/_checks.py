@@ -1,7 +1,7 @@
-"""Argument checks, shared by the compiled functions and their NumPy twins.
+"""Argument checks, shared by the compiled functions and their reference implementations.
 
-What concerns the recurrent cells is in _recurrent.py, what concerns one function alone beside its
-twin in reference/.
+What concerns the recurrent cells is in reference/arguments.py, what concerns one function alone
+beside its reference implementation.
 
 Sharing it is what makes both backends raise the same errors. Every check runs before any work is
 done and before anything is allocated.
@@ -476,6 +476,16 @@ def some_gradient(**given: Any) -> None:
     """Raise ValueError where every incoming gradient is missing."""
     if all(value is None for value in given.values()):
         raise ValueError(f"{' and '.join(given)} are None: give at least one of them")
+
+
+def state_pair(name: str, state: Any) -> tuple[Any, Any]:
+    """The two elements of an LSTM's state, or of its gradient."""
+    if not isinstance(state, tuple | list):
+        kind = type(state).__name__
+        raise TypeError(f"{name} is a {kind}, expected a pair of arrays, (h, c)")
+    if len(state) != 2:
+        raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
+    return state[0], state[1]
 
 
 # ------------------------------------------------------------------------------ arrays of a list

@@ -14,12 +14,12 @@ import numpy as np
 from numpy import ndarray
 
 from . import _calls, _checks, _core, _tapes, functional
+from .reference.arguments import CellSpec
+from .reference.sequences import apply_dropout, halves
 from .weights import Weights, copied_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ._recurrent import Cell
 
     Array = NDArray[Any]
 
@@ -64,32 +64,6 @@ def state_array(
     return fitting(name, value, dtype, shape, ("layers·directions", letter))[:, None]
 
 
-def pair(name: str, state: Any) -> tuple[Any, Any]:
-    """The two elements of an LSTM's state."""
-    if not isinstance(state, tuple | list):
-        kind = type(state).__name__
-        raise TypeError(f"{name} is a {kind}, expected a pair of arrays, (h, c)")
-    if len(state) != 2:
-        raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
-    return state[0], state[1]
-
-
-def halves(a: Array | None, directions: int) -> Sequence[Any]:
-    """What of a (T, B, directions·P) array is of each direction, as views."""
-    if a is None or directions == 1:
-        return (a,) * directions
-    units = a.shape[2] // 2
-    return a[:, :, :units], a[:, :, units:]
-
-
-def thinned(a: Array, dropped: Array, scale: float, out: Array | None = None) -> Array:
-    """a · scale, and zero where dropped: dropout, and its gradient."""
-    with np.errstate(all="ignore"):
-        out = np.multiply(a, scale, out=out)
-    out[dropped] = 0  # no product with zero: what is dropped may be infinite
-    return out
-
-
 # ------------------------------------------------------------------------------ the tape
 
 
@@ -113,7 +87,7 @@ class LayerGradients(NamedTuple):
 
 class _LayerTapeFields(NamedTuple):
     layer: str
-    cell: Cell
+    cell: CellSpec
     tapes: tuple[Any, ...]  # of the cells
     dropped: tuple[Array, ...]  # what dropout made zero, between each two layers; or ()
     scale: float  # of what it left
@@ -169,13 +143,17 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         """How many cells a layer has, 1 or 2."""
         return 2 if self.tapes[-1].reverse else 1
 
-    def _norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
-        """`fastrnn.gradient_norms`: (cells, T, B), or (cells, T) for one sequence."""
+    def norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
+        """What `gradient_norms` starts from: the tape without digests, and `gradients`."""
         if d_c_n is not None and "c" not in self.cell.states:
             raise ValueError(f"d_c_n is given, but the state of {self.layer} has no c")
         names = ("d_h_n", "d_c_n")[: len(self.cell.states)]
-        d_output, d_h, d_c = self.gradients(d_output, names, (d_h_n, d_c_n))
-        self = self.unchanged()
+        start = self.gradients(d_output, names, (d_h_n, d_c_n))
+        return self.unchanged(), *start
+
+    def norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
+        """`fastrnn.gradient_norms`: (cells, T, B), or (cells, T) for one sequence."""
+        self, d_output, d_h, d_c = self.norm_arguments(d_output, d_h_n, d_c_n)
         norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
 
         def back(i: int, d: Array | None, through: bool, _: Any) -> Array | None:
@@ -265,5 +243,5 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
                 with np.errstate(all="ignore"):
                     d_output += d_x[1]
             if first and self.dropped:
-                thinned(d_output, self.dropped[first // n - 1], self.scale, out=d_output)
+                apply_dropout(d_output, self.dropped[first // n - 1], self.scale, out=d_output)
         return d_output

@@ -19,12 +19,12 @@ from ._attributes import warn
 from ._layer_tape import (
     LayerGradients,
     LayerTape,
-    pair,
     sequence_axes,
     state_array,
-    thinned,
 )
 from .config import current_backend, current_threads
+from .reference.arguments import WEIGHT_NAMES
+from .reference.sequences import apply_dropout
 from .stream import Stream
 from .weights import Weighted, same_weight
 
@@ -33,15 +33,10 @@ if TYPE_CHECKING:
 
     from ._attributes import Checks
     from ._memory import Memory
-    from ._recurrent import Cell
+    from .reference.arguments import CellSpec
 
     Array = NDArray[Any]
     _Optional = Array | None
-
-# A function's weight arguments and their names on a layer, in PyTorch's order.
-WEIGHT_NAMES: dict[str, str] = {
-    "w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh",
-}  # fmt: skip
 
 State = TypeVar("State")
 
@@ -67,7 +62,7 @@ class Recurrent(Weighted, Generic[State]):
     dropout: float
     bidirectional: bool
 
-    _cell: Cell
+    _cell: CellSpec
     _names = WEIGHT_NAMES
     _keepable: tuple[str, ...] = ()
     _cells: list[dict[str, _Optional]]  # the weights of each, by the names of function arguments
@@ -379,7 +374,7 @@ class Recurrent(Weighted, Generic[State]):
             if first and rng is not None:
                 # In float32 whatever the layer's type: one seed then drops the same in both.
                 dropped.append(rng.random(x.shape, np.float32) < self.dropout)
-                x = thinned(x, dropped[-1], 1 / (1 - self.dropout))
+                x = apply_dropout(x, dropped[-1], 1 / (1 - self.dropout))
             together = None
             if n == 2:
                 output, places = self._both(x, *cells[first : first + 2])
@@ -444,7 +439,7 @@ class Recurrent(Weighted, Generic[State]):
         names: tuple[str, ...] = ("d_state",)
         if len(self._cell.states) == 2:
             names = "d_state[0]", "d_state[1]"
-            d_state = (None, None) if d_state is None else pair("d_state", d_state)
+            d_state = (None, None) if d_state is None else _checks.state_pair("d_state", d_state)
         else:
             d_state = (d_state,)
         tape = tape.unchanged()
@@ -534,7 +529,7 @@ class Recurrent(Weighted, Generic[State]):
         shape = (cells, n) if unbatched else (cells, batch, n)
         if self._cell.states == ("h",):
             return state_array("state", state, dtype, shape, "H"), None
-        h, c = pair("state", state)
+        h, c = _checks.state_pair("state", state)
         p = self._units
         of_h = (*shape[:-1], p)
         return (

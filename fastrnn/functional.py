@@ -6,10 +6,12 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from . import _calls, reference
-from ._recurrent import GRU, LSTM, RNN
 from .config import current_backend
+from .reference.gru import CELL as GRU
 from .reference.gru import GRUGradients, GRUTape
+from .reference.lstm import CELL as LSTM
 from .reference.lstm import LSTMGradients, LSTMTape
+from .reference.rnn import CELL as RNN
 from .reference.rnn import RNNGradients, RNNTape
 
 if TYPE_CHECKING:
@@ -548,11 +550,9 @@ def gradient_norms(
     >>> fastrnn.gradient_norms(tape, d_h_n=np.array([1.0]))
     array([0.25, 0.5 , 1.  ])
     """
-    of_layer = getattr(tape, "_norms", None)
-    if of_layer is not None:
-        norms: Array = of_layer(d_output, d_h_n, d_c_n)
-    elif current_backend.get() == "reference":
-        norms = reference.gradient_norms(tape, d_output, d_h_n, d_c_n)
-    else:
-        norms = _calls.norms(tape, d_output, d_h_n, d_c_n)
-    return norms
+    if current_backend.get() == "reference":
+        return reference.gradient_norms(tape, d_output, d_h_n, d_c_n)
+    norms: Any = getattr(tape, "norms", None)
+    if norms is not None:
+        return norms(d_output, d_h_n, d_c_n)  # type: ignore[no-any-return]
+    return _calls.norms(tape, d_output, d_h_n, d_c_n)

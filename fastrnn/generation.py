@@ -1,4 +1,4 @@
-"""Writing on: a network fed with its own output, step by step, without a return to Python."""
+"""Autoregressive generation: a network that reads its own output, step by step, all in C."""
 
 from __future__ import annotations
 
@@ -92,12 +92,9 @@ def generate(
     )
     (number, _), c = _calls.code(network.cell, network.option), network.c
     layers = tuple(
-        (
-            number, w["w_ih"], w["w_hh"], w["b_ih"], w["b_hh"], w.get("w_hr"), w.get("w_peep"),
-            network.h[k], None if c is None else c[k],
-        )
-        for k, w in enumerate(network.layers)
-    )  # fmt: skip
+        (number, *four, *(extra or (None, None)), network.h[k], None if c is None else c[k])
+        for k, (*four, extra) in enumerate(network.layers)
+    )
     indices = np.empty(len(uniform), np.int64)
     _core.generate(
         network.embedding, layers, network.w_out, network.b_out, prompt,

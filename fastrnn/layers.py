@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import _checks, _recurrent
+from . import _checks
 from ._layer_tape import LayerGradients, LayerTape
-from ._stacked import WEIGHT_NAMES, Recurrent
+from ._stacked import Recurrent
+from .reference import gru, lstm, rnn
+from .reference.arguments import WEIGHT_NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -88,7 +90,7 @@ class RNN(Recurrent["Array"]):
     >>> layer.flat_weights[...] -= 0.1 * grads.flat_weights
     """
 
-    _cell = _recurrent.RNN
+    _cell = rnn.CELL
     _settable: ClassVar[Checks] = Recurrent._settable | {
         "nonlinearity": partial(_checks.choice, choices=_checks.NONLINEARITIES)
     }
@@ -211,7 +213,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     >>> layer.flat_weights[...] -= 0.1 * grads.flat_weights
     """
 
-    _cell = _recurrent.LSTM
+    _cell = lstm.CELL
     _names = WEIGHT_NAMES | {"w_hr": "weight_hr", "w_peep": "weight_peephole"}
     _keepable = ("c", "gates")
     _fixed: ClassVar[Checks] = Recurrent._fixed | {
@@ -370,7 +372,7 @@ class GRU(Recurrent["Array"]):
     ((2, 5, 3), ['bias_ih_l1'])
     """
 
-    _cell = _recurrent.GRU
+    _cell = gru.CELL
     _keepable = ("gates",)
     _settable: ClassVar[Checks] = Recurrent._settable | {"reset_after": _checks.flag}
 

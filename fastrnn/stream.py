@@ -9,9 +9,9 @@ import numpy as np
 from . import _checks, _core
 from ._attributes import Guarded
 from ._calls import code
-from ._layer_tape import pair, sequence_axes, state_array
-from ._recurrent import forward_arguments
+from ._layer_tape import sequence_axes, state_array
 from .config import current_threads
+from .reference.arguments import forward_arguments
 from .weights import Weighted
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ class Stream(Guarded, _core.StreamCore):
         below = first.shape[1]
         for cell in layer._cells:
             x = np.empty((0, 1, below), self._dtype)
-            arguments = forward_arguments(
-                layer._cell, x, None, None, cell["w_ih"], cell["w_hh"], cell["b_ih"], cell["b_hh"],
-                cell.get("w_hr"), cell.get("w_peep"), None, None,
-            )  # fmt: skip
-            weights.append(arguments[3:9])
+            four = cell["w_ih"], cell["w_hh"], cell["b_ih"], cell["b_hh"]
+            extra = tuple(cell.get(e.name) for e in layer._cell.extras)
+            arguments = forward_arguments(layer._cell, (x, None, None, *four, extra))
+            *own, extra = arguments.arrays[3:]
+            weights.append((*own, *(extra or (None, None))))
             shapes.append([None if w is None else w.shape for w in weights[-1]])
-            below = arguments.w_hh.shape[1]
+            below = own[1].shape[1]
         if shapes != (self._shapes or shapes):
             raise ValueError("the layer's weights have other shapes than when the stream was made")
         self._shapes = shapes
@@ -154,7 +154,7 @@ class Stream(Guarded, _core.StreamCore):
         if c is None:
             h[...] = state_array("state", value, h.dtype, h.shape, "H")
             return
-        given_h, given_c = pair("state", value)
+        given_h, given_c = _checks.state_pair("state", value)
         letter = "P" if h.shape[2] < c.shape[2] else "H"
         given_h = state_array("state[0]", given_h, h.dtype, h.shape, letter)
         given_c = state_array("state[1]", given_c, c.dtype, c.shape, "H")

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import reference
-from fastrnn._recurrent import GRU, LSTM, RNN, Cell
+from fastrnn.reference.arguments import CellSpec
+from fastrnn.reference.gru import CELL as GRU
+from fastrnn.reference.lstm import CELL as LSTM
+from fastrnn.reference.rnn import CELL as RNN
 
 # Rows that are empty, partial and whole; restarts at the first step, inside and in the padding.
 LENGTHS = [5, 0, 3]
@@ -33,7 +36,7 @@ def name_of(options: dict[str, Any]) -> str:
 class Variant(NamedTuple):
     """A cell and its options; calls go by the arguments' names and have the states in a tuple."""
 
-    cell: Cell
+    cell: CellSpec
     options: Mapping[str, Any] = MappingProxyType({})
     projection: bool = False
     peepholes: bool = False

@@ -19,7 +19,7 @@ PACKAGE = Path(fastrnn.__file__).parent
 LEAVES = {"bench", "cli", "char_lm", "gradients", "torch", "estimators", "__main__"}
 
 # Nothing compiled is in these modules (settings, moving rows about, files) and in these functions.
-WITHOUT_TWIN = {"fastrnn.config", "fastrnn.padding", "fastrnn.io"}
+WITHOUT_TWIN = {"fastrnn.config", "fastrnn.runtime", "fastrnn.padding", "fastrnn.io"}
 PLAIN_NUMPY = {"clip_grad_value"}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import config
+from .. import config, runtime
 from .._pictures import PictureError, check_picture, save_picture
 from .corpus import (
     HELP_TOPICS,
@@ -67,7 +67,8 @@ def train(options: TrainOptions) -> int:
     print(f"{corpus.name}: {len(corpus.text):,} characters, {len(corpus.characters)} different")
     weights = sum(len(layer.flat_weights) for layer in run.model.layers())
     layers = ", ".join(map(repr, run.model.layers()))
-    print(f"{layers}: {weights:,} weights; {config.get_num_threads()} threads, {config.get_isa()}")
+    threads, isa = runtime.get_num_threads(), runtime.get_isa()
+    print(f"{layers}: {weights:,} weights; {threads} threads, {isa}")
     reserved = None if path else _free_name()
     path = path or reserved
     assert path is not None
