@@ -14,10 +14,7 @@ except ImportError as error:
     ) from error
 from . import optim, reference
 from ._version import __version__ as __version__
-from .config import backend, num_threads
-from .embedding import Embedding, embedding_backward, embedding_forward
-from .functional import (
-    gradient_norms,
+from .cells import (
     gru_backward,
     gru_forward,
     lstm_backward,
@@ -25,11 +22,23 @@ from .functional import (
     rnn_backward,
     rnn_forward,
 )
+from .clipping import clip_grad_norm, clip_grad_value
+from .config import backend, num_threads
 from .generation import generate
 from .io import load, save
-from .layers import GRU, LSTM, RNN
-from .linear import Linear, linear_backward, linear_forward
-from .losses import clip_grad_norm, clip_grad_value, mean_squared_error, softmax_cross_entropy
+from .layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Embedding,
+    Linear,
+    embedding_backward,
+    embedding_forward,
+    linear_backward,
+    linear_forward,
+)
+from .losses import mean_squared_error, softmax_cross_entropy
+from .norms import gradient_norms
 from .padding import pad_sequence, unpad_sequence
 from .runtime import (
     available_isas,

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t
 
 
-cdef extern from "fastrnn.h" nogil:
+cdef extern from "_stand_in.h" nogil:
     enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE
 
     struct fastrnn_sequence:
@@ -15,10 +15,25 @@ cdef extern from "fastrnn.h" nogil:
         int (*interrupted)(void *) noexcept
         void *context
 
-    enum: FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET_FIRST
+    enum: FASTRNN_MAX_EXTRA
 
-    struct fastrnn_layer:
-        fastrnn_call call
+    ctypedef struct c_size "struct fastrnn_size":
+        int times
+        char of
+
+    ctypedef struct c_extra "struct fastrnn_extra":
+        const char *name
+        int rank
+        c_size shape[2]
+
+    ctypedef struct c_cell "struct fastrnn_cell":
+        const char *name
+        int gates, tape_gates, has_c, extras
+        c_extra extra[FASTRNN_MAX_EXTRA]
+
+    const c_cell *fastrnn_cell(int)
+
+    struct fastrnn_direction:
         int cell, reverse
         int64_t T, B, D, H, P
         fastrnn_sequence x
@@ -28,8 +43,7 @@ cdef extern from "fastrnn.h" nogil:
         const void *w_hh
         const void *b_ih
         const void *b_hh
-        const void *w_hr
-        const void *w_peep
+        const void *extra[FASTRNN_MAX_EXTRA]
         const int64_t *lengths
         const uint8_t *restart
         const void *packed
@@ -38,8 +52,7 @@ cdef extern from "fastrnn.h" nogil:
         void *c_n
         void *c
         void *gates
-        int64_t checkpoint, tape_steps
-        const fastrnn_layer *beside
+        int64_t checkpoint
         fastrnn_sequence d_output
         const void *d_h_n
         const void *d_c_n
@@ -50,9 +63,15 @@ cdef extern from "fastrnn.h" nogil:
         void *d_w_hh
         void *d_b_ih
         void *d_b_hh
-        void *d_w_hr
-        void *d_w_peep
+        void *d_extra[FASTRNN_MAX_EXTRA]
         double *norms
+
+    struct fastrnn_directions:
+        fastrnn_call call
+        const fastrnn_direction *directions
+        int count
+
+    double fastrnn_flops(const fastrnn_direction *, double)
 
     struct fastrnn_linear:
         fastrnn_call call
@@ -92,12 +111,12 @@ cdef extern from "fastrnn.h" nogil:
         fastrnn_call call
         int64_t V
         const void *embedding
-        const fastrnn_layer *layers
+        const fastrnn_direction *layers
         int64_t count
         const void *w_out
         const void *b_out
         const int64_t *prompt
-        int64_t fed, length
+        int64_t prompted, length
         const double *uniform
         double temperature
         int64_t *indices
@@ -106,9 +125,9 @@ cdef extern from "fastrnn.h" nogil:
 
     struct fastrnn_kernels:
         const char *name
-        fastrnn_kernel *layer_forward[2]
-        fastrnn_kernel *layer_backward[2]
-        size_t (*pack[2])(const fastrnn_layer *, void *) noexcept nogil
+        fastrnn_kernel *forward[2]
+        fastrnn_kernel *backward[2]
+        size_t (*pack[2])(const fastrnn_direction *, void *) noexcept nogil
         fastrnn_kernel *linear_forward[2]
         fastrnn_kernel *linear_backward[2]
         fastrnn_kernel *embedding_backward[2]

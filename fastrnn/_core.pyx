@@ -13,6 +13,9 @@ cimport numpy as cnp
 cnp.import_array()
 
 
+fastrnn_kernels_in_use()  # the stand-in fills its tables
+
+
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
 
@@ -125,36 +128,58 @@ cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept
     return T if checkpoint == 0 else (T - 1) // checkpoint if T > 0 else 0
 
 
-cdef inline int gates_of(int kind) noexcept:
-    return 1 if kind <= FASTRNN_RNN_RELU else 4 if kind == FASTRNN_LSTM else 3
+# ------------------------------------------------------------------------------------------ the cells
+
+cdef tuple cells_of_c():
+    """What C says of its cells, by their numbers: (name, gates, tape_gates, has_c, extra weights)."""
+    cdef const c_cell *cell
+    cdef list found = [], extras
+    cdef int e, i
+    while fastrnn_cell(len(found)) != NULL:
+        cell = fastrnn_cell(len(found))
+        extras = []
+        for e in range(cell.extras):
+            axes = [(cell.extra[e].shape[i].times, chr(cell.extra[e].shape[i].of)) for i in range(cell.extra[e].rank)]
+            axes = tuple(of if times == 1 else f"{times}·{of}" for times, of in axes)
+            extras.append((cell.extra[e].name.decode(), axes))
+        found.append((cell.name.decode(), cell.gates, cell.tape_gates, bool(cell.has_c), tuple(extras)))
+    return tuple(found)
 
 
-cdef inline double step_flops(const fastrnn_layer *a) noexcept:
-    """Of one row and one step; an activation counts as much as some 16 features more."""
-    cdef double flops = 2.0 * gates_of(a.cell) * a.H * (a.D + a.P + 16)
-    return flops if a.w_hr == NULL else flops + 2.0 * a.H * a.P
+CELLS = cells_of_c()
+cdef list extra_names = [tuple(name for name, _ in cell[4]) for cell in CELLS]
+
+
+cdef inline const c_cell *cell_numbered(int number) noexcept:
+    if number < 0:
+        return NULL
+    return fastrnn_cell(number)
+
+
+# An activation takes about as long as so many operations of a product.
+cdef double ACTIVATION = 32
 
 
 cdef inline void fill_weights(
-    fastrnn_layer *a, int kind, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh,
-    object w_hr, object w_peep,
+    fastrnn_direction *a, int cell, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh, tuple extra,
 ) noexcept:
     """The cell, its weights and what they say of the sizes; everything else is absent."""
+    cdef int e
     memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
-    a.cell = kind
+    a.cell = cell
     a.D = cnp.PyArray_DIM(w_ih, 1)
-    a.H = cnp.PyArray_DIM(w_hh, 0) // gates_of(kind)
+    a.H = cnp.PyArray_DIM(w_hh, 0) // fastrnn_cell(cell).gates
     a.P = cnp.PyArray_DIM(w_hh, 1)
     a.w_ih = data(w_ih)
     a.w_hh = data(w_hh)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
-    a.w_hr = data(w_hr)
-    a.w_peep = data(w_peep)
+    for e in range(fastrnn_cell(cell).extras):
+        a.extra[e] = data(extra[e])
 
 
-cdef inline void fill_layer(
-    fastrnn_layer *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
+cdef inline void fill_direction(
+    fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
     """What forward and backward have in common, beside the weights."""
@@ -170,48 +195,6 @@ cdef inline void fill_layer(
     a.c = data(c)
     a.gates = data(gates)
     a.checkpoint = min(checkpoint, a.T)
-    a.tape_steps = a.T
-
-
-cdef class Together:
-    """Up to two calls of layers, both forward or both backward, that `run` makes, at the same time if that pays.
-
-    Whoever wants one passes it to layer_forward or layer_backward, whose results are then not there before `run`.
-    """
-    cdef fastrnn_layer[2] layers
-    cdef list arrays  # what the calls read and write
-    cdef fastrnn_kernel *kernel
-    cdef double flops
-    cdef int count, threads
-
-    def __cinit__(self):
-        self.arrays = []
-
-    cdef int add(self, fastrnn_kernel *kernel, fastrnn_layer *a, double flops, int threads, tuple arrays) except -1:
-        if self.count == 2 or (self.count and kernel != self.kernel):
-            raise RuntimeError("two calls of one kind can be made together")
-        self.layers[self.count] = a[0]
-        self.arrays.append(arrays)
-        self.kernel, self.threads = kernel, threads
-        self.flops += flops
-        self.count += 1
-        return 0
-
-    def run(self):
-        cdef fastrnn_layer *a = self.layers
-        if self.count == 0:
-            return
-        a.beside = &self.layers[1] if self.count == 2 else NULL
-        self.count = 0
-        call(self.kernel, &a.call, self.flops, self.threads)
-
-
-cdef inline int call_layer(
-    fastrnn_kernel *kernel, fastrnn_layer *a, double flops, int threads, Together together, tuple arrays,
-) except -1:
-    if together is None:
-        return call(kernel, &a.call, flops, threads)
-    return together.add(kernel, a, flops, threads, arrays)
 
 
 cdef inline cnp.ndarray rows_of(cnp.npy_intp rows, cnp.npy_intp n, int type_number):
@@ -226,48 +209,75 @@ cdef inline void copy_or_zero(cnp.ndarray to, object of) noexcept:
         memcpy(data(to), data(of), cnp.PyArray_NBYTES(to))
 
 
-def layer_forward(
-    int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
-    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, int64_t checkpoint,
-    bint batch_major, output, Together together, int threads,
-):
-    cdef fastrnn_layer a
-    cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.ndarray h_n
+cdef tuple prepare_forward(fastrnn_direction *a, tuple direction):
+    """Fill the struct for one direction of a layer: (output, h_n, c_n, c, gates), which the call fills."""
+    expect(len(direction) == 9)
+    cdef int cell = direction[0]
+    cdef tuple arrays = direction[1]
+    lengths, restart = direction[2], direction[3]
+    cdef bint reverse = direction[4], record = direction[5]
+    cdef int64_t checkpoint = direction[6]
+    cdef bint batch_major = direction[7]
+    output = direction[8]
+    expect(arrays_fit(cell, arrays, False) == 3)
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    cdef const c_cell *known = fastrnn_cell(cell)
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     cdef object c_n = None, c = None, gates = None
-    expect(
-        kind_fits(kind, w_hr, w_peep)
-        and cell_fits(gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, False) == 3
-    )
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     expect(options_fit(lengths, restart, T, B))
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    h_n = rows_of(B, a.P, number)
-    if kind == FASTRNN_LSTM:
+    fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
+    cdef cnp.ndarray h_n = rows_of(B, a.P, number)
+    if known.has_c:
         c_n = rows_of(B, a.H, number)
-    if record and kind > FASTRNN_RNN_RELU:
+    if record and known.tape_gates:
         if checkpoint == 0:
-            gates = empty_sequence(T, B, 4 * a.H, number, False)
-        if kind == FASTRNN_LSTM:
+            gates = empty_sequence(T, B, known.tape_gates * a.H, number, False)
+        if known.has_c:
             c = empty_sequence(kept_steps(T, checkpoint), B, a.H, number, False)
     if output is None:
         output = empty_sequence(T, B, a.P, number, batch_major)
-    if cnp.PyArray_SIZE(<cnp.ndarray>output) == 0:  # no step is made
+    if T * B * a.P == 0:  # no step is made
         copy_or_zero(h_n, h_0)
         if c_n is not None:
             copy_or_zero(c_n, c_0)
         return output, h_n, c_n, c, gates
     expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
-    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
+    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    cdef double flops = step_flops(&a) * T * B
-    call_layer(
-        fastrnn_kernels_in_use().layer_forward[is_double(x)], &a, flops, threads, together,
-        None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
-                                       output, h_n, c_n, c, gates),
-    )
     return output, h_n, c_n, c, gates
+
+
+cdef int call_directions(bint back, fastrnn_direction *a, int count, int type_number, int threads) except -1:
+    """Call the kernel for one direction or two, which may run at the same time."""
+    cdef fastrnn_directions both
+    cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
+    cdef int double_ = type_number == cnp.NPY_DOUBLE
+    cdef double flops = 0
+    cdef int i
+    if count == 0:
+        return 0
+    both.directions, both.count = a, count
+    for i in range(count):
+        flops += fastrnn_flops(&a[i], ACTIVATION)
+    return call(kernels.backward[double_] if back else kernels.forward[double_], &both.call, flops, threads)
+
+
+def forward(list directions not None, int threads):
+    cdef fastrnn_direction[2] a
+    cdef int count = 0, number = -1
+    cdef list results = []
+    cdef tuple result
+    expect(1 <= len(directions) <= 2)
+    for direction in directions:
+        result = prepare_forward(&a[count], direction)
+        results.append(result)
+        expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>result[0])))
+        number = cnp.PyArray_TYPE(<cnp.ndarray>result[0])
+        count += cnp.PyArray_SIZE(<cnp.ndarray>result[0]) > 0
+    call_directions(False, a, count, number, threads)
+    return results
 
 
 cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B, cnp.npy_intp units):
@@ -286,8 +296,9 @@ cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B,
     )
 
 
-def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
-    cdef fastrnn_layer a
+def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
+    cdef fastrnn_direction a
+    cdef fastrnn_directions one
     cdef cnp.npy_intp T, B
     cdef int number
     cdef cnp.ndarray output, h_n
@@ -295,28 +306,29 @@ def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_firs
     cdef double flops
     if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or cnp.PyArray_SIZE(<cnp.ndarray>x) == 0:
         return None
-    w_ih, w_hh, b_ih, b_hh, w_hr, w_peep = weights
+    w_ih, w_hh, b_ih, b_hh, extra = weights
     if batch_first:
         x = cnp.PyArray_SwapAxes(x, 0, 1)
-    if cell_fits(gates_of(kind), x, None, None, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
+    if direction_fits(cell_numbered(cell), x, None, None, w_ih, w_hh, b_ih, b_hh, extra, True) != 3:
         return None
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    fill_weights(&a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     T, B = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
         return None
     h_n = empty_sequence(1, B, a.P, number, False)
-    if kind == FASTRNN_LSTM:
+    if fastrnn_cell(cell).has_c:
         c_n = empty_sequence(1, B, a.H, number, False)
     output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
-    fill_layer(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
+    fill_direction(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
     if batch_first:
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    flops = step_flops(&a) * T * B
+    flops = fastrnn_flops(&a, ACTIVATION)
+    one.directions, one.count = &a, 1
     call(
-        fastrnn_kernels_in_use().layer_forward[number == cnp.NPY_DOUBLE], &a.call, flops,
+        fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], &one.call, flops,
         0 if flops < keep_gil_below else threads.get(),
     )
     return output, h_n, c_n
@@ -335,42 +347,62 @@ cdef inline object gradient(str name, object argument, frozenset wanted, dict in
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), shape, cnp.PyArray_TYPE(a), 0)
 
 
-def layer_backward(
-    int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
-    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, cnp.ndarray output not None, c, gates,
-    int64_t checkpoint, d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
-    Together together, int threads,
-):
-    cdef fastrnn_layer a
-    expect(
-        kind_fits(kind, w_hr, w_peep)
-        and tape_fits(
-            gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, gates, checkpoint,
-            lengths, restart,
-        )
-    )
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
-    d_x = gradient("x", x, wanted, into, batch_major)
+cdef tuple parts_of(int cell, tape):
+    """What a tape holds, each field read once: arrays, lengths, restart, reverse, output, c, gates, checkpoint."""
+    cdef const c_cell *known = cell_numbered(cell)
+    expect(known != NULL)
+    c_0 = c = gates = None
+    checkpoint = 0
+    if known.has_c:
+        c_0, c = tape.c_0, tape.c
+    if known.tape_gates:
+        gates, checkpoint = tape.gates, tape.checkpoint
+    extra = tuple([getattr(tape, name) for name in extra_names[cell]])
+    arrays = tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, extra
+    return arrays, tape.lengths, tape.restart, tape.reverse, tape.output, c, gates, checkpoint
+
+
+cdef tuple prepare_backward(fastrnn_direction *a, tuple direction, list used):
+    """Fill the struct for one direction of a layer: the gradients, which the call fills; `used` keeps its arrays."""
+    expect(len(direction) == 8)
+    cdef int cell = direction[0], e
+    tape, d_output, d_h_n, d_c_n = direction[1:5]
+    cdef frozenset wanted = direction[5]
+    cdef dict into = direction[6]
+    norms = direction[7]
+    cdef tuple parts = parts_of(cell, tape)
+    expect(parts_fit(cell, parts))
+    used.append(parts)
+    arrays, lengths, restart, reverse, output, c, gates, checkpoint = parts
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    cdef bint has_c = fastrnn_cell(cell).has_c
+    cdef tuple names = extra_names[cell]
+    d_x = gradient("x", x, wanted, into, tape.batch_major)
     d_h_0 = gradient("h_0", h_0, wanted, into, False)
     d_c_0 = gradient("c_0", c_0, wanted, into, False)
     d_w_ih = gradient("w_ih", w_ih, wanted, into, False)
     d_w_hh = gradient("w_hh", w_hh, wanted, into, False)
     d_b_ih = gradient("b_ih", b_ih, wanted, into, False)
     d_b_hh = gradient("b_hh", b_hh, wanted, into, False)
-    d_w_hr = gradient("w_hr", w_hr, wanted, into, False)
-    d_w_peep = gradient("w_peep", w_peep, wanted, into, False)
-    results = d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_w_peep
+    cdef list d_extra = []
     expect(
         (d_output is None or tape_sequence(d_output, number, T, B, a.P, True))
         and (d_h_n is None or plain(d_h_n, number, 2, B, a.P))
-        and (d_c_n is None or plain(d_c_n, number, 2, B, a.H))
+        and (d_c_n is None or has_c and plain(d_c_n, number, 2, B, a.H))
         and (norms is None or plain(norms, cnp.NPY_DOUBLE, 2, T, B) and written(norms))
         and like(d_x, x) and like(d_h_0, h_0) and like(d_c_0, c_0) and like(d_w_ih, w_ih) and like(d_w_hh, w_hh)
-        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh) and like(d_w_hr, w_hr) and like(d_w_peep, w_peep)
+        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh)
     )
-    if cnp.PyArray_SIZE(output) == 0:  # no step was made: sums of nothing, and the state went through
+    for e in range(len(names)):
+        d = gradient(names[e], extra[e], wanted, into, False)
+        expect(like(d, extra[e]))
+        d_extra.append(d)
+        a.d_extra[e] = data(d)
+    results = (d_x, d_h_0, *((d_c_0,) if has_c else ()), d_w_ih, d_w_hh, d_b_ih, d_b_hh, *d_extra)
+    if T * B * a.P == 0:  # no step was made: sums of nothing, and the state went through
         for result in (*results, norms):
             if result is not None:
                 result[...] = 0
@@ -379,7 +411,7 @@ def layer_backward(
         if d_c_0 is not None and d_c_n is not None:
             d_c_0[...] = d_c_n
         return results
-    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
+    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
     a.d_c_n = data(d_c_n)
@@ -390,15 +422,22 @@ def layer_backward(
     a.d_w_hh = data(d_w_hh)
     a.d_b_ih = data(d_b_ih)
     a.d_b_hh = data(d_b_hh)
-    a.d_w_hr = data(d_w_hr)
-    a.d_w_peep = data(d_w_peep)
     a.norms = <double *>data(norms)
-    cdef double flops = step_flops(&a) * a.T * a.B
-    call_layer(
-        fastrnn_kernels_in_use().layer_backward[is_double(x)], &a, flops, threads, together,
-        None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
-                                       output, c, gates, d_output, d_h_n, d_c_n, norms, results),
-    )
+    return results
+
+
+def backward(list directions not None, int threads):
+    cdef fastrnn_direction[2] a
+    cdef int count = 0, number = -1
+    cdef list results = [], used = []
+    expect(1 <= len(directions) <= 2)
+    for direction in directions:
+        results.append(prepare_backward(&a[count], direction, used))
+        output = used[len(used) - 1][4]
+        expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>output)))
+        number = cnp.PyArray_TYPE(<cnp.ndarray>output)
+        count += cnp.PyArray_SIZE(<cnp.ndarray>output) > 0
+    call_directions(True, a, count, number, threads)
     return results
 
 
@@ -523,7 +562,7 @@ def generate(
     cnp.ndarray prompt not None, uniform, double temperature, cnp.ndarray indices not None,
 ):
     cdef fastrnn_generate a
-    cdef fastrnn_layer *each = <fastrnn_layer *>calloc(len(layers), sizeof(fastrnn_layer))
+    cdef fastrnn_direction *each = <fastrnn_direction *>calloc(len(layers), sizeof(fastrnn_direction))
     cdef double flops = 0
     cdef int64_t k
     if each == NULL:
@@ -546,26 +585,26 @@ def generate(
         a.embedding = data(embedding)
         a.layers, a.count = each, len(layers)
         for k in range(a.count):
-            kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c = layers[k]
-            expect(kind_fits(kind, w_hr, w_peep) and (c is None) == (kind != FASTRNN_LSTM))
-            expect(weights_fit(gates_of(kind), number, below, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep))
-            fill_weights(&each[k], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+            cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c = layers[k]
+            expect(weights_fit(cell_numbered(cell), number, below, w_ih, w_hh, b_ih, b_hh, extra))
+            expect((c is None) != fastrnn_cell(cell).has_c)
+            fill_weights(&each[k], cell, w_ih, w_hh, b_ih, b_hh, extra)
             each[k].T = each[k].B = 1
             below = each[k].P
             expect(plain(h, number, 1, below, 0) and written(h))
             expect(c is None or plain(c, number, 1, each[k].H, 0) and written(c))
             each[k].h_n = data(h)
             each[k].c_n = data(c)
-            flops += step_flops(&each[k])
+            flops += fastrnn_flops(&each[k], ACTIVATION)
         expect(plain(w_out, number, 2, a.V, below) and (b_out is None or plain(b_out, number, 1, a.V, 0)))
         a.w_out = data(w_out)
         a.b_out = data(b_out)
         a.prompt = <const int64_t *>data(prompt)
-        a.fed, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
+        a.prompted, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
         a.uniform = <const double *>data(uniform)
         a.temperature = temperature
         a.indices = <int64_t *>data(indices)
-        flops = (a.fed + a.length) * (flops + 2.0 * a.V * cnp.PyArray_DIM(w_out, 1))
+        flops = (a.prompted + a.length) * (flops + 2.0 * a.V * cnp.PyArray_DIM(w_out, 1))
         call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, flops, 1)
     finally:
         free(each)

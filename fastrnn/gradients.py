@@ -37,7 +37,7 @@ import numpy as np
 
 import fastrnn
 
-from ._pictures import PictureError, check_picture, save_picture
+from .plots import PlotError, check_plot, save_plot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,8 +88,8 @@ class Options:
                 raise GradientsError(f"{name} is {value}, expected at least {least}")
         if self.plot is not None:
             try:
-                check_picture(self.plot, self.force)
-            except PictureError as error:
+                check_plot(self.plot, self.force)
+            except PlotError as error:
                 raise GradientsError(str(error)) from None
 
 
@@ -143,8 +143,8 @@ def main(options: Options) -> int:
     print(f"\n{training_table(options, runs)}")
     if options.plot is not None:
         try:
-            save_picture(draw(options, signals, runs), options.plot)
-        except PictureError as error:
+            save_plot(draw(options, signals, runs), options.plot)
+        except PlotError as error:
             raise GradientsError(str(error)) from None
         print(f"\ndrawn to {options.plot}")
     return 0

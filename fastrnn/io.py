@@ -26,10 +26,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import _checks
-from .embedding import Embedding
-from .layers import GRU, LSTM, RNN
-from .linear import Linear
-from .weights import Weighted
+from .layers import GRU, LSTM, RNN, Embedding, Linear, Weighted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
