@@ -105,7 +105,7 @@ class BuildKernels(build_ext):
         for source, flags in [
             *[
                 (f"csrc/{name}.c", [])
-                for name in ("scratch", "quota", "schedule", "rates", "count", "company")
+                for name in ("scratch", "quota", "schedule", "rates", "count", "company", "flops")
             ],
             ("csrc/parallel.c", openmp),
             ("csrc/workers.c", openmp),

@@ -471,14 +471,14 @@ int stop_together(struct stop *stop, const struct team *team)
     return (int)posted(team, 0);
 }
 
-int team_job(int threads, double flops, int64_t most, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
+int team_job(int threads, double flops, int64_t most, uintptr_t (*layout)(void *job, int members, uintptr_t at),
              void (*work)(const struct team *team, void *job), void *job)
 {
     for (int members = team_size(threads, flops, most);; members = 1) {
-        void *const scratch = scratch_take(lay_out(job, members, 0));
+        void *const scratch = scratch_take(layout(job, members, 0));
         if (!scratch)
             return FASTRNN_NO_MEMORY;
-        lay_out(job, members, (uintptr_t)scratch);
+        layout(job, members, (uintptr_t)scratch);
         const int missing = team_run(members, flops, work, job);
         scratch_give(scratch);
         if (!missing)
@@ -494,3 +494,9 @@ int fastrnn_workers_made(void)
     return 0;
 #endif
 }
+
+static _Thread_local struct fastrnn_plan last_plan;
+
+void plan_made(const struct fastrnn_plan *plan) { last_plan = *plan; }
+
+struct fastrnn_plan fastrnn_last_plan(void) { return last_plan; }

@@ -2,6 +2,7 @@
 #ifndef FASTRNN_PARALLEL_H
 #define FASTRNN_PARALLEL_H
 #include "count.h"
+#include "fastrnn.h"
 
 #include <stddef.h>
 
@@ -42,10 +43,10 @@ int team_size_in_step(double flops, int64_t most);
  * fewer threads, or this is a child that was forked in the middle: run it alone then. n = 1 never fails. */
 int team_run(int n, double flops, void (*work)(const struct team *team, void *job), void *job);
 
-/* Runs work(team, job) on as many members as team_size says, or alone, with scratch memory. `lay_out` carves it for
+/* Runs work(team, job) on as many members as team_size says, or alone, with scratch memory. `layout` carves it for
  * so many members from the address `at` on and returns its end; it is called with 0 to count, and with the
  * address of the memory. Returns an enum fastrnn_status. */
-int team_job(int threads, double flops, int64_t most, uintptr_t (*lay_out)(void *job, int members, uintptr_t at),
+int team_job(int threads, double flops, int64_t most, uintptr_t (*layout)(void *job, int members, uintptr_t at),
              void (*work)(const struct team *team, void *job), void *job);
 /* Whether a call should end early. Member 0 asks the caller's function, at most every 20 ms; the others
  * read what it found. */
@@ -56,7 +57,6 @@ struct stop {
     int64_t polls;
     _Atomic int asked;
 };
-struct fastrnn_call;
 struct stop stop_for(const struct fastrnn_call *call);
 /* The status of a call: that of team_job, unless somebody asked to stop. */
 int stop_status(const struct stop *stop, int status);
@@ -74,6 +74,9 @@ int count_reaches(struct count *count, int64_t least, const struct team *team, c
  * whatever the last user left. */
 void *scratch_take(size_t bytes);
 void scratch_give(void *p);
-/* Takes `count` things of `size` from the address *at, aligned to a cache line. */
-void *carve(uintptr_t *at, int64_t count, size_t size);
+/* How the last call of directions in this thread was run. */
+void plan_made(const struct fastrnn_plan *plan);
+
+/* An arena: takes `count` things of `size` from the address *at, aligned to a cache line. */
+void *arena_take(uintptr_t *at, int64_t count, size_t size);
 #endif

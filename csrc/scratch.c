@@ -67,7 +67,7 @@ void scratch_give(void *p)
     }
 }
 
-void *carve(uintptr_t *at, int64_t count, size_t size)
+void *arena_take(uintptr_t *at, int64_t count, size_t size)
 {
     const uintptr_t p = *at;
     *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
