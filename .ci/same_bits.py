@@ -2,7 +2,7 @@
 
 usage: same_bits.py write FILE      on one machine
        same_bits.py check FILE      on the other, or under emulation
-Needs the tests' folder on PYTHONPATH. The problems travel in the file, drawn once.
+Needs tests/support and tests/kernels on PYTHONPATH. The problems travel in the file, drawn once.
 """
 
 import copy

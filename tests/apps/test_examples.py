@@ -16,7 +16,7 @@ import pytest
 import fastrnn
 from fastrnn import reference
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "min_char_rnn.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "min_char_rnn.py"
 IMPORT = "from fastrnn import reference as rnn\n"
 SMALL = ["--hidden", "48", "--batch", "8", "--sample", "40", "--seed", "3"]
 

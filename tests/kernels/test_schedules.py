@@ -20,7 +20,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="for systems that for
 @pytest.mark.quick
 @pytest.mark.parametrize("what", ["late", "three", "stop", pytest.param("fork", marks=forks)])
 def test_nobody_waits_for_ever_or_reads_too_early(what: str) -> None:
-    program = Path(__file__).with_name("late_threads.py")
+    program = Path(__file__).parents[1] / "support" / "late_threads.py"
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), what]
     run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert run.stdout.splitlines()[-1:] == ["done"], (run.stdout, run.stderr)

@@ -235,9 +235,9 @@ def test_the_same_objects_give_the_same_bytes(path):
         written.append(path.read_bytes())
     # The adam's betas are a tuple, and the layers are equal: a loaded file is saved the same.
     assert written[0] == written[1] == written[2]
-    code = "import sys; sys.path.insert(0, 'tests'); import io_files, fastrnn; "
+    code = "import sys; sys.path.insert(0, 'tests/support'); import io_files, fastrnn; "
     code += "fastrnn.save(sys.argv[1], io_files.everything(), {'b': '2', 'a': '1'})"
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=root, env=environment)
     assert path.read_bytes() == written[0]

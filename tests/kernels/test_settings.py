@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bounds
 import numpy as np
 import pytest
 from test_parallel import ISAS, script
@@ -208,7 +209,7 @@ if hasattr(os, "sched_setaffinity") and _core.build_info()["openmp"]:
     @pytest.mark.parametrize("restart", ["restart", "none"])
     def test_members_who_share_a_processor(restart: str) -> None:
         def outcome(where: str, to_wake: str, threads: int) -> list[str]:
-            folder = os.path.dirname(__file__)
+            folder = os.path.dirname(bounds.__file__)
             done = script(ONE_SEQUENCE, where, folder, to_wake, str(threads), restart)
             assert done.returncode == 0, done.stderr
             return done.stdout.split()

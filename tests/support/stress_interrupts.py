@@ -1,6 +1,6 @@
 """Interrupts every call that can be interrupted, at random moments, while all processors are busy.
 
-usage: python tests/stress_interrupts.py [SECONDS [NAME]]
+usage: python tests/support/stress_interrupts.py [SECONDS [NAME]]
 
 SECONDS for each call (60), of those whose names have NAME in them. Exit status 1 and a line where
 one did not come back within 20 seconds, or came back with other bits than alone. What

@@ -21,7 +21,7 @@ from reference_cells import TOLERANCE, differences
 
 import fastrnn
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 ON_WORDS = ["seq2seq", "stress", "syllables"]
 
