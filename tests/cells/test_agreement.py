@@ -9,8 +9,21 @@ import random
 from typing import Any
 
 import numpy as np
-import pytest
-from bounds import Analysis, Problem, Results, Spec, analyse, bounds, check, draw, ratios, run
+from bounds import (
+    Analysis,
+    Problem,
+    Results,
+    Spec,
+    analyse,
+    bounds,
+    check,
+    draw,
+    ratios,
+    run,
+    with_variants_in_turn,
+)
+from grids import grid
+from registry import CELLS, KINDS, Cell
 
 import fastrnn
 from fastrnn import reference
@@ -34,51 +47,42 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "reverse": (False, True),
     "upstream": ("all", "d_output", "d_h_n"),
 }
-ELMAN = FACTORS | {"kind": ("tanh", "relu")}
-GRU = FACTORS | {"kind": ("gru", "gru_first")}
-LSTM = FACTORS | {
-    "kind": ("lstm",),
-    "P": (0, *UNITS[:-1]),
-    "peephole": (False, True),
-    "c_0": (True, False),
-    "upstream": ("all", "d_output", "d_h_n", "d_c_n", "d_output+d_c_n", "d_h_n+d_c_n"),
-}
+
+
+def factors_of(cell: Cell) -> dict[str, tuple[Any, ...]]:
+    factors = FACTORS | {"kind": tuple(kind for kind, k in KINDS.items() if k.cell is cell)}
+    if "projection" in cell.extras:
+        factors["P"] = (0, *UNITS[:-1])
+    if "peepholes" in cell.extras:
+        factors["peephole"] = (False, True)
+    if "c" in cell.states:
+        factors["c_0"] = (True, False)
+        factors["upstream"] += ("d_c_n", "d_output+d_c_n", "d_h_n+d_c_n")
+    return factors
+
 
 # Where the work goes in several blocks of time steps, several chunks of 512 rows of a weight
 # gradient (the last one short or full), several panels, and to several threads.
-LARGE_ELMAN = (
-    Spec(40, 37, 20, 100),
-    Spec(40, 37, 20, 100, "relu", lengths=True, restart=True, reverse=True),
-    Spec(1100, 1, 7, 33, h_0=False, unbatched=True),
+LARGE = (
+    *with_variants_in_turn(
+        Spec(40, 37, 20, 100),
+        Spec(40, 37, 20, 70, lengths=True, restart=True, reverse=True),
+        Spec(600, 1, 7, 33, h_0=False, unbatched=True),
+        Spec(128, 8, 2, 9, b_ih=False, restart=True),
+        Spec(3, 300, 17, 31, lengths=True, upstream="d_output"),
+        Spec(2, 513, 3, 8, b_hh=False, restart=True, reverse=True),
+        Spec(30, 8, 3, 150, c_0=False, lengths=True, upstream="d_h_n"),
+        Spec(20, 2, 150, 64),
+    ),
     Spec(1100, 1, 33, 16, "relu", b_hh=False, reverse=True),
     Spec(1024, 1, 2, 3, b_ih=False, restart=True),
-    Spec(3, 300, 17, 31, lengths=True),
-    Spec(3, 300, 100, 9, "relu", upstream="d_output"),
-    Spec(2, 513, 3, 8, restart=True, reverse=True),
     Spec(40, 8, 3, 300, lengths=True, upstream="d_h_n"),
     Spec(25, 2, 300, 64, "relu"),
 )
-LARGE_LSTM = (
-    Spec(40, 37, 20, 100, "lstm"),
-    Spec(40, 37, 20, 70, "lstm", P=33, peephole=True, lengths=True, restart=True, reverse=True),
-    Spec(600, 1, 7, 33, "lstm", h_0=False, unbatched=True, peephole=True),
-    Spec(128, 8, 2, 9, "lstm", P=3, b_ih=False, restart=True),
-    Spec(3, 300, 17, 31, "lstm", lengths=True, peephole=True, upstream="d_output"),
-    Spec(2, 513, 3, 8, "lstm", P=5, restart=True, reverse=True),
-    Spec(30, 8, 3, 150, "lstm", c_0=False, lengths=True, upstream="d_h_n+d_c_n"),
-    Spec(20, 2, 64, 150, "lstm", P=100, b_hh=False),
-)
-LARGE_GRU = (
-    Spec(40, 37, 20, 100, "gru"),
-    Spec(40, 37, 20, 100, "gru_first", lengths=True, restart=True, reverse=True),
-    Spec(600, 1, 7, 33, "gru_first", h_0=False, unbatched=True),
-    Spec(128, 8, 2, 9, "gru", b_ih=False, restart=True),
-    Spec(3, 300, 17, 31, "gru", lengths=True, upstream="d_output"),
-    Spec(2, 513, 3, 8, "gru_first", b_hh=False, restart=True, reverse=True),
-    Spec(30, 8, 3, 150, "gru", lengths=True, upstream="d_h_n"),
-    Spec(20, 2, 150, 64, "gru_first"),
-)
-LARGE = LARGE_ELMAN + LARGE_LSTM + LARGE_GRU
+
+
+def large_of(cell: Cell) -> list[Spec]:
+    return [spec for spec in LARGE if KINDS[spec.kind].cell is cell]
 
 
 def covering_specs(factors: dict[str, tuple[Any, ...]]) -> tuple[Spec, ...]:
@@ -126,7 +130,7 @@ def covering_specs(factors: dict[str, tuple[Any, ...]]) -> tuple[Spec, ...]:
     return tuple(specs)
 
 
-SPECS = tuple(spec for factors in (ELMAN, LSTM, GRU) for spec in covering_specs(factors))
+SPECS = tuple(spec for cell in CELLS.values() for spec in covering_specs(factors_of(cell)))
 
 
 @functools.lru_cache(maxsize=64)  # consecutive tests differ in the instruction set only
@@ -138,49 +142,43 @@ def prepared(spec: Spec, dtype: Any) -> tuple[Problem, dict[str, Any], Analysis,
     return p, truth, analysis, bounds(analysis, dtype, both=dtype is np.float64)
 
 
-def name_of(value: Any) -> str:
-    return value.__name__ if isinstance(value, type) else str(value)
-
-
-@pytest.mark.parametrize(
-    ("spec", "dtype", "isa"), list(itertools.product(SPECS + LARGE, DTYPES, ISAS)), ids=name_of
-)
+# SPECS covers pairs of options already.
+@grid("spec, dtype, isa", SPECS, DTYPES, ISAS, once=True)
 def test_compiled_agrees_with_reference(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p, truth, _, bound = prepared(spec, dtype)
     check(run(fastrnn, p), truth, bound, dtype, f"{spec} {isa}")
 
 
-@pytest.mark.parametrize("large", [LARGE_ELMAN, LARGE_LSTM, LARGE_GRU], ids=lambda l: l[0].kind)
-@pytest.mark.parametrize(("dtype", "isa"), list(itertools.product(DTYPES, ISAS)), ids=name_of)
-def test_the_bounds_are_not_slack(dtype: Any, isa: str, large: tuple[Spec, ...]) -> None:
+@grid("spec, dtype, isa", LARGE, DTYPES, ISAS)
+def test_large_problems_agree_too(spec: Spec, dtype: Any, isa: str) -> None:
+    fastrnn.set_isa(isa)
+    p, truth, _, bound = prepared(spec, dtype)
+    check(run(fastrnn, p), truth, bound, dtype, f"{spec} {isa}")
+
+
+@grid("cell, dtype, isa", CELLS.values(), DTYPES, ISAS)
+def test_the_bounds_are_not_slack(cell: Cell, dtype: Any, isa: str) -> None:
     # A bound that nothing comes near would let a wrong kernel pass.
     fastrnn.set_isa(isa)
-    for spec in large[:2]:
+    for spec in large_of(cell)[:2]:
         p, truth, _, bound = prepared(spec, dtype)
         found = ratios(run(fastrnn, p), truth, bound)
         assert found.pop("norms") > 0.002  # bounded without a model of what elements share
         assert min(found.values()) > 0.02, found
 
 
-WRT_SPECS = (
-    Spec(5, 7, 9, 17, lengths=True, restart=True),
-    Spec(40, 37, 20, 33, "relu"),
-    Spec(5, 7, 9, 17, "lstm", lengths=True, restart=True),
-    Spec(20, 37, 20, 33, "lstm", P=9, peephole=True),
-    Spec(5, 7, 9, 17, "gru", lengths=True, restart=True),
-    Spec(20, 37, 20, 33, "gru_first"),
+WRT_SPECS = with_variants_in_turn(
+    Spec(5, 7, 9, 17, lengths=True, restart=True), Spec(20, 37, 20, 33)
 )
 
 
-@pytest.mark.parametrize(
-    ("spec", "dtype", "isa"), list(itertools.product(WRT_SPECS, DTYPES, ISAS)), ids=name_of
-)
+@grid("spec, dtype, isa", WRT_SPECS, DTYPES, ISAS)
 def test_a_subset_of_gradients_has_the_bits_of_all(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
     every, n = run(fastrnn, p), len(p.arguments)
-    backward = functools.partial(getattr(fastrnn, f"{p.cell}_backward"), tape_of(p), *p.gradients())
+    backward = functools.partial(p.cell.backward(), tape_of(p), *p.gradients())
     for size in range(n + 1) if n < 9 else (0, 1, 2, n - 1):
         for wrt in itertools.combinations(p.arguments, size):
             for name, gradient in backward(wrt=wrt)._asdict().items():
@@ -193,19 +191,17 @@ def test_a_subset_of_gradients_has_the_bits_of_all(spec: Spec, dtype: Any, isa: 
 
 
 def tape_of(p: Problem, functions: Any = fastrnn) -> Any:
-    return getattr(functions, f"{p.cell}_forward")(*p.arrays(), **p.options())[-1]
+    return p.cell.forward(functions)(*p.arrays(), **p.options())[-1]
 
 
-@pytest.mark.parametrize(
-    ("spec", "dtype", "isa"), list(itertools.product(WRT_SPECS, DTYPES, ISAS)), ids=name_of
-)
+@grid("spec, dtype, isa", WRT_SPECS, DTYPES, ISAS)
 def test_each_backend_takes_the_tape_of_the_other(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p, truth, analysis, _ = prepared(spec, dtype)
     bound = bounds(analysis, dtype, both=True)
     for one, other in ((fastrnn, reference), (reference, fastrnn)):
         tape = tape_of(p, one)
-        grads = getattr(other, f"{p.cell}_backward")(tape, *p.gradients())._asdict()
+        grads = p.cell.backward(other)(tape, *p.gradients())._asdict()
         got = {f"d_{name}": gradient for name, gradient in grads.items()}
         got["norms"] = other.gradient_norms(tape, *p.gradients())
         check(got, {name: truth[name] for name in got}, bound, dtype, f"{spec} {isa} crossed")

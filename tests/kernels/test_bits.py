@@ -7,95 +7,41 @@ instruction set multiplies, then adds: it is outside the promise (test_agreement
 bounds). test_bits_order.py says which bits they are.
 """
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from bounds import BATCH_AXIS, KINDS, Array, Problem, Spec, draw, run, unbatched
+from bit_checks import (
+    DTYPES,
+    FEW_ROWS,
+    FIRST,
+    ISAS,
+    LARGE,
+    SMALL,
+    assert_same,
+    assert_same_results,
+    each,
+    forward,
+    rows_of,
+    take,
+)
+from bounds import (
+    BATCH_AXIS,
+    Array,
+    Problem,
+    Spec,
+    draw,
+    run,
+    unbatched,
+    with_every_kind,
+    with_variants_in_turn,
+)
+from grids import name_of
+from registry import EXTRAS, Variant
 
 import fastrnn
 from fastrnn import _core
-
-# Where a machine runs "generic" alone, it is the one there is to check.
-ISAS = tuple(isa for isa in fastrnn.available_isas() if isa != "generic") or ("generic",)
-DTYPES = (np.float32, np.float64)
-
-# One thread and less than a panel; tails of every tile; then several threads, blocks of time steps
-# and chunks of 512 rows; few rows and many units, where threads share out the units.
-SMALL = (
-    Spec(5, 3, 2, 3),
-    Spec(7, 9, 17, 33, "relu", lengths=True, restart=True),
-    Spec(6, 13, 8, 16, lengths=True, reverse=True),
-    Spec(9, 1, 3, 31, restart=True, reverse=True),
-    Spec(5, 3, 2, 3, "lstm"),
-    Spec(7, 9, 17, 33, "lstm", P=17, peephole=True, lengths=True, restart=True),
-    Spec(6, 13, 8, 16, "lstm", peephole=True, lengths=True, reverse=True),
-    Spec(9, 1, 3, 31, "lstm", P=7, restart=True, reverse=True),
-    Spec(5, 3, 2, 3, "gru"),
-    Spec(7, 9, 17, 33, "gru_first", lengths=True, restart=True),
-    Spec(6, 13, 8, 16, "gru_first", lengths=True, reverse=True),
-    Spec(9, 1, 3, 31, "gru", restart=True, reverse=True),
-)
-LARGE_ELMAN = (
-    Spec(70, 37, 20, 100, lengths=True),
-    Spec(70, 37, 20, 100, "relu", restart=True, reverse=True),
-    Spec(40, 8, 3, 300, lengths=True, restart=True),
-    Spec(30, 1, 5, 512),
-    Spec(30, 2, 64, 400, "relu", reverse=True),
-)
-LARGE_LSTM = (
-    Spec(20, 37, 20, 100, "lstm", lengths=True),
-    Spec(20, 37, 20, 70, "lstm", P=33, peephole=True, restart=True, reverse=True),
-    Spec(20, 8, 3, 150, "lstm", peephole=True, lengths=True, restart=True),
-    Spec(20, 1, 5, 300, "lstm"),
-    Spec(20, 2, 64, 200, "lstm", P=100, reverse=True),
-)
-LARGE_GRU = (
-    Spec(20, 37, 20, 100, "gru", lengths=True),
-    Spec(20, 37, 20, 100, "gru_first", restart=True, reverse=True),
-    Spec(20, 8, 3, 150, "gru_first", lengths=True, restart=True),
-    Spec(20, 1, 5, 300, "gru"),
-    Spec(20, 2, 64, 200, "gru_first", reverse=True),
-)
-LARGE = LARGE_ELMAN + LARGE_LSTM + LARGE_GRU
-FIRST = (LARGE_ELMAN[0], LARGE_LSTM[0], LARGE_LSTM[1], LARGE_GRU[0], LARGE_GRU[1])
-
-
-def name_of(value: Any) -> str:
-    return value.__name__ if isinstance(value, type) else str(value)
-
-
-def each(specs: tuple[Spec, ...]) -> pytest.MarkDecorator:
-    """Parametrise by problem, type and instruction set."""
-    product = list(itertools.product(specs, DTYPES, ISAS))
-    return pytest.mark.parametrize(("spec", "dtype", "isa"), product, ids=name_of)
-
-
-def bits(a: Array) -> Array:
-    """The elements as integers, every NaN as the same one."""
-    integer = np.int32 if a.dtype == np.float32 else np.int64
-    return np.where(np.isnan(a), a.dtype.type(np.nan), a).view(integer)
-
-
-def assert_same(got: Any, want: Any, what: str) -> None:
-    if got is None or want is None:
-        assert got is want, f"{what} is None on one side only"
-        return
-    assert got.dtype == want.dtype, f"{what}: {got.dtype}, not {want.dtype}"
-    assert got.shape == want.shape, f"{what}: shape {got.shape}, not {want.shape}"
-    differ = np.argwhere(bits(got) != bits(want))
-    assert not len(differ), (
-        f"{what}: {len(differ)} of {got.size} elements differ, first at {tuple(differ[0])}: "
-        f"{got[tuple(differ[0])]!r} and {want[tuple(differ[0])]!r}"
-    )
-
-
-def assert_same_results(got: Any, want: Any, what: str, names: Any = None) -> None:
-    for name in want if names is None else names:
-        assert_same(got[name], want[name], f"{name} ({what})")
-
 
 # --------------------------------------------------------------- threads, instruction set, runs
 
@@ -140,13 +86,6 @@ def test_repeated_runs_whatever_ran_between(spec: Spec, dtype: Any, isa: str) ->
         assert_same_results(run(fastrnn, p), first, f"after {larger}")
 
 
-def forward(p: Problem, **options: Any) -> tuple[Any, ...]:
-    found: tuple[Any, ...] = getattr(fastrnn, f"{p.cell}_forward")(
-        *p.arrays(), **p.options(), **options
-    )
-    return found
-
-
 @each(SMALL + FIRST)
 def test_without_a_tape(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
@@ -162,7 +101,7 @@ def test_without_a_tape(spec: Spec, dtype: Any, isa: str) -> None:
 def test_a_tape_may_be_used_twice(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
-    backward, tape = getattr(fastrnn, f"{p.cell}_backward"), forward(p)[-1]
+    backward, tape = p.cell.backward(), forward(p)[-1]
     first = backward(tape, *p.gradients())
     norms = fastrnn.gradient_norms(tape, *p.gradients())
     second = backward(tape, *p.gradients())
@@ -174,29 +113,10 @@ def test_a_tape_may_be_used_twice(spec: Spec, dtype: Any, isa: str) -> None:
 # --------------------------------------------------------------------------- rows of a batch
 
 
-def take(p: Problem, rows: Any) -> Problem:
-    """Some rows of the batch, in the order given."""
-    axes = BATCH_AXIS | {"lengths": 0}
-    given = {name: getattr(p, name, None) for name in axes}
-    taken = {name: a.take(rows, axes[name]) for name, a in given.items() if a is not None}
-    return replace(p, **{name: np.ascontiguousarray(a) for name, a in taken.items()})
-
-
-def rows_of(results: dict[str, Any], rows: Any) -> dict[str, Array]:
-    """What does not depend on the rest of the batch, of some rows."""
-    found = {name: a for name, a in results.items() if name in BATCH_AXIS and a is not None}
-    return {name: a.take(rows, BATCH_AXIS[name]) for name, a in found.items()}
-
-
 @each(
     (
-        Spec(5, 14, 2, 3),
-        Spec(7, 14, 17, 33, "relu", lengths=True, restart=True),
-        Spec(7, 14, 17, 33, "lstm", P=9, peephole=True, lengths=True, restart=True),
-        Spec(7, 14, 17, 33, "gru_first", lengths=True, restart=True),
-        LARGE_ELMAN[2],
-        LARGE_LSTM[2],
-        LARGE_GRU[2],
+        *with_variants_in_turn(Spec(5, 14, 2, 3), Spec(7, 14, 17, 33, lengths=True, restart=True)),
+        *FEW_ROWS,
         *FIRST,
     )
 )
@@ -214,13 +134,8 @@ def test_rows_in_any_batch_and_order(spec: Spec, dtype: Any, isa: str) -> None:
 
 
 @each(
-    (
-        Spec(6, 1, 5, 17, lengths=True, restart=True),
-        Spec(40, 1, 7, 100, reverse=True),
-        Spec(6, 1, 5, 17, "lstm", P=8, lengths=True, restart=True),
-        Spec(40, 1, 7, 100, "lstm", peephole=True, reverse=True),
-        Spec(6, 1, 5, 17, "gru_first", lengths=True, restart=True),
-        Spec(40, 1, 7, 100, "gru", reverse=True),
+    with_variants_in_turn(
+        Spec(6, 1, 5, 17, lengths=True, restart=True), Spec(40, 1, 7, 100, reverse=True)
     )
 )
 def test_one_sequence_without_a_batch_axis(spec: Spec, dtype: Any, isa: str) -> None:
@@ -239,12 +154,7 @@ def test_one_sequence_without_a_batch_axis(spec: Spec, dtype: Any, isa: str) -> 
 
 @each(
     (
-        Spec(7, 9, 17, 33, lengths=True),
-        Spec(5, 3, 2, 3, "relu", reverse=True),
-        Spec(7, 9, 17, 33, "lstm", P=17, peephole=True, lengths=True),
-        Spec(5, 3, 2, 3, "lstm", peephole=True, reverse=True),
-        Spec(7, 9, 17, 33, "gru", lengths=True),
-        Spec(5, 3, 2, 3, "gru_first", reverse=True),
+        *with_variants_in_turn(Spec(7, 9, 17, 33, lengths=True), Spec(5, 3, 2, 3, reverse=True)),
         *FIRST,
     )
 )
@@ -265,7 +175,7 @@ def test_none_is_zeros(spec: Spec, dtype: Any, isa: str) -> None:
         assert_same_results(without, zeros, f"{name} None and zeros", list(without))
 
 
-@each((Spec(7, 9, 17, 33), Spec(7, 9, 17, 33, "gru_first"), Spec(7, 9, 5, 33, "gru"), *FIRST))
+@each((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
 def test_one_bias_may_hold_both(spec: Spec, dtype: Any, isa: str) -> None:
     # The chain of sums starts from round(b_ih + b_hh); GRU's n has two with the reset gate between.
     fastrnn.set_isa(isa)
@@ -283,7 +193,7 @@ def test_one_bias_may_hold_both(spec: Spec, dtype: Any, isa: str) -> None:
     assert_same_results(one, both, "one bias")
 
 
-@each((Spec(7, 9, 17, 33), Spec(7, 9, 17, 33, "lstm", P=9, peephole=True), *FIRST))
+@each((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
 def test_the_layout_of_arguments(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -315,34 +225,28 @@ def read_only(a: Array) -> Array:
 
 
 LAYERS = (
-    Spec(7, 9, 17, 33, lengths=True, restart=True),
-    Spec(5, 3, 2, 3, "relu", b_ih=False, b_hh=False),
+    *with_variants_in_turn(
+        Spec(7, 9, 17, 33, lengths=True, restart=True),
+        Spec(5, 3, 2, 3, b_ih=False, b_hh=False),
+    ),
     Spec(40, 37, 20, 100, restart=True),
-    Spec(7, 9, 17, 33, "lstm", lengths=True, restart=True),
-    Spec(5, 3, 2, 3, "lstm", P=2, peephole=True, b_ih=False, b_hh=False),
-    Spec(7, 9, 17, 33, "gru", lengths=True, restart=True),
-    Spec(5, 3, 2, 3, "gru_first", b_ih=False, b_hh=False),
 )
 WEIGHTS = {
     "weight_ih_l0": "w_ih",
     "weight_hh_l0": "w_hh",
     "bias_ih_l0": "b_ih",
     "bias_hh_l0": "b_hh",
-    "weight_hr_l0": "w_hr",
-    "weight_peephole_l0": "w_peep",
-}
+} | {f"{extra.weight}_l0": extra.argument for extra in EXTRAS.values()}
 
 
 def layer_of(p: Problem, batch_first: bool) -> Any:
     """A layer with the weights of a problem."""
-    H = len(p.w_hh) // KINDS[p.kind][1]
-    shared = {"bias": p.b_ih is not None, "batch_first": batch_first, "dtype": p.x.dtype.name}
-    if p.cell == "lstm":
-        P, peephole = 0 if p.w_hr is None else len(p.w_hr), p.w_peep is not None
-        layer: Any = fastrnn.LSTM(p.x.shape[2], H, proj_size=P, peephole=peephole, **shared)
-    else:
-        option = {n: v for n, v in p.options().items() if n in ("nonlinearity", "reset_after")}
-        layer = getattr(fastrnn, p.cell.upper())(p.x.shape[2], H, **option, **shared)
+    given = {name for name, weight in p.extras.items() if weight is not None}
+    variant = Variant(p.kind, tuple(e for e in p.cell.extras if EXTRAS[e].argument in given))
+    layer = variant.layer(
+        p.x.shape[2], len(p.w_hh) // p.cell.gates, bias=p.b_ih is not None,
+        batch_first=batch_first, dtype=p.x.dtype.name,
+    )  # fmt: skip
     for name, view in layer.weights.items():
         view[...] = getattr(p, WEIGHTS[name])
     return layer
@@ -381,30 +285,3 @@ def test_a_layer_has_the_bits_of_the_function(
     assert_same(inference, output, "output without a tape")
     for name, part in parts_of("{}_n", final).items():
         assert_same(part, got[name], f"{name} without a tape")
-
-
-# ------------------------------------------------------------- sums as the compiled code makes them
-
-
-def fma(a: Array, b: Array, c: Array) -> Array:
-    """round(a b + c) to float32, exactly once.
-
-    In float64 the product is exact and two_sum gives the error of the sum. Rounding the sum to odd
-    keeps enough of that error for the second rounding to be the right one (S. Boldo and
-    G. Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Trans. Comput. 57, 2008).
-    """
-    p, q = np.broadcast_arrays(a.astype(np.float64) * b, c.astype(np.float64))
-    s = p + q
-    t = s - p
-    error = (p - (s - t)) + (q - t)
-    even = s.view(np.int64) & 1 == 0
-    s = np.where((error != 0) & even, np.nextafter(s, np.copysign(np.inf, error)), s)
-    return s.astype(np.float32)
-
-
-def chain(start: Array, a: Array, b: Array) -> Array:
-    """(M, N): one chain of multiply-adds over k an element, of a (M, K) and b (N, K)."""
-    s = np.broadcast_to(start, (len(a), len(b))).astype(np.float32)
-    for k in range(a.shape[1]):
-        s = fma(a[:, k, None], b[None, :, k], s)
-    return s

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import Array, Spec, draw, processing_order, run
-from test_bits import FIRST, assert_same, assert_same_results, bits, each, forward, rows_of
-from test_bits_cuts import of_every_cell
+from bit_checks import FIRST, assert_same, assert_same_results, bits, each, forward, rows_of
+from bounds import Array, Spec, draw, processing_order, run, with_every_kind
+from registry import Cell, each_cell
 
 import fastrnn
 
@@ -15,7 +15,7 @@ PLAIN = tuple(spec._replace(lengths=False, restart=False, reverse=False) for spe
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@each((*of_every_cell(Spec(6, 13, 5, 17, lengths=True)), *PLAIN))
+@each((*with_every_kind(Spec(6, 13, 5, 17, lengths=True)), *PLAIN))
 @pytest.mark.quick
 def test_nan_and_inf_stay_in_their_row(spec: Spec, dtype: Any, isa: str, value: float) -> None:
     fastrnn.set_isa(isa)
@@ -47,7 +47,7 @@ def test_nan_and_inf_stay_in_their_row(spec: Spec, dtype: Any, isa: str, value: 
         assert (bits(got[reached][:, 4]) != bits(clean[reached][:, 4])).any(), what
 
 
-@each(of_every_cell(Spec(8, 5, 5, 17), Spec(8, 5, 5, 17, reverse=True)))
+@each(with_every_kind(Spec(8, 5, 5, 17), Spec(8, 5, 5, 17, reverse=True)))
 def test_a_restart_stops_nan_both_ways(spec: Spec, dtype: Any, isa: str) -> None:
     # By selection: a product with zero would let it through.
     fastrnn.set_isa(isa)
@@ -74,7 +74,7 @@ def test_a_restart_stops_nan_both_ways(spec: Spec, dtype: Any, isa: str) -> None
     assert_same_results(got, clean, "before the restart", [f"d_{s}_0" for s in p.states])
 
 
-@each((*of_every_cell(Spec(6, 7, 5, 17)), *PLAIN))
+@each((*with_every_kind(Spec(6, 7, 5, 17)), *PLAIN))
 def test_subnormal_inputs_count_as_zero(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -93,7 +93,7 @@ def test_subnormal_inputs_count_as_zero(spec: Spec, dtype: Any, isa: str) -> Non
     assert_same_results(got, want, "subnormal and zero")
 
 
-@each(of_every_cell(Spec(3, 7, 5, 17)))
+@each(with_every_kind(Spec(3, 7, 5, 17)))
 def test_subnormal_results_become_zero(spec: Spec, dtype: Any, isa: str) -> None:
     # 0.01 of the smallest normal number, made from two normal ones.
     fastrnn.set_isa(isa)
@@ -104,7 +104,7 @@ def test_subnormal_results_become_zero(spec: Spec, dtype: Any, isa: str) -> None
     assert not any(a.any() for a in results)
 
 
-@each(tuple(s for s in of_every_cell(Spec(6, 5, 1, 17, lengths=True)) if s.kind != "relu"))
+@each(tuple(s for s in with_every_kind(Spec(6, 5, 1, 17, lengths=True)) if s.kind != "relu"))
 def test_an_infinite_input_saturates(spec: Spec, dtype: Any, isa: str) -> None:
     # Gates of 0 and 1 and a slope of 0 are numbers like others: what a huge input does, and no NaN.
     fastrnn.set_isa(isa)
@@ -118,13 +118,13 @@ def test_an_infinite_input_saturates(spec: Spec, dtype: Any, isa: str) -> None:
     assert_same_results(got, want, "infinite input", rows_of(want, [3]))
 
 
-@pytest.mark.parametrize("cell", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU])
+@each_cell
 @pytest.mark.parametrize("value", [1e308, -1e308, 1e-320, np.inf, np.nan])
-def test_the_users_error_state_of_numpy_does_not_enter(cell: Any, value: float) -> None:
+def test_the_users_error_state_of_numpy_does_not_enter(cell: Cell, value: float) -> None:
     # Sums of biases, products with weights, gradients: infinities and NaN are ordinary values.
     for backend in ("compiled", "reference"):
         with fastrnn.backend(backend), np.errstate(all="raise"):
-            layer = cell(3, 4, dtype="float64", rng=0)
+            layer = cell.layer(3, 4, dtype="float64", rng=0)
             x = np.full((5, 2, 3), value)
             for weights in (layer.flat_weights, layer.weights["bias_ih_l0"]):
                 layer.flat_weights[...] = 1.0

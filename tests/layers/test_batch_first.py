@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
 from test_arrays import LAYOUTS
 from test_bad_input import refused
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import reference

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
 from test_arrays import fortran, negative, strided
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import reference

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_bits import assert_same
+from bit_checks import assert_same
 
 import fastrnn
 from fastrnn import _memory

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from bit_checks import assert_same, assert_same_results
 from bounds import Analysis, Array, bounds, check
+from grids import name_of
 from test_arrays import LAYOUTS
 from test_bad_input import refused
-from test_bits import assert_same, assert_same_results, name_of
 
 import fastrnn
 from fastrnn import _core, reference

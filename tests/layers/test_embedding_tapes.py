@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from test_bad_input import refused
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import reference

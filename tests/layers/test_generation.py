@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import LAMBDA, Array, Problem, analyse
 from generation_networks import (
     BACKENDS,
@@ -24,7 +25,6 @@ from generation_networks import (
     scaled,
     sum_of,
 )
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import reference

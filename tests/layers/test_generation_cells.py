@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import ISAS as PROMISED
 from bounds import Array
 from generation_networks import ISAS, choose, each_backend, each_dtype
 from stream_layers import assert_same_state, draw, each_kind, like, make, parts, units
-from test_bits import ISAS as PROMISED
 
 import fastrnn
 from fastrnn import reference

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from bit_checks import ISAS as PROMISED
+from bit_checks import assert_same, assert_same_results, chain
 from bounds import CHUNK, Analysis, Array, Results, _sum_of_chunks, bounds, check, ratios
+from grids import name_of
 from test_arrays import LAYOUTS
 from test_bad_input import giant, refused
-from test_bits import ISAS as PROMISED
-from test_bits import assert_same, assert_same_results, chain, name_of
 
 import fastrnn
 from fastrnn import _core, reference

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_bits import assert_same
+from bit_checks import assert_same
 from test_linear import Spec, both_backends, draw, run
 
 import fastrnn

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from bit_checks import ISAS as PROMISED
+from bit_checks import assert_same
 from bounds import LAMBDA, Array, check, ratios
+from grids import name_of
 from test_arrays import LAYOUTS
 from test_bad_input import refused
-from test_bits import ISAS as PROMISED
-from test_bits import assert_same, name_of
 
 import fastrnn
 from fastrnn import _core, reference

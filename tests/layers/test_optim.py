@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
+from grids import name_of
 from test_arrays import fortran, negative, row_strided, strided, subclass
-from test_bits import assert_same, name_of
 
 import fastrnn
 from fastrnn.optim import SGD, Adam

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
 from numpy.lib.stride_tricks import as_strided
-from test_bits import assert_same
 from test_optim import both_types, each
 
 import fastrnn

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import LAMBDA, Array, check, ratios
+from grids import name_of
 from test_arrays import LAYOUTS, fortran, negative, row_strided, strided, subclass
 from test_bad_input import refused
-from test_bits import assert_same, name_of
 from test_losses import COUNTING, U64, Spec, assert_same_loss, draw, only_counted
 
 import fastrnn

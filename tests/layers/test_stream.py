@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import ISAS as PROMISED
+from bit_checks import assert_same
 from bounds import Array
 from stream_layers import (
     DTYPES,
@@ -24,8 +26,6 @@ from stream_layers import (
     parts,
     units,
 )
-from test_bits import ISAS as PROMISED
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import _core

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
 from stream_layers import (
     assert_same_state,
@@ -23,7 +24,6 @@ from stream_layers import (
     in_pieces,
     make,
 )
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import _core

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import bounds_cells
 import numpy as np
-from bounds_cells import CELLS, Factors, bias_of
+from bounds_cells import Factors, bias_of
+from registry import CELLS, EXTRAS, KINDS, Cell, Variant, variants_of
 from rounding import Array, Real, chain, fl, known, settled, where
 
 Results = dict[str, Array]
@@ -34,15 +36,6 @@ MEMORY = 5.0
 # 2^20 operations reach an element in any case here, with gains of order one. (In float64, what the
 # squares in q lose is more: numbers below the root of the smallest normal one.)
 FLUSHES = 2.0**20
-
-# What a problem is about: the functions of the cell, its gates, its states.
-KINDS = {
-    "tanh": ("rnn", 1, "h"),
-    "relu": ("rnn", 1, "h"),
-    "lstm": ("lstm", 4, "hc"),
-    "gru": ("gru", 3, "h"),
-    "gru_first": ("gru", 3, "h"),
-}
 
 # The axis of the batch in each array that has one.
 BATCH_AXIS = {"x": 1, "output": 1, "d_x": 1, "d_output": 1, "restart": 1, "norms": 1}
@@ -71,11 +64,41 @@ class Spec(NamedTuple):
 
     def __str__(self) -> str:
         flags = ("b_ih", "b_hh", "h_0", "c_0", "lengths", "restart", "reverse", "unbatched")
-        if self.kind != "lstm":
+        if "c" not in KINDS[self.kind].cell.states:
             flags = tuple(name for name in flags if name != "c_0")
         options = [self.kind, *(n for n in (*flags, "peephole") if getattr(self, n))]
         options += [f"P{self.P}"] * bool(self.P)
         return f"T{self.T}-B{self.B}-D{self.D}-H{self.H}-{'-'.join(options)}-up={self.upstream}"
+
+    def of(self, variant: Variant) -> Spec:
+        """The same with another variant of a cell."""
+        P = self.H // 2 if "projection" in variant.extras else 0
+        return self._replace(kind=variant.kind, P=P, peephole="peepholes" in variant.extras)
+
+
+def with_every_kind(*specs: Spec) -> tuple[Spec, ...]:
+    """These with every kind, and with every cell's extra weights."""
+    variants = [Variant(kind) for kind in KINDS]
+    variants += [Variant(kind, k.cell.extras) for kind, k in KINDS.items() if k.cell.extras]
+    return tuple(spec.of(variant) for spec in specs for variant in variants)
+
+
+def with_variants_in_turn(*specs: Spec, even: bool = False) -> tuple[Spec, ...]:
+    """These with every cell, of which one variant comes after the other.
+
+    even: sizes are those of a cell with four gates; those with fewer get as many multiply-adds,
+    by more steps, or, of few rows, by more units.
+    """
+    found = []
+    for cell in CELLS.values():
+        variants = variants_of(cell)
+        for i, spec in enumerate(specs):
+            if even and spec.B > 8:
+                spec = spec._replace(T=spec.T * 4 // cell.gates)
+            elif even:
+                spec = spec._replace(H=int(spec.H * (4 / cell.gates) ** 0.5))
+            found.append(spec.of(variants[i % len(variants)]))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -103,19 +126,23 @@ class Problem:
     d_c_n: Any = None
 
     @property
-    def cell(self) -> str:
-        return KINDS[self.kind][0]
+    def cell(self) -> Cell:
+        return KINDS[self.kind].cell
 
     @property
-    def states(self) -> str:
-        return KINDS[self.kind][2]
+    def states(self) -> tuple[str, ...]:
+        return self.cell.states
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arrays that have a gradient."""
-        if self.cell == "lstm":
-            return ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
-        return ("x", "h_0", "w_ih", "w_hh", "b_ih", "b_hh")
+        return self.cell.arguments
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The arguments for extra weights, given or not."""
+        names = [EXTRAS[extra].argument for extra in self.cell.extras]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -124,7 +151,7 @@ class Problem:
 
     def arrays(self) -> list[Any]:
         """The positional arguments of forward."""
-        return [getattr(self, n) for n in self.arguments if n not in ("w_hr", "w_peep")]
+        return [getattr(self, n) for n in self.arguments if n not in self.extras]
 
     def weights(self) -> Results:
         """The weights that there are."""
@@ -133,12 +160,8 @@ class Problem:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of forward."""
-        own: dict[str, Any] = {
-            "rnn": {"nonlinearity": self.kind},
-            "lstm": {"w_hr": self.w_hr, "w_peep": self.w_peep},
-            "gru": {"reset_after": self.kind == "gru"},
-        }[self.cell]
-        return own | {n: getattr(self, n) for n in ("lengths", "restart", "reverse")}
+        walk = {n: getattr(self, n) for n in ("lengths", "restart", "reverse")}
+        return {**KINDS[self.kind].options, **self.extras, **walk}
 
     def gradients(self) -> list[Any]:
         """The positional arguments of backward, after the tape."""
@@ -168,11 +191,6 @@ def _steps(p: Problem, T: int, B: int) -> Iterator[tuple[int, Array, Array]]:
         yield t, (t < lengths)[:, None], ~restart[t][:, None]
 
 
-# The spectral norm of each gate's part of W_hh, and of W_hr: states and gradients reach back tens
-# of steps, and neither they nor their errors explode. The slope of tanh brings 1.4 to about 1.
-NORMS = {"tanh": 1.4, "relu": 0.95, "lstm": 2.0, "gru": 1.4, "gru_first": 1.4}
-
-
 def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
     """A problem of the given kind, from a fixed seed.
 
@@ -185,7 +203,8 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
     T, B, D, H = spec[:4]
     assert B == 1 or not spec.unbatched
     P = spec.P or H
-    G = KINDS[spec.kind][1]
+    cell, norm = KINDS[spec.kind].cell, KINDS[spec.kind].norm
+    G = cell.gates
     rng = np.random.default_rng([seed, *spec[:4]])
 
     def normal(*shape: int, scale: float = 1.0) -> Array:
@@ -198,7 +217,7 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
         return spec.upstream == "all" or name in spec.upstream.split("+")
 
     w_hh = rng.standard_normal((G, H, P))
-    w_hh *= NORMS[spec.kind] / np.linalg.norm(w_hh, 2, (1, 2), keepdims=True)
+    w_hh *= norm / np.linalg.norm(w_hh, 2, (1, 2), keepdims=True)
     if G > 1:
         w_hh *= min(1.0, H / 8)
     p = Problem(
@@ -215,9 +234,9 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
         restart=rng.random((T, B)) < 0.15 if spec.restart else None,
         reverse=spec.reverse,
     )
-    if spec.kind == "lstm":
+    if "c" in cell.states:
         w_hr = rng.standard_normal((P, H))
-        w_hr *= NORMS["lstm"] / np.linalg.norm(w_hr, 2)
+        w_hr *= norm / np.linalg.norm(w_hr, 2)
         p = replace(
             p,
             c_0=normal(B, H, scale=0.5) if spec.c_0 else None,
@@ -274,8 +293,8 @@ def _move_off_the_kink(p: Problem, rng: np.random.Generator) -> None:
 
 def run(functions: ModuleType, p: Problem, wrt: tuple[str, ...] | None = None) -> dict[str, Any]:
     """Forward and backward: output, h_n, c_n, norms and, as d_..., every argument's gradient."""
-    *results, tape = getattr(functions, f"{p.cell}_forward")(*p.arrays(), **p.options())
-    grads = getattr(functions, f"{p.cell}_backward")(tape, *p.gradients(), wrt=wrt)
+    *results, tape = p.cell.forward(functions)(*p.arrays(), **p.options())
+    grads = p.cell.backward(functions)(tape, *p.gradients(), wrt=wrt)
     assert grads._fields == p.arguments
     found = dict(zip(("output", "h_n", "c_n"), results, strict=False))
     found["norms"] = functions.gradient_norms(tape, *p.gradients())
@@ -303,7 +322,8 @@ def analyse(p: Problem) -> Analysis:
     squeezed = p.x.ndim == 2
     p = _batched(p.astype(np.float64))
     (T, B, D), P = p.x.shape, p.w_hh.shape[1]
-    units = {"h": P, "c": len(p.w_hh) // 4}
+    units = {"h": P, "c": len(p.w_hh) // p.cell.gates}
+    equations = getattr(bounds_cells, p.cell.name)
 
     def start(name: str) -> list[Real]:
         given = {s: getattr(p, name.format(s)) for s in p.states}
@@ -317,7 +337,7 @@ def analyse(p: Problem) -> Analysis:
     visits, steps, state = list(_steps(p, T, B)), {}, start("{}_0")
     for t, on, keep in visits:
         before = [where(on & keep, a) for a in state]
-        step = steps[t] = CELLS[p.kind](p, p.x[t], *before)
+        step = steps[t] = equations(p, p.x[t], *before)
         state = [where(on, a, b) for a, b in zip(step.state, state, strict=True)]
         output[:, t] = _pair(where(on, step.state[0]))
         factors = _latest(factors, step.factors, on)

@@ -1,6 +1,6 @@
 """The equations of the cells with the roundings of the compiled code, forward and backward.
 
-A cell is a function of the problem, x_t and the state before step t.
+A function of the name of each cell: of the problem, x_t and the state before step t.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def sums_of(x: Array, dz_x: Real, dz_h: Real, hidden: list[tuple[Real, Real]]) -
     return {"w_ih": [(dz_x, x)], "w_hh": hidden, "b_ih": [(dz_x, one)], "b_hh": [(dz_h, one)]}
 
 
-def elman(p: Problem, x: Array, h_prev: Real) -> Step:
+def rnn(p: Problem, x: Array, h_prev: Real) -> Step:
     z = chain(bias_of(p), (x, p.w_ih), (h_prev, p.w_hh))
     if p.kind == "tanh":
         h = tanh(z)
@@ -113,7 +113,7 @@ def lstm(p: Problem, x: Array, h_prev: Real, c_prev: Real) -> Step:
 
 
 def gru(p: Problem, x: Array, h_prev: Real) -> Step:
-    reset_first, bias = p.kind == "gru_first", bias_of(p)
+    reset_first, bias = p.kind == "gru-reset-first", bias_of(p)
     rz, new = slice(2 * p.w_hh.shape[1]), slice(2 * p.w_hh.shape[1], None)
     r, z = map(sigmoid, split(chain(bias[rz], (x, p.w_ih[rz]), (h_prev, p.w_hh[rz])), 2))
     if reset_first:
@@ -144,8 +144,3 @@ def gru(p: Problem, x: Array, h_prev: Real) -> Step:
 
     slope = ((1.0 - z) * (1.0 - n * n)).value
     return Step((h,), back, {"h_n": (slope, p.w_ih[new], x)})
-
-
-CELLS: dict[str, Callable[..., Step]] = {
-    "tanh": elman, "relu": elman, "lstm": lstm, "gru": gru, "gru_first": gru,
-}  # fmt: skip

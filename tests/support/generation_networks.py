@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
-from test_bits import assert_same
 
 import fastrnn
 from fastrnn import _core, reference

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Array
-from test_bits import assert_same
 
 import fastrnn
 
