@@ -194,7 +194,7 @@ static void FN(recompute)(struct FN(walk) *walk, int64_t begin, int64_t end)
     }
     while (begin < end && !stop_asked(job->stop)) {
         const int64_t block_end = FN(block_end)(forward, begin, end);
-        FN(input_part)(forward, s, begin, block_end, 0);
+        FN(input_projection)(forward, s, begin, block_end, 0);
         FN(recurrence)(forward, s, begin, block_end, 0);
         begin = block_end;
         stop_poll(job->stop, walk->team);

@@ -47,8 +47,8 @@ struct FN(step) {
     int64_t staged;           /* how far apart staged outputs of the first and the last row are; 0: not staged */
     const int64_t *rows;      /* their places in the batch */
     int reversed;
-    real *z;                     /* (active) rows of pre-activations, with the input part in them; */
-    const real *const *x;        /* or if not NULL, one row: the input part is made from one of these a step */
+    real *z;                     /* (active) rows of pre-activations, with the input projection in them; */
+    const real *const *x;        /* or if not NULL, one row: the input projection is made from one of these a step */
     const real *const *h_before; /* rows of h_{t-1} and of h_t, padded to whole vectors */
     real *const *h;
     real *c;                   /* rows of c, stride(H) apart, in place */
@@ -77,7 +77,7 @@ struct FN(cell) {
     int products; /* with h in a step, 1 or 2: the second one takes rows that the first has made */
     struct gate_layout layout[2];
     int overwrites; /* a step writes over its pre-activations */
-    /* Whether a step of one row can make its input part too, see struct step. */
+    /* Whether a step of one row can make its input projection too, see struct step. */
     int (*takes_x)(const struct fastrnn_direction *a);
     void (*step)(struct FN(step) *s);
     void (*back_step)(const struct FN(back_step) *s);

@@ -20,7 +20,7 @@ struct fastrnn_sequence {
     int64_t step_t, step_b;
 };
 
-/* What every call has; the first member of each of the structs below. */
+/* What every call has; each struct of a call begins with it. */
 struct fastrnn_call {
     int threads; /* at most so many; 0: fastrnn_get_num_threads() */
     /* Called now and then by the thread that made the call; nonzero ends the call with
@@ -180,7 +180,7 @@ struct fastrnn_generate {
 };
 double fastrnn_generate_flops(const struct fastrnn_generate *a);
 
-/* A kernel takes the address of the struct above that is meant for it, which is that of its first member. */
+/* A kernel takes the address of the struct above that is meant for it, which is that of its fastrnn_call. */
 typedef int fastrnn_kernel(const struct fastrnn_call *);
 
 /* What one instruction set provides; index 0 is float, 1 is double. */
@@ -213,35 +213,35 @@ int fastrnn_runs_here(const struct fastrnn_kernels *k);
 const struct fastrnn_kernels *fastrnn_kernels_in_use(void);
 int fastrnn_use(const char *name);
 
-/* parallel.c, quota.c, schedule.c, rates.c: threads. */
+/* policy.c, quota.c, schedule.c, rates.c: threads. */
 int fastrnn_has_openmp(void);
 int fastrnn_get_num_threads(void);
 void fastrnn_set_num_threads(int n);
 /* How many processors' time the control groups of this process allow it, rounded up; 0: there is no limit. Files
  * are looked for below `root`, for tests. */
 int fastrnn_cpu_quota(const char *root);
-/* For tests: exchanges what a member costs, in operations, and the number of operations that are worth waking a
- * team (0: any are); and the number of teams of several members so far. */
-void fastrnn_swap_team_policy(double *to_meet, double *to_wake);
+/* For tests: exchanges what fork and join of a thread cost, in operations, and the number of operations that are worth
+ * waking a team (0: any are); and the number of teams of several threads so far. */
+void fastrnn_swap_team_policy(double *fork_join, double *wake);
 int fastrnn_workers_made(void);
 long fastrnn_teams_run(void);
-/* For tests: the n-th time that a member of a team comes to a place it waits so long there. Places are counted from 1
- * in each call of a kernel, but for the count that another member has reached, which is its value. Returns -1
+/* For tests: the n-th time that a thread of a team comes to a place it waits so long there. Places are counted from 1
+ * in each call of a kernel, but for the count that another thread has reached, which is its value. Returns -1
  * where there are too many; none ends the schedule. Not while a call runs. */
 enum fastrnn_place {
     FASTRNN_BEFORE_MEETING,
     FASTRNN_AFTER_MEETING,
-    FASTRNN_AFTER_COUNT, /* of another member, which it has waited for */
-    FASTRNN_POLL,        /* member 0 asks the caller's function at once, however short a time it is since the last */
+    FASTRNN_AFTER_COUNT, /* of another thread, which it has waited for */
+    FASTRNN_POLL,        /* thread 0 asks the caller's function at once, however short a time it is since the last */
     FASTRNN_STOP,        /* the same, and the answer is yes */
     /* nth 0: */
-    FASTRNN_IN_SCRATCH,  /* member 0: whoever takes scratch, and holds its lock */
+    FASTRNN_IN_SCRATCH,  /* thread 0: whoever takes scratch, and holds its lock */
     FASTRNN_BEFORE_JOB,  /* a worker that has seen its job */
     FASTRNN_AFTER_JOB,   /* and one that has not yet said that it is done */
-    FASTRNN_BEFORE_SLEEP /* member 0: whoever has said that it sleeps */
+    FASTRNN_BEFORE_SLEEP /* thread 0: whoever has said that it sleeps */
 };
 struct fastrnn_delay {
-    int place, member;
+    int place, thread;
     int64_t nth, microseconds;
 };
 int fastrnn_set_delays(const struct fastrnn_delay *delays, int count);

@@ -15,7 +15,7 @@ static void FN(forward_by_rows)(const struct team *team, struct FN(job) *job)
     FN(begin_rows)(job, &s);
     for (int64_t begin = 0; begin < a->T; begin += job->plan.steps) {
         const int64_t end = FN(block_end)(job, begin, a->T);
-        FN(input_part)(job, &s, begin, end, 0);
+        FN(input_projection)(job, &s, begin, end, 0);
         FN(recurrence)(job, &s, begin, end, 0);
         if (s.staged)
             FN(write_staged)(job, &s, begin, end, team->id & 1);
@@ -60,7 +60,7 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
             const int64_t end = FN(block_end)(job, begin, a->T);
             s.running = s.counted = begin > 0 ? s.n : 0;
             s.now = (int)(begin & 1);
-            FN(input_part)(job, &s, begin, end, 0);
+            FN(input_projection)(job, &s, begin, end, 0);
             FN(recurrence)(job, &s, begin, end, 0);
         }
         if (stop_together(job->stop, team))
@@ -71,7 +71,7 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
     FN(end_rows)(job, &s);
 }
 
-/* Thread 1 of a pipeline: the input parts, block after block. */
+/* Thread 1 of a pipeline: the input projections, block after block. */
 static void FN(produce)(const struct team *team, struct FN(job) *job, struct FN(forward_scratch) *s)
 {
     const struct fastrnn_plan *plan = &job->plan;
@@ -79,12 +79,12 @@ static void FN(produce)(const struct team *team, struct FN(job) *job, struct FN(
         if (!count_reaches(&job->used, block + 1 - plan->blocks, team, job->stop))
             return;
         const int64_t begin = block * plan->steps;
-        FN(input_part)(job, s, begin, FN(block_end)(job, begin, job->a->T), block % plan->blocks);
+        FN(input_projection)(job, s, begin, FN(block_end)(job, begin, job->a->T), block % plan->blocks);
         count_set(&job->made, block + 1);
     }
 }
 
-/* Thread 0: the recurrence, and where it is alone on its processor with thread 1 the input parts too. */
+/* Thread 0: the recurrence, and where it is alone on its processor with thread 1 the input projections too. */
 static void FN(consume)(const struct team *team, struct FN(job) *job, struct FN(forward_scratch) *s, int produced)
 {
     const struct fastrnn_plan *plan = &job->plan;
@@ -94,7 +94,7 @@ static void FN(consume)(const struct team *team, struct FN(job) *job, struct FN(
         if (produced)
             count_reaches(&job->made, block + 1, team, job->stop);
         else
-            FN(input_part)(job, s, begin, end, block % plan->blocks);
+            FN(input_projection)(job, s, begin, end, block % plan->blocks);
         FN(recurrence)(job, s, begin, end, block % plan->blocks);
         if (block % plan->blocks == 0)
             stop_poll(job->stop, team);

@@ -15,14 +15,14 @@ struct FN(generate_job) {
     struct stop stop;
     int status;
     struct FN(generate_layer) *layers;
-    int cached;          /* whether input parts are kept */
+    int cached;          /* whether input projections are kept */
     unsigned char *made; /* (V,): which are */
-    real *input_parts;   /* (V or 1) rows */
+    real *input_projections;   /* (V or 1) rows */
     struct FN(matrix) w_out;
     real *b_out, *logits, *e;
 };
 
-/* Bytes that kept input parts may take. */
+/* Bytes that kept input projections may take. */
 static const int64_t FN(max_cache) = (int64_t)16 << 20;
 
 static uintptr_t FN(layout_generate_layer)(struct FN(generate_layer) *l, const struct fastrnn_direction *a,
@@ -59,7 +59,7 @@ static uintptr_t FN(layout_generate)(void *shared, int threads, uintptr_t at)
         }
     }
     job->made = arena_take(&at, a->V, 1);
-    job->input_parts = arena_take(&at, (job->cached ? a->V : 1) * width, sizeof(real));
+    job->input_projections = arena_take(&at, (job->cached ? a->V : 1) * width, sizeof(real));
     job->w_out = FN(matrix)(arena_take(&at, FN(packed_size)(last, a->V), sizeof(real)), last, a->V);
     job->b_out = arena_take(&at, wide, sizeof(real));
     job->logits = arena_take(&at, wide, sizeof(real));
@@ -110,7 +110,7 @@ static const real *FN(read_index)(struct FN(generate_job) *job, int64_t index)
         const real *x = i ? job->layers[i - 1].job.output.data : (const real *)a->embedding + index * l->a.D;
         int made = 0;
         if (i == 0) {
-            l->s.z = job->input_parts + (job->cached ? index * l->job.w.width : 0);
+            l->s.z = job->input_projections + (job->cached ? index * l->job.w.width : 0);
             made = job->cached && job->made[index];
             job->made[index] = 1;
         }

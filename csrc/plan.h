@@ -76,7 +76,7 @@ static void FN(plan_team)(struct FN(job) *job)
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
-    } else if (a->B == 1) { /* a second thread takes the input part, which therefore has to be worth it */
+    } else if (a->B == 1) { /* a second thread takes the input projection, which therefore has to be worth it */
         const double input = 2.0 * (double)a->D * (double)a->H * job->cell->facts.gates;
         job->flops = 2 * input * (double)a->T;
         job->max_threads = team_size_in_step(3 * input * FN(pipeline_steps), 2); /* they meet at every block */
@@ -113,7 +113,7 @@ static struct fastrnn_plan FN(plan_forward)(const struct FN(job) *job, int threa
     return plan;
 }
 
-/* One row, full panels, and an input part so small that to store it and to load it again would take as long; a step
+/* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a step
  * then reads its weights again, which stay in L1D or not far from it. */
 static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
 {

@@ -1,7 +1,7 @@
 /* The time loop of one direction, as each thread of a team runs it; forward.h says who makes what, bptt.h goes back.
  *
  * Threads partition the rows of the batch and, but for packing the weights and the weight gradients, wait for
- * nobody; or they split the units of few rows. Time goes in blocks: the input part of a block has no recurrence and is
+ * nobody; or they split the units of few rows. Time goes in blocks: the input projection of a block has no recurrence and is
  * one product over its (t, b) pairs; backward keeps dz for a block only. With lengths a thread's rows are sorted by
  * descending length, so that at every t the active ones are the first few.
  */
@@ -98,9 +98,9 @@ struct FN(forward_scratch) {
     real *intermediate_rows;
     real *c;                  /* (n) rows, of a cell that has it */
     real *staging;            /* (steps*2) rows of output: see write_staged */
-    int64_t counted, running; /* active rows at the last step: of the input part, of the recurrence */
+    int64_t counted, running; /* active rows at the last step: of the input projection, of the recurrence */
     int now;                  /* which state is h_{t-1} */
-    int takes_x;              /* one row: its steps make the input part too */
+    int takes_x;              /* one row: its steps make the input projection too */
     int staged;               /* whether the first and the last row go to output by write_staged */
 };
 
@@ -162,8 +162,8 @@ static void FN(input_products)(const struct FN(job) *job, const struct FN(forwar
     }
 }
 
-/* The input part of the pairs (t, b) of a block, which lies in slot `slot` of those that a thread holds. */
-static void FN(input_part)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
+/* The input projection of the pairs (t, b) of a block, which lies in slot `slot` of those that a thread holds. */
+static void FN(input_projection)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
                            int64_t slot)
 {
     const struct fastrnn_direction *a = job->a;

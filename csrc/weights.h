@@ -89,7 +89,7 @@ static void FN(pack_rows_of_units)(const struct fastrnn_direction *a, const stru
 
 enum { FN(input_weights) = 1, FN(state_weights) = 2, FN(all_weights) = 3 };
 
-/* Packs the weights of the input part with the biases, the others, or both: a thread's share. */
+/* Packs the weights of the input projection with the biases, the others, or both: a thread's share. */
 static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(weights) *w, int which, int id,
                              int threads)
 {

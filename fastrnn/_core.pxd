@@ -173,7 +173,7 @@ cdef extern from "fastrnn.h" nogil:
         FASTRNN_IN_SCRATCH, FASTRNN_BEFORE_JOB, FASTRNN_AFTER_JOB, FASTRNN_BEFORE_SLEEP
 
     struct fastrnn_delay:
-        int place, member
+        int place, thread
         int64_t nth, microseconds
 
     int fastrnn_set_delays(const fastrnn_delay *, int)
@@ -184,7 +184,7 @@ cdef extern from "fastrnn.h" nogil:
 
 cdef extern from "company.h" nogil:
     struct company:
-        int most
+        int max
 
     int company_allows(company *, int, double)
     void company_saw(company *, int, double, double, double)

@@ -15,7 +15,7 @@
  * The tape holds r, z, n and fourth a, or r h_{t-1}. A row of dz is dr, dz, dn, and where a has a
  * gradient of its own dr, dz, da after that.
  *
- * Pre-activations, after: groups of four vectors, n of the input part, r, z and a, so that the input part
+ * Pre-activations, after: groups of four vectors, n of the input projection, r, z and a, so that the input projection
  * (n, r, z) and the recurrence (r, z, a) each are three neighbouring ones. Before: groups of r and z, then n.
  */
 

@@ -1,6 +1,6 @@
-/* Scratch memory from a small cache that the process has. */
+/* Arenas: scratch memory of calls, from a small cache that the process has. */
 #define _GNU_SOURCE /* posix_memalign */
-#include "parallel.h"
+#include "team.h"
 #include "schedule.h"
 
 #include <pthread.h>
