@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t
 
 
-cdef extern from "_stand_in.h" nogil:
+cdef extern from "fastrnn.h" nogil:
     enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE
 
     struct fastrnn_sequence:
@@ -17,21 +17,21 @@ cdef extern from "_stand_in.h" nogil:
 
     enum: FASTRNN_MAX_EXTRA
 
-    ctypedef struct c_size "struct fastrnn_size":
+    struct fastrnn_size:
         int times
         char of
 
-    ctypedef struct c_extra "struct fastrnn_extra":
+    struct fastrnn_extra:
         const char *name
         int rank
-        c_size shape[2]
+        fastrnn_size shape[2]
 
-    ctypedef struct c_cell "struct fastrnn_cell":
+    struct fastrnn_cell:
         const char *name
         int gates, tape_gates, has_c, extras
-        c_extra extra[FASTRNN_MAX_EXTRA]
+        fastrnn_extra extra[4]  # FASTRNN_MAX_EXTRA
 
-    const c_cell *fastrnn_cell(int)
+    const fastrnn_cell *get_cell "fastrnn_cell"(int)
 
     struct fastrnn_direction:
         int cell, reverse
@@ -43,7 +43,7 @@ cdef extern from "_stand_in.h" nogil:
         const void *w_hh
         const void *b_ih
         const void *b_hh
-        const void *extra[FASTRNN_MAX_EXTRA]
+        const void *extra[4]
         const int64_t *lengths
         const uint8_t *restart
         const void *packed
@@ -63,7 +63,7 @@ cdef extern from "_stand_in.h" nogil:
         void *d_w_hh
         void *d_b_ih
         void *d_b_hh
-        void *d_extra[FASTRNN_MAX_EXTRA]
+        void *d_extra[4]
         double *norms
 
     struct fastrnn_directions:
@@ -72,6 +72,16 @@ cdef extern from "_stand_in.h" nogil:
         int count
 
     double fastrnn_flops(const fastrnn_direction *, double)
+
+    enum fastrnn_way:
+        FASTRNN_BY_ROWS, FASTRNN_BY_UNITS, FASTRNN_PIPELINE, FASTRNN_CONCURRENT
+
+    struct fastrnn_plan:
+        fastrnn_way way
+        int threads
+        int64_t rows, steps, blocks
+
+    fastrnn_plan fastrnn_last_plan()
 
     struct fastrnn_linear:
         fastrnn_call call
@@ -87,6 +97,8 @@ cdef extern from "_stand_in.h" nogil:
         void *d_weight
         void *d_bias
 
+    double fastrnn_linear_flops(const fastrnn_linear *)
+
     struct fastrnn_embedding:
         fastrnn_call call
         int64_t N, D, V
@@ -94,6 +106,8 @@ cdef extern from "_stand_in.h" nogil:
         const void *d_output
         int64_t step_d
         void *d_weight
+
+    double fastrnn_embedding_flops(const fastrnn_embedding *)
 
     struct fastrnn_cross_entropy:
         fastrnn_call call
@@ -106,6 +120,8 @@ cdef extern from "_stand_in.h" nogil:
         void *d_logits
         double *losses
         double *total
+
+    double fastrnn_cross_entropy_flops(const fastrnn_cross_entropy *)
 
     struct fastrnn_generate:
         fastrnn_call call
@@ -120,6 +136,8 @@ cdef extern from "_stand_in.h" nogil:
         const double *uniform
         double temperature
         int64_t *indices
+
+    double fastrnn_generate_flops(const fastrnn_generate *)
 
     ctypedef int fastrnn_kernel(const fastrnn_call *) noexcept nogil
 
@@ -155,7 +173,7 @@ cdef extern from "_stand_in.h" nogil:
         FASTRNN_IN_SCRATCH, FASTRNN_BEFORE_JOB, FASTRNN_AFTER_JOB, FASTRNN_BEFORE_SLEEP
 
     struct fastrnn_delay:
-        int place, member
+        int place, thread
         int64_t nth, microseconds
 
     int fastrnn_set_delays(const fastrnn_delay *, int)
@@ -166,7 +184,7 @@ cdef extern from "_stand_in.h" nogil:
 
 cdef extern from "company.h" nogil:
     struct company:
-        int most
+        int max
 
     int company_allows(company *, int, double)
     void company_saw(company *, int, double, double, double)

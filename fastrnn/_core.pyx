@@ -13,9 +13,6 @@ cimport numpy as cnp
 cnp.import_array()
 
 
-fastrnn_kernels_in_use()  # the stand-in fills its tables
-
-
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
 
@@ -94,6 +91,14 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
     return 0
 
 
+cdef inline int call_directions(
+    fastrnn_kernel *kernel, const fastrnn_direction *directions, int count, double flops, int threads,
+) except -1:
+    cdef fastrnn_directions a
+    a.directions, a.count = directions, count
+    return call(kernel, &a.call, flops, threads)
+
+
 cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
 
@@ -132,11 +137,11 @@ cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept
 
 cdef tuple cells_of_c():
     """What C says of its cells, by their numbers: (name, gates, tape_gates, has_c, extra weights)."""
-    cdef const c_cell *cell
+    cdef const fastrnn_cell *cell
     cdef list found = [], extras
     cdef int e, i
-    while fastrnn_cell(len(found)) != NULL:
-        cell = fastrnn_cell(len(found))
+    while get_cell(len(found)) != NULL:
+        cell = get_cell(len(found))
         extras = []
         for e in range(cell.extras):
             axes = [(cell.extra[e].shape[i].times, chr(cell.extra[e].shape[i].of)) for i in range(cell.extra[e].rank)]
@@ -150,14 +155,15 @@ CELLS = cells_of_c()
 cdef list extra_names = [tuple(name for name, _ in cell[4]) for cell in CELLS]
 
 
-cdef inline const c_cell *cell_numbered(int number) noexcept:
+cdef inline const fastrnn_cell *cell_numbered(int number) noexcept:
     if number < 0:
         return NULL
-    return fastrnn_cell(number)
+    return get_cell(number)
 
 
-# An activation takes about as long as so many operations of a product.
-cdef double ACTIVATION = 32
+cdef inline double work(const fastrnn_direction *a) noexcept:
+    """The operations of forward; an activation takes as long as a feature's products with 16 gates."""
+    return fastrnn_flops(a, 32)
 
 
 cdef inline void fill_weights(
@@ -168,13 +174,13 @@ cdef inline void fill_weights(
     memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
     a.cell = cell
     a.D = cnp.PyArray_DIM(w_ih, 1)
-    a.H = cnp.PyArray_DIM(w_hh, 0) // fastrnn_cell(cell).gates
+    a.H = cnp.PyArray_DIM(w_hh, 0) // get_cell(cell).gates
     a.P = cnp.PyArray_DIM(w_hh, 1)
     a.w_ih = data(w_ih)
     a.w_hh = data(w_hh)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
-    for e in range(fastrnn_cell(cell).extras):
+    for e in range(get_cell(cell).extras):
         a.extra[e] = data(extra[e])
 
 
@@ -221,7 +227,7 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction):
     output = direction[8]
     expect(arrays_fit(cell, arrays, False) == 3)
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
-    cdef const c_cell *known = fastrnn_cell(cell)
+    cdef const fastrnn_cell *known = get_cell(cell)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     cdef object c_n = None, c = None, gates = None
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
@@ -249,24 +255,10 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction):
     return output, h_n, c_n, c, gates
 
 
-cdef int call_directions(bint back, fastrnn_direction *a, int count, int type_number, int threads) except -1:
-    """Call the kernel for one direction or two, which may run at the same time."""
-    cdef fastrnn_directions both
-    cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
-    cdef int double_ = type_number == cnp.NPY_DOUBLE
-    cdef double flops = 0
-    cdef int i
-    if count == 0:
-        return 0
-    both.directions, both.count = a, count
-    for i in range(count):
-        flops += fastrnn_flops(&a[i], ACTIVATION)
-    return call(kernels.backward[double_] if back else kernels.forward[double_], &both.call, flops, threads)
-
-
 def forward(list directions not None, int threads):
     cdef fastrnn_direction[2] a
     cdef int count = 0, number = -1
+    cdef double flops = 0
     cdef list results = []
     cdef tuple result
     expect(1 <= len(directions) <= 2)
@@ -275,8 +267,11 @@ def forward(list directions not None, int threads):
         results.append(result)
         expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>result[0])))
         number = cnp.PyArray_TYPE(<cnp.ndarray>result[0])
-        count += cnp.PyArray_SIZE(<cnp.ndarray>result[0]) > 0
-    call_directions(False, a, count, number, threads)
+        if cnp.PyArray_SIZE(<cnp.ndarray>result[0]):
+            flops += work(&a[count])
+            count += 1
+    if count:
+        call_directions(fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
     return results
 
 
@@ -298,7 +293,6 @@ cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B,
 
 def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
     cdef fastrnn_direction a
-    cdef fastrnn_directions one
     cdef cnp.npy_intp T, B
     cdef int number
     cdef cnp.ndarray output, h_n
@@ -317,7 +311,7 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
         return None
     h_n = empty_sequence(1, B, a.P, number, False)
-    if fastrnn_cell(cell).has_c:
+    if get_cell(cell).has_c:
         c_n = empty_sequence(1, B, a.H, number, False)
     output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
     fill_direction(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
@@ -325,10 +319,9 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    flops = fastrnn_flops(&a, ACTIVATION)
-    one.directions, one.count = &a, 1
-    call(
-        fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], &one.call, flops,
+    flops = work(&a)
+    call_directions(
+        fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], &a, 1, flops,
         0 if flops < keep_gil_below else threads.get(),
     )
     return output, h_n, c_n
@@ -349,7 +342,7 @@ cdef inline object gradient(str name, object argument, frozenset wanted, dict in
 
 cdef tuple parts_of(int cell, tape):
     """What a tape holds, each field read once: arrays, lengths, restart, reverse, output, c, gates, checkpoint."""
-    cdef const c_cell *known = cell_numbered(cell)
+    cdef const fastrnn_cell *known = cell_numbered(cell)
     expect(known != NULL)
     c_0 = c = gates = None
     checkpoint = 0
@@ -378,7 +371,7 @@ cdef tuple prepare_backward(fastrnn_direction *a, tuple direction, list used):
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-    cdef bint has_c = fastrnn_cell(cell).has_c
+    cdef bint has_c = get_cell(cell).has_c
     cdef tuple names = extra_names[cell]
     d_x = gradient("x", x, wanted, into, tape.batch_major)
     d_h_0 = gradient("h_0", h_0, wanted, into, False)
@@ -429,6 +422,7 @@ cdef tuple prepare_backward(fastrnn_direction *a, tuple direction, list used):
 def backward(list directions not None, int threads):
     cdef fastrnn_direction[2] a
     cdef int count = 0, number = -1
+    cdef double flops = 0
     cdef list results = [], used = []
     expect(1 <= len(directions) <= 2)
     for direction in directions:
@@ -436,8 +430,11 @@ def backward(list directions not None, int threads):
         output = used[len(used) - 1][4]
         expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>output)))
         number = cnp.PyArray_TYPE(<cnp.ndarray>output)
-        count += cnp.PyArray_SIZE(<cnp.ndarray>output) > 0
-    call_directions(True, a, count, number, threads)
+        if cnp.PyArray_SIZE(<cnp.ndarray>output):
+            flops += work(&a[count])
+            count += 1
+    if count:
+        call_directions(fastrnn_kernels_in_use().backward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
     return results
 
 
@@ -475,8 +472,7 @@ def linear_forward(
     )
     a.bias = data(bias)
     a.output = data(output)
-    cdef double flops = 2.0 * a.N * a.D * a.O
-    call(fastrnn_kernels_in_use().linear_forward[is_double(x)], &a.call, flops, threads)
+    call(fastrnn_kernels_in_use().linear_forward[is_double(x)], &a.call, fastrnn_linear_flops(&a), threads)
 
 
 def linear_backward(
@@ -498,8 +494,7 @@ def linear_backward(
     a.d_x = data(d_x)
     a.d_weight = data(d_weight)
     a.d_bias = data(d_bias)
-    cdef double flops = 4.0 * a.N * a.D * a.O
-    call(fastrnn_kernels_in_use().linear_backward[is_double(x)], &a.call, flops, threads)
+    call(fastrnn_kernels_in_use().linear_backward[is_double(x)], &a.call, 2 * fastrnn_linear_flops(&a), threads)
 
 
 def embedding_backward(
@@ -521,8 +516,9 @@ def embedding_backward(
     a.d_output = data(d_output)
     a.step_d = row_step(d_output)
     a.d_weight = data(d_weight)
-    cdef double flops = 20.0 * (a.N + a.V) * a.D
-    call(fastrnn_kernels_in_use().embedding_backward[is_double(d_weight)], &a.call, flops, threads)
+    call(
+        fastrnn_kernels_in_use().embedding_backward[is_double(d_weight)], &a.call, fastrnn_embedding_flops(&a), threads,
+    )
 
 
 def cross_entropy(
@@ -552,8 +548,9 @@ def cross_entropy(
     a.losses = <double *>data(losses)
     cdef double total
     a.total = &total
-    cdef double flops = 40.0 * a.N * a.C
-    call(fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, flops, threads)
+    call(
+        fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, fastrnn_cross_entropy_flops(&a), threads,
+    )
     return total
 
 
@@ -563,7 +560,6 @@ def generate(
 ):
     cdef fastrnn_generate a
     cdef fastrnn_direction *each = <fastrnn_direction *>calloc(len(layers), sizeof(fastrnn_direction))
-    cdef double flops = 0
     cdef int64_t k
     if each == NULL:
         raise MemoryError("no memory for the layers of this call")
@@ -587,7 +583,7 @@ def generate(
         for k in range(a.count):
             cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c = layers[k]
             expect(weights_fit(cell_numbered(cell), number, below, w_ih, w_hh, b_ih, b_hh, extra))
-            expect((c is None) != fastrnn_cell(cell).has_c)
+            expect((c is None) != get_cell(cell).has_c)
             fill_weights(&each[k], cell, w_ih, w_hh, b_ih, b_hh, extra)
             each[k].T = each[k].B = 1
             below = each[k].P
@@ -595,7 +591,6 @@ def generate(
             expect(c is None or plain(c, number, 1, each[k].H, 0) and written(c))
             each[k].h_n = data(h)
             each[k].c_n = data(c)
-            flops += fastrnn_flops(&each[k], ACTIVATION)
         expect(plain(w_out, number, 2, a.V, below) and (b_out is None or plain(b_out, number, 1, a.V, 0)))
         a.w_out = data(w_out)
         a.b_out = data(b_out)
@@ -604,8 +599,7 @@ def generate(
         a.uniform = <const double *>data(uniform)
         a.temperature = temperature
         a.indices = <int64_t *>data(indices)
-        flops = (a.prompted + a.length) * (flops + 2.0 * a.V * cnp.PyArray_DIM(w_out, 1))
-        call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, flops, 1)
+        call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, fastrnn_generate_flops(&a), 1)
     finally:
         free(each)
 

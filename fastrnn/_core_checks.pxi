@@ -42,12 +42,12 @@ cdef inline bint state_fits(object state, int type_number, int rank, cnp.npy_int
     return state is None or plain(state, type_number, rank - 1, units if rank == 2 else B, units)
 
 
-cdef inline cnp.npy_intp extent(const c_size *size, cnp.npy_intp H, cnp.npy_intp P) noexcept:
+cdef inline cnp.npy_intp extent(const fastrnn_size *size, cnp.npy_intp H, cnp.npy_intp P) noexcept:
     return size.times * (P if size.of == b"P" else H)
 
 
 cdef inline bint weights_fit(
-    const c_cell *cell, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object extra,
+    const fastrnn_cell *cell, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object extra,
 ) noexcept:
     """Whether these are the weights of a cell with D features; `extra` as the cell says, each or None."""
     if cell == NULL or type(extra) is not tuple or len(<tuple>extra) != cell.extras:
@@ -56,7 +56,7 @@ cdef inline bint weights_fit(
         return False
     cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // cell.gates
     cdef cnp.npy_intp P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
-    cdef const c_size *shape
+    cdef const fastrnn_size *shape
     cdef bint projected = False
     cdef int e
     for e in range(cell.extras):
@@ -75,7 +75,7 @@ cdef inline bint weights_fit(
 
 
 cdef inline int direction_fits(
-    const c_cell *cell, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
+    const fastrnn_cell *cell, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
     object extra, bint small,
 ) noexcept:
     """`arrays_fit` of arrays one by one."""
@@ -159,7 +159,7 @@ cdef bint parts_fit(int cell, tuple parts) except -1:
     arrays, lengths, restart, _, output, c, gates, checkpoint = parts
     if type(checkpoint) is not int or checkpoint < 0 or arrays_fit(cell, arrays) != 3:
         return False
-    cdef const c_cell *known = fastrnn_cell(cell)
+    cdef const fastrnn_cell *known = get_cell(cell)
     cdef cnp.ndarray x = (<tuple>arrays)[0], w_hh = (<tuple>arrays)[4]
     cdef int number = cnp.PyArray_TYPE(x)
     cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)

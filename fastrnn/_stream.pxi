@@ -63,7 +63,7 @@ cdef class StreamCore:
         cdef list states = [], intermediate = []
         fill_weights(a, cell, w_ih, w_hh, None, None, extra)
         cdef cnp.npy_intp *shape = [len(weights), batch, a[0].P]
-        cdef int64_t cells = a[0].H if fastrnn_cell(cell).has_c else 0
+        cdef int64_t cells = a[0].H if get_cell(cell).has_c else 0
         for n in (a[0].P, a[0].P, cells, cells):
             shape[2] = n
             states.append(cnp.PyArray_ZEROS(3, shape, number, 0))
@@ -97,7 +97,7 @@ cdef class StreamCore:
             expect(weights_fit(cell_numbered(cell), self.number, below, w_ih, w_hh, b_ih, b_hh, extra))
             fill_weights(&made[0], cell, w_ih, w_hh, b_ih, b_hh, extra)
             # The states and the intermediate outputs were made for these sizes.
-            expect(made[0].P == self.units and (made[0].H if fastrnn_cell(cell).has_c else 0) == self.cells)
+            expect(made[0].P == self.units and (made[0].H if get_cell(cell).has_c else 0) == self.cells)
             below = made[0].P
             size = kernels.pack[is_double_](&made[0], NULL) + 64
             memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
@@ -115,13 +115,12 @@ cdef class StreamCore:
                 if a.extra[e] != NULL:
                     a.extra[e] = a.packed
             a.T, a.B = 1, self.batch
-            self.flops += fastrnn_flops(a, ACTIVATION)
+            self.flops += work(a)
         self.kernels, self.packed = kernels, packed
 
     cdef int advance(self, cnp.ndarray x, int64_t T, cnp.ndarray output, list intermediate, object restart) except -1:
         """Run all layers; x and output are (B, .) or (T, B, .), `intermediate` the outputs of all layers but the last."""
         cdef fastrnn_direction *a
-        cdef fastrnn_directions one
         cdef fastrnn_sequence from_ = steps_of(x), to
         cdef int64_t k
         cdef int threads = 0
@@ -150,9 +149,8 @@ cdef class StreamCore:
                 if self.cells:
                     a.c_0, a.c_n = c + k * c_bytes, next_c + k * c_bytes
                 a.restart = <const uint8_t *>data(restart)
-                one.directions, one.count = a, 1
-                call(
-                    self.kernels.forward[self.number == cnp.NPY_DOUBLE], &one.call,
+                call_directions(
+                    self.kernels.forward[self.number == cnp.NPY_DOUBLE], a, 1,
                     self.flops * T / self.count, threads,
                 )
                 from_ = to
