@@ -20,12 +20,12 @@ CELLS: tuple[tuple[str, int, int, bool, tuple[tuple[str, tuple[str, ...]], ...]]
 # b_hh, extra), and extra the tuple of weights that CELLS names.
 #
 # One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths,
-# restart, reverse, record, checkpoint, batch_major, output): checkpoint 0, or K: gates are None,
-# and c of every K-th step only; output: None, or where to write it. Of each direction output, h_n,
-# c_n, c, gates; c and gates are None where nothing is recorded.
-def forward(
-    directions: list[tuple[Any, ...]], threads: int
-) -> list[tuple[_Array, _Array, Any, Any, Any]]: ...
+# restart, reverse, record, checkpoint, batch_major, output): record: None, or (the class of the
+# tape, the cell's option, whether x came without a batch axis); checkpoint 0, or K: the tape has no
+# gates, and c of every K-th step only; output: None, or where to write it. Of each direction
+# output, h_n, c_n, tape. ask: of one direction, the rank that arrays_fit gives instead, where it is
+# not 3.
+def forward(directions: list[tuple[Any, ...]], threads: int, ask: bool = False) -> Any: ...
 
 # The most common call of a layer, in one piece: one direction, no lengths, restart or tape, x
 # (T, B, D) or (B, T, D), h_0 and c_0 None or (1, B, .). weights: (w_ih, w_hh, b_ih, b_hh, extra).
@@ -45,7 +45,7 @@ def fast_forward(
 # names of arguments; into: where some of their gradients go, made where it does not say; norms:
 # None, or a float64 (T, B) array. Of each direction the gradients of the cell's arguments, in the
 # order of the tape; None for what is absent or not wanted.
-def backward(directions: list[tuple[Any, ...]], threads: int) -> list[tuple[Any, ...]]: ...
+def backward(directions: list[tuple[Any, ...]], threads: int) -> list[list[Any]]: ...
 
 # x, logits and d_output are (N, .) with contiguous rows at any stride; the rest as above.
 def linear_forward(

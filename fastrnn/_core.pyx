@@ -215,61 +215,102 @@ cdef inline void copy_or_zero(cnp.ndarray to, object of) noexcept:
         memcpy(data(to), data(of), cnp.PyArray_NBYTES(to))
 
 
-cdef tuple prepare_forward(fastrnn_direction *a, tuple direction):
-    """Fill the struct for one direction of a layer: (output, h_n, c_n, c, gates), which the call fills."""
+cdef object new_tuple = tuple.__new__
+
+
+cdef inline object copied(object array):
+    return None if array is None else cnp.PyArray_NewCopy(<cnp.ndarray>array, cnp.NPY_CORDER)
+
+
+cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
+    """The tape: the arguments, what forward keeps for backward, and how it was called."""
+    _, arrays, lengths, restart, reverse, record, checkpoint, batch_major, _ = direction
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    kind, option, unbatched = record
+    # The tape has its own initial state: callers carry it on, and clear rows of it in place.
+    cdef list fields = [x, copied(h_0)]
+    if cell.has_c:
+        fields.append(copied(c_0))
+    fields += (w_ih, w_hh, b_ih, b_hh)
+    fields += extra
+    fields.append(output)
+    if cell.has_c:
+        fields.append(c)
+    if cell.tape_gates:
+        fields.append(gates)
+    fields += (lengths, restart)
+    if option is not None:
+        fields.append(option)
+    fields += (reverse, unbatched, batch_major, None)
+    if cell.tape_gates:
+        fields.append(checkpoint)
+    return new_tuple(kind, fields)
+
+
+cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
+    """Fill the struct for one direction of a layer: (output, h_n, c_n, tape), which the call fills."""
     expect(len(direction) == 9)
     cdef int cell = direction[0]
     cdef tuple arrays = direction[1]
     lengths, restart = direction[2], direction[3]
-    cdef bint reverse = direction[4], record = direction[5]
+    cdef bint reverse = direction[4]
+    cdef tuple record = direction[5]
     cdef int64_t checkpoint = direction[6]
     cdef bint batch_major = direction[7]
     output = direction[8]
-    expect(arrays_fit(cell, arrays, False) == 3)
+    expect(fit or arrays_fit(cell, arrays, False) == 3)
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     cdef const fastrnn_cell *known = get_cell(cell)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-    cdef object c_n = None, c = None, gates = None
+    cdef object c_n = None, c = None, gates = None, tape = None
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     expect(options_fit(lengths, restart, T, B))
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     cdef cnp.ndarray h_n = rows_of(B, a.P, number)
     if known.has_c:
         c_n = rows_of(B, a.H, number)
-    if record and known.tape_gates:
+    if record is not None and known.tape_gates:
         if checkpoint == 0:
             gates = empty_sequence(T, B, known.tape_gates * a.H, number, False)
         if known.has_c:
             c = empty_sequence(kept_steps(T, checkpoint), B, a.H, number, False)
     if output is None:
         output = empty_sequence(T, B, a.P, number, batch_major)
+    if record is not None:
+        tape = tape_of(known, direction, output, c, gates)
     if T * B * a.P == 0:  # no step is made
         copy_or_zero(h_n, h_0)
         if c_n is not None:
             copy_or_zero(c_n, c_0)
-        return output, h_n, c_n, c, gates
+        return output, h_n, c_n, tape
     expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
     fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    return output, h_n, c_n, c, gates
+    return output, h_n, c_n, tape
 
 
-def forward(list directions not None, int threads):
+def forward(list directions not None, int threads, bint ask=False):
     cdef fastrnn_direction[2] a
     cdef int count = 0, number = -1
+    cdef int rank
     cdef double flops = 0
     cdef list results = []
     cdef tuple result
-    expect(1 <= len(directions) <= 2)
+    expect(1 <= len(directions) <= (1 if ask else 2))
     for direction in directions:
-        result = prepare_forward(&a[count], direction)
+        if ask:
+            rank = arrays_fit((<tuple>direction)[0], (<tuple>direction)[1])
+            if rank != 3:
+                return rank
+        result = prepare_forward(&a[count], direction, ask)
         results.append(result)
         expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>result[0])))
         number = cnp.PyArray_TYPE(<cnp.ndarray>result[0])
         if cnp.PyArray_SIZE(<cnp.ndarray>result[0]):
             flops += work(&a[count])
             count += 1
+    expect(count < 2 or (a[0].T == a[1].T and a[0].B == a[1].B))
     if count:
         call_directions(fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
     return results
@@ -355,7 +396,7 @@ cdef tuple parts_of(int cell, tape):
     return arrays, tape.lengths, tape.restart, tape.reverse, tape.output, c, gates, checkpoint
 
 
-cdef tuple prepare_backward(fastrnn_direction *a, tuple direction, list used):
+cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
     """Fill the struct for one direction of a layer: the gradients, which the call fills; `used` keeps its arrays."""
     expect(len(direction) == 8)
     cdef int cell = direction[0], e
@@ -394,7 +435,10 @@ cdef tuple prepare_backward(fastrnn_direction *a, tuple direction, list used):
         expect(like(d, extra[e]))
         d_extra.append(d)
         a.d_extra[e] = data(d)
-    results = (d_x, d_h_0, *((d_c_0,) if has_c else ()), d_w_ih, d_w_hh, d_b_ih, d_b_hh, *d_extra)
+    cdef list results = [d_x, d_h_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh]
+    if has_c:
+        results.insert(2, d_c_0)
+    results += d_extra
     if T * B * a.P == 0:  # no step was made: sums of nothing, and the state went through
         for result in (*results, norms):
             if result is not None:
@@ -433,6 +477,7 @@ def backward(list directions not None, int threads):
         if cnp.PyArray_SIZE(<cnp.ndarray>output):
             flops += work(&a[count])
             count += 1
+    expect(count < 2 or (a[0].T == a[1].T and a[0].B == a[1].B))
     if count:
         call_directions(fastrnn_kernels_in_use().backward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
     return results

@@ -6,7 +6,7 @@ The public functions (rnn.py, lstm.py, gru.py) call `run` and `backward`, layers
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from numpy import empty
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+    # What all directions of a layer's forward have in common: lengths, restart, record, batch_major
+    # (whether output (T, B, P) lies in memory as (B, T, P)) and checkpoint. This is 0, or K: the
+    # tape has no gates, and c of every K-th step only; backward makes them again. An Elman layer's
+    # needs none of them, and the reference keeps them all.
+    Common = tuple[Array | None, Array | None, bool, bool, int]
+    # How to backpropagate through one direction: tape, d_output, d_h_n, d_c_n, wrt, into (where to
+    # write gradients of weights, by their names) and norms, which are (T, B), to be filled, or
+    # None; not on the reference backend.
+    Back = tuple[Any, Any, Any, Any, Any, dict[str, Array], Any]
 
 PLAIN = (str, type(None), bool)  # the types of options that may be looked up unchecked
 
@@ -60,6 +70,8 @@ class Cell:
 
     def kernel(self, option: Any) -> tuple[int, Any]:
         """The number of the cell that C has for an option, and this as a plain str or bool."""
+        if type(option) in PLAIN and option in self.numbers:
+            return self.numbers[option], option
         name = self.spec.option
         if name is None:
             return self.number, None
@@ -89,71 +101,49 @@ def run(
             cell.spec, arrays, option, lengths=lengths, restart=restart, reverse=reverse,
             record=record, check=check,
         )  # fmt: skip
-    unbatched = False
-    rank = _core.arrays_fit(cell.number, arrays)
-    if rank != 3 or lengths is not None or restart is not None:
-        arrays, lengths, restart, unbatched = forward_arguments(
-            cell.spec, arrays, lengths, restart, rank != 0
-        )
-    number = cell.numbers.get(option) if type(option) in PLAIN else None
-    if number is None:
-        number, option = cell.kernel(option)
-    if not (type(reverse) is type(record) is type(check) is bool):
-        reverse = _checks.flag("reverse", reverse)
-        record = _checks.flag("record", record)
-        check = _checks.flag("check", check)
-
-    call = (number, arrays, lengths, restart, reverse, record, 0, False, None)
-    (results,) = _core.forward([call], current_threads.get())
-    tape: Any = _tape(cell, option, call, results, unbatched) if record else None
+    rank, number = -1, cell.numbers.get(option) if type(option) in PLAIN else None
+    if (
+        number is not None
+        and lengths is restart is None
+        and type(reverse) is type(record) is type(check) is bool
+    ):  # the most common form, in which only the arrays may not be as the kernel takes them
+        kind = (cell.tape, option, False) if record else None
+        call = (number, arrays, None, None, reverse, kind, 0, False, None)
+        made = _core.forward([call], current_threads.get(), True)
+        if type(made) is list:
+            if check and record:
+                output, h_n, c_n, tape = made[0]
+                return output, h_n, c_n, tape.with_digests()
+            return made[0]  # type: ignore[no-any-return]
+        rank = made
+    if rank < 0:
+        rank = _core.arrays_fit(cell.number, arrays)
+    arrays, lengths, restart, unbatched = forward_arguments(
+        cell.spec, arrays, lengths, restart, rank != 0
+    )
+    number, option = cell.kernel(option)
+    reverse = _checks.flag("reverse", reverse)
+    record = _checks.flag("record", record)
+    check = _checks.flag("check", check)
+    kind = (cell.tape, option, unbatched) if record else None
+    call = (number, arrays, lengths, restart, reverse, kind, 0, False, None)
+    ((output, h_n, c_n, tape),) = _core.forward([call], current_threads.get())
     if check and record:
         tape = tape.with_digests()
-    output, h_n, c_n, _, _ = results
     if unbatched:
         return output[:, 0], h_n[0], None if c_n is None else c_n[0], tape
     return output, h_n, c_n, tape
 
 
-def _tape(cell: Cell, option: Any, call: Any, results: Any, unbatched: bool) -> Any:
-    """The tape of a call: its arguments, what forward kept, and the fields of every tape."""
-    _, arrays, lengths, restart, reverse, _, checkpoint, batch_major, _ = call
-    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
-    output, _, _, c, gates = results
-    # The tape has its own initial state: callers carry it on, and clear rows of it in place.
-    h_0 = None if h_0 is None else h_0.copy()
-    states = (h_0, None if c_0 is None else c_0.copy()) if cell.has_c else (h_0,)
-    kept = (c, gates) if cell.has_c else (gates,) if cell.tape_gates else ()
-    options = () if option is None else (option,)
-    short = (checkpoint,) if cell.tape_gates else ()
-    fields = (
-        x, *states, w_ih, w_hh, b_ih, b_hh, *extra, output, *kept, lengths, restart, *options,
-        reverse, unbatched, batch_major, None, *short,
-    )  # fmt: skip
-    make: Any = tuple.__new__
-    return make(cell.tape, fields)
-
-
-class Sequences(NamedTuple):
-    """What all directions of a layer's forward have in common."""
-
-    lengths: Array | None
-    restart: Array | None
-    record: bool
-    batch_major: bool  # whether output (T, B, P) lies in memory as (B, T, P)
-    # 0, or K: the tape has no gates, and c of every K-th step only; backward makes them again. An
-    # Elman layer's needs none of them, and the reference keeps them all.
-    checkpoint: int
-
-
 def forward(
-    cell: Cell, option: Any, common: Sequences, directions: list[tuple[Arrays, bool, Any]]
-) -> list[tuple[Array, Array, Any, Any]]:
+    cell: Cell, option: Any, common: Common, directions: list[tuple[Arrays, bool, Any]]
+) -> list[tuple[Any, ...]]:
     """Run one layer, whose directions may run at the same time.
 
     Parameters
     ----------
     cell, option
-    common : Sequences
+    common : Common
         Checked.
     directions : list
         One or two: the arrays, x (T, B, D) among them; whether it goes from the last step to the
@@ -176,18 +166,16 @@ def forward(
             for arrays, reverse, place in directions
         ]  # fmt: skip
     number, option = cell.kernel(option)
+    tape_kind = (cell.tape, option, False) if record else None
     calls = [
         (
-            number, fitting(cell, arrays), lengths, restart, reverse, record, checkpoint,
+            number, fitting(cell, arrays), lengths, restart, reverse, tape_kind, checkpoint,
             batch_major, place,
         )
         for arrays, reverse, place in directions
     ]  # fmt: skip
-    made = _core.forward(calls, current_threads.get())
-    return [
-        (*results[:3], _tape(cell, option, call, results, False) if record else None)
-        for call, results in zip(calls, made, strict=True)
-    ]
+    made: list[tuple[Any, ...]] = _core.forward(calls, current_threads.get())
+    return made
 
 
 def fitting(cell: Cell, arrays: Arrays) -> Arrays:
@@ -210,18 +198,6 @@ def _by_reference(
 # ------------------------------------------------------------------------------ backward
 
 
-class Back(NamedTuple):
-    """How to backpropagate through one direction of a layer."""
-
-    tape: Any
-    d_output: Any
-    d_h_n: Any
-    d_c_n: Any
-    wrt: Any
-    into: dict[str, Array]  # where to write gradients of weights, by their names
-    norms: Array | None = None  # (T, B), to be filled; not on the reference backend
-
-
 def backward(calls: list[Back], cell: Cell | None = None) -> list[Any]:
     """Backpropagate through one direction of a layer, or two that may run at the same time.
 
@@ -236,28 +212,31 @@ def backward(calls: list[Back], cell: Cell | None = None) -> list[Any]:
     list
         The gradients of each; what was written to `into` is that array.
     """
+    kind = CellTape if cell is None else cell.tape
     for call in calls:
-        kind = CellTape if cell is None else cell.tape
-        if not isinstance(call.tape, kind):
+        if not isinstance(call[0], kind):
             name = reference.FORWARD if cell is None else f"{cell.spec.name}_forward"
-            _checks.tape(call.tape, kind, name)
+            _checks.tape(call[0], kind, name)
     if current_backend.get() == "reference":
-        return [_backward_by_reference(call) for call in calls]
-    checked = [_checked(call) for call in calls]
+        return [_backward_by_reference(*call) for call in calls]
+    checked = [_checked(*call) for call in calls]
     made = _core.backward(checked, current_threads.get())
-    return [_gradients(call[1], values) for call, values in zip(checked, made, strict=True)]
+    return [_gradients(call[1], made[i]) for i, call in enumerate(checked)]
 
 
-def _checked(call: Back) -> tuple[Any, ...]:
-    tape, d_output, d_h_n, d_c_n, wanted = backward_arguments(*call[:5], _is_whole)
+def _checked(
+    tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any, into: Any, norms: Any
+) -> tuple[Any, ...]:
+    """What the compiled side takes for one direction."""
+    tape, d_output, d_h_n, d_c_n, wanted = backward_arguments(
+        tape, d_output, d_h_n, d_c_n, wrt, _is_whole
+    )
     cell = _of_tape[type(tape)]
     option = None if cell.spec.option is None else getattr(tape, cell.spec.option)
-    number = cell.numbers.get(option) if type(option) in PLAIN else None
-    if number is None:
-        number, _ = cell.kernel(option)
+    number, _ = cell.kernel(option)
     if type(tape.reverse) is not bool:
         tape = tape._replace(reverse=_checks.flag("reverse", tape.reverse))
-    return number, tape, d_output, d_h_n, d_c_n, wanted, call.into, call.norms
+    return number, tape, d_output, d_h_n, d_c_n, wanted, into, norms
 
 
 def _is_whole(tape: Any) -> bool:
@@ -265,8 +244,9 @@ def _is_whole(tape: Any) -> bool:
     return _core.tape_fits(_of_tape[type(tape)].number, tape)
 
 
-def _gradients(tape: Any, values: tuple[Any, ...]) -> Any:
-    gradients = _of_tape[type(tape)].gradients._make(values)
+def _gradients(tape: Any, values: list[Any]) -> Any:
+    make: Any = tuple.__new__
+    gradients = make(_of_tape[type(tape)].gradients, values)
     if not tape.unbatched:
         return gradients
     states = {f"{s}_0": getattr(gradients, f"{s}_0") for s in tape.cell.states}
@@ -274,17 +254,19 @@ def _gradients(tape: Any, values: tuple[Any, ...]) -> Any:
     return gradients._replace(x=None if gradients.x is None else gradients.x[:, 0], **states)
 
 
-def _backward_by_reference(call: Back) -> Any:
-    gradients = reference.backward(*call[:5])
-    for name, place in call.into.items():
+def _backward_by_reference(
+    tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any, into: Any, norms: Any
+) -> Any:
+    gradients = reference.backward(tape, d_output, d_h_n, d_c_n, wrt)
+    for name, place in into.items():
         place[...] = getattr(gradients, name)
-    return gradients._replace(**call.into)
+    return gradients._replace(**into)
 
 
 def norms(tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
     """`fastrnn.gradient_norms` of the tape of one direction of one layer."""
     _checks.tape(tape, CellTape, reference.FORWARD)
-    *call, _ = _checked(Back(tape, d_output, d_h_n, d_c_n, (), {}))
+    *call, _ = _checked(tape, d_output, d_h_n, d_c_n, (), {}, None)
     norms = empty(call[1].x.shape[:2])
     _core.backward([(*call, norms)], current_threads.get())
     return norms[:, 0] if call[1].unbatched else norms

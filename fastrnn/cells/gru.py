@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..reference.gru import CELL, GRUGradients, GRUTape
-from .base import Back, Cell, backward, run
+from .base import Cell, backward, run
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -161,5 +161,5 @@ def gru_backward(
     >>> fastrnn.gru_backward(tape, d_h_n=np.ones((1, 1)), wrt=["h_0"]).h_0
     array([[0.125]])
     """
-    grads: GRUGradients = backward([Back(tape, d_output, d_h_n, None, wrt, {})], GRU)[0]
+    grads: GRUGradients = backward([(tape, d_output, d_h_n, None, wrt, {}, None)], GRU)[0]
     return grads

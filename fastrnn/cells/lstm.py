@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..reference.lstm import CELL, LSTMGradients, LSTMTape
-from .base import Back, Cell, backward, run
+from .base import Cell, backward, run
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -177,5 +177,5 @@ def lstm_backward(
     >>> fastrnn.lstm_backward(tape, d_c_n=np.ones((1, 1)), wrt=["c_0"]).c_0
     array([[0.125]])
     """
-    grads: LSTMGradients = backward([Back(tape, d_output, d_h_n, d_c_n, wrt, {})], LSTM)[0]
+    grads: LSTMGradients = backward([(tape, d_output, d_h_n, d_c_n, wrt, {}, None)], LSTM)[0]
     return grads

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..reference.rnn import CELL, RNNGradients, RNNTape
-from .base import Back, Cell, backward, run
+from .base import Cell, backward, run
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -166,5 +166,5 @@ def rnn_backward(
     >>> grads.w_ih
     array([[3.]])
     """
-    grads: RNNGradients = backward([Back(tape, d_output, d_h_n, None, wrt, {})], RNN)[0]
+    grads: RNNGradients = backward([(tape, d_output, d_h_n, None, wrt, {}, None)], RNN)[0]
     return grads

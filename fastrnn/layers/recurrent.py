@@ -17,7 +17,7 @@ from numpy import ndarray
 from .. import _checks, _core
 from .._attributes import Checks, warn
 from .._memory import Memory
-from ..cells.base import PLAIN, Cell, Sequences, fitting, forward
+from ..cells.base import PLAIN, Cell, fitting, forward
 from ..config import current_backend, current_threads
 from ..reference.arguments import WEIGHT_NAMES
 from ..reference.sequences import apply_dropout
@@ -27,6 +27,8 @@ from .weights import Weighted, same_weight
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from ..cells.base import Common
 
     Array = NDArray[Any]
 
@@ -319,7 +321,7 @@ class Recurrent(Weighted, Generic[State]):
             restart = restart[:, None] if unbatched else restart.T if batch_first else restart
             restart = np.ascontiguousarray(restart)
 
-        common = Sequences(lengths, restart, record, batch_first, checkpoint)
+        common = lengths, restart, record, batch_first, checkpoint
         x, h_n, c_n, tapes, dropped = self._run_stack(x, h_0, c_0, common, rng)
         if unbatched:
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
@@ -338,13 +340,18 @@ class Recurrent(Weighted, Generic[State]):
         )  # fmt: skip
 
     def _run_stack(
-        self, x: Array, h_0: Any, c_0: Any, common: Sequences, rng: np.random.Generator | None
+        self, x: Array, h_0: Any, c_0: Any, common: Common, rng: np.random.Generator | None
     ) -> tuple[Array, Array, Any, tuple[Any, ...], tuple[Array, ...]]:
         """Run layer after layer: output, h_n, c_n, the directions' tapes, and what was dropped."""
-        n, last = 2 if self.bidirectional else 1, len(self._directions)
+        if len(self._directions) == 1:  # what follows, in less time
+            h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
+            one = ((x, h, c, *self._directions[0]), False, None)
+            ((x, h, c, tape),) = forward(self._cell, self._option, common, [one])
+            return x, h[None], None if c is None else c[None], (tape,), ()
+        n = 2 if self.bidirectional else 1
         made: list[tuple[Any, ...]] = []
         dropped: list[Array] = []
-        for first in range(0, last, n):
+        for first in range(0, len(self._directions), n):
             if first and rng is not None:
                 # In float32 whatever the layer's type: one seed then drops the same in both.
                 dropped.append(rng.random(x.shape, np.float32) < self.dropout)
@@ -357,9 +364,6 @@ class Recurrent(Weighted, Generic[State]):
                 calls.append(((x, h, c, *own), i > first, place))
             made += forward(self._cell, self._option, common, calls)
             x = made[-1][0] if output is None else output
-        if last == 1:
-            _, h, c, tape = made[0]
-            return x, h[None], None if c is None else c[None], (tape,), ()
         _, h_n, c_n, tapes = zip(*made, strict=True)
         final = np.stack(h_n), np.stack(c_n) if self._cell.has_c else None
         return x, *final, tapes, tuple(dropped)
@@ -455,7 +459,7 @@ class Recurrent(Weighted, Generic[State]):
         """
         return Stream(self, batch_size)
 
-    def _packable(self) -> tuple[int, list[tuple[Any, ...]]]:
+    def _packable(self, dtype: np.dtype[Any]) -> tuple[int, list[tuple[Any, ...]]]:
         """For a stream: the kernel's number of the cell, and the weights of each layer, checked.
 
         C reads as much of them as their shapes say.
@@ -463,7 +467,7 @@ class Recurrent(Weighted, Generic[State]):
         weights: list[tuple[Any, ...]] = []
         features = self._directions[0][0].shape[1]
         for own in self._directions:
-            x = np.empty((0, 1, features), self.dtype)
+            x = np.empty((0, 1, features), dtype)
             weights.append(fitting(self._cell, (x, None, None, *own))[3:])
             features = weights[-1][1].shape[1]
         return self._cell.kernel(self._option)[0], weights

@@ -66,7 +66,7 @@ class Stream(Guarded, _core.StreamCore):
 
     def _read(self) -> tuple[int, list[Any]]:
         """The number of the kernel's cell and the layer's weights, which must not change shape."""
-        kernel, weights = self._layer._packable()
+        kernel, weights = self._layer._packable(self._dtype)
         shapes = [
             [None if w is None else w.shape for w in (*four, *extra)] for *four, extra in weights
         ]

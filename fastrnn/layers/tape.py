@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from .. import _checks, _tapes
-from ..cells.base import Back, backward
+from ..cells.base import backward
 from ..reference.arguments import CellSpec
 from ..reference.sequences import apply_dropout, halves
 from .weights import Weights, copied_gradients
@@ -243,7 +243,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
                 if wrt or every:
                     d_h_n, d_c_n = None if d_h is None else d_h[i], None if d_c is None else d_c[i]
                     place = None if norms is None else norms[i]
-                    calls.append(Back(self.tapes[i], half, d_h_n, d_c_n, wrt, into[i], place))
+                    calls.append((self.tapes[i], half, d_h_n, d_c_n, wrt, into[i], place))
             grads = backward(calls) if calls else []
             if initial:
                 for i, one in enumerate(grads, first):

@@ -187,9 +187,9 @@ def test_wrt(backend, kind, with_state, wrt, monkeypatch):
     backward = layer_tape.backward
 
     def recorded(directions):
-        for one in directions:
-            calls.append((one.tape, set(one.wrt)))
-            places.extend(one.into.values())
+        for tape, _, _, _, wrt, into, _ in directions:
+            calls.append((tape, set(wrt)))
+            places.extend(into.values())
         return backward(directions)
 
     with fastrnn.backend(backend):
