@@ -14,6 +14,7 @@ from .. import _checks, _core
 from ..config import current_backend, current_threads
 from ..reference import cells as reference
 from ..reference.arguments import (
+    WEIGHT_NAMES,
     Arrays,
     CellSpec,
     CellTape,
@@ -63,6 +64,8 @@ class Cell:
         self.numbers = {option: numbers[name] for option, name in kernels.items()}
         self.number = next(iter(self.numbers.values()))  # they all have the same arguments
         _, self.gates, self.tape_gates, self.has_c, extras = _core.CELLS[self.number]
+        # What layers call the weights of a direction, by their names as arguments.
+        self.weight_names = WEIGHT_NAMES | {e.name: e.on_layers for e in spec.extras}
         _of_tape[tape] = self
         said = (spec.gates, "c" in spec.states, tuple((e.name, e.axes) for e in spec.extras))
         if said != (self.gates, self.has_c, extras):
@@ -167,22 +170,15 @@ def forward(
         ]  # fmt: skip
     number, option = cell.kernel(option)
     tape_kind = (cell.tape, option, False) if record else None
-    calls = [
-        (
-            number, fitting(cell, arrays), lengths, restart, reverse, tape_kind, checkpoint,
-            batch_major, place,
+    calls = []
+    for arrays, reverse, place in directions:
+        if _core.arrays_fit(cell.number, arrays) != 3:
+            arrays = forward_arguments(cell.spec, arrays).arrays
+        calls.append(
+            (number, arrays, lengths, restart, reverse, tape_kind, checkpoint, batch_major, place)
         )
-        for arrays, reverse, place in directions
-    ]  # fmt: skip
     made: list[tuple[Any, ...]] = _core.forward(calls, current_threads.get())
     return made
-
-
-def fitting(cell: Cell, arrays: Arrays) -> Arrays:
-    """The arrays as the kernel takes them, or an error; x has its batch axis."""
-    if _core.arrays_fit(cell.number, arrays) == 3:
-        return arrays
-    return forward_arguments(cell.spec, arrays).arrays
 
 
 def _by_reference(

@@ -17,9 +17,9 @@ from numpy import ndarray
 from .. import _checks, _core
 from .._attributes import Checks, warn
 from .._memory import Memory
-from ..cells.base import PLAIN, Cell, fitting, forward
+from ..cells.base import PLAIN, Cell, forward
 from ..config import current_backend, current_threads
-from ..reference.arguments import WEIGHT_NAMES
+from ..reference.arguments import WEIGHT_NAMES, forward_arguments
 from ..reference.sequences import apply_dropout
 from .stream import Stream
 from .tape import LayerGradients, LayerTape, sequence_axes, state_array
@@ -95,11 +95,6 @@ class Recurrent(Weighted, Generic[State]):
             self._configure(**arguments)
             self._tell_of_idle_dropout(self.dropout)
             self._initialise(dtype, rng, init)
-
-    @property
-    def _names(self) -> dict[str, str]:
-        """What the weights of a direction are called, by their names as arguments of functions."""
-        return WEIGHT_NAMES | {extra.name: extra.on_layers for extra in self._cell.spec.extras}
 
     @property
     def _suffixes(self) -> list[str]:
@@ -267,8 +262,11 @@ class Recurrent(Weighted, Generic[State]):
             If an argument does not fit; the error names it.
         """
         training, check = _checks.flag("training", training), _checks.flag("check", check)
-        kept = ("c", "gates") if self._cell.has_c else ("gates",) if self._cell.tape_gates else ()
-        keep = _checks.names("keep", keep, kept)
+        if type(keep) is tuple and not keep:  # in less time
+            keep = frozenset()
+        else:
+            kept = ("c", "gates") if self._cell.has_c else ("gates",)[: self._cell.tape_gates]
+            keep = _checks.names("keep", keep, kept)
         if checkpoint is not None:
             checkpoint = _checks.size("checkpoint", checkpoint)
             if keep:
@@ -420,7 +418,7 @@ class Recurrent(Weighted, Generic[State]):
         start = tape.gradients(d_output, names, d_state)
 
         flat, views = self._weight_gradients(wanted)
-        names_of = self._names.items()
+        names_of = self._cell.weight_names.items()
         into = [
             {arg: views[name + end] for arg, name in names_of if name + end in views}
             for end in self._suffixes
@@ -468,7 +466,10 @@ class Recurrent(Weighted, Generic[State]):
         features = self._directions[0][0].shape[1]
         for own in self._directions:
             x = np.empty((0, 1, features), dtype)
-            weights.append(fitting(self._cell, (x, None, None, *own))[3:])
+            arrays = (x, None, None, *own)
+            if _core.arrays_fit(self._cell.number, arrays) != 3:
+                arrays = forward_arguments(self._cell.spec, arrays).arrays
+            weights.append(arrays[3:])
             features = weights[-1][1].shape[1]
         return self._cell.kernel(self._option)[0], weights
 
@@ -525,7 +526,7 @@ class Recurrent(Weighted, Generic[State]):
             raise ValueError(
                 f"tape is of another layer: of one with num_layers={given}, bidirectional={both}"
             )
-        names = self._names.items()
+        names = self._cell.weight_names.items()
         for suffix, own, used in zip(self._suffixes, self._directions, tape.tapes, strict=True):
             for (arg, name), weight in zip(names, (*own[:4], *own[4]), strict=True):
                 same_weight(name + suffix, getattr(used, arg), weight)
