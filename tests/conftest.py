@@ -1,5 +1,6 @@
 """Shared by the tests: settings go back after each one, and problems of any size are drawn here."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,15 @@ from fastrnn import _core
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="whole grids, not every two values")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if importlib.util.find_spec("hypothesis"):
+        import hypothesis
+
+        examples = 3000 if config.getoption("--full") else 1100
+        hypothesis.settings.register_profile("run", max_examples=examples)
+        hypothesis.settings.load_profile("run")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
