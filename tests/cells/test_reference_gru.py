@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from reference_cells import VARIANTS, WALKS, check_gradients, name_of
+from reference_cells import WALKS, check_gradients, name_of
+from registry import VARIANTS
 
 from fastrnn import reference
 

@@ -4,7 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
-from registry import VARIANTS, each_name
+from marks import each_name
+from registry import VARIANTS
 from stacked_layers import as_tuple, draw, is_pair
 
 import fastrnn

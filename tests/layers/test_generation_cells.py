@@ -9,7 +9,7 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bounds import Array
 from generation_networks import ISAS, choose, each_backend, each_dtype
-from registry import each_name
+from marks import each_name
 from stream_layers import assert_same_state, draw, like, make, parts, units
 
 import fastrnn

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from registry import LAST
 
 import fastrnn
 
@@ -140,10 +141,10 @@ def test_load_state_dict_of_no_mapping():
 @pytest.mark.parametrize(
     "layer",
     [
-        make(num_layers=2, batch_first=True, nonlinearity="relu", dropout=0.5),
-        fastrnn.LSTM(D, H, 2, True, True, 0.5, True, 2, peephole=True, forget_bias=1, rng=0,
-                     dtype="float64"),
-        fastrnn.GRU(D, H, 2, batch_first=True, reset_after=False, rng=0, dtype="float64"),
+        variant.layer(
+            D, H, 2, batch_first=True, dropout=0.5, bidirectional=True, rng=0, dtype="float64"
+        )
+        for variant in LAST.values()
     ],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
@@ -417,7 +418,7 @@ def test_one_layer_serves_many_threads(x, state):
         lambda: fastrnn.GRU(1, 16, rng=0, init="orthogonal"),
         lambda: fastrnn.GRU(1, 16, 2, reset_after=False, rng=0, init="orthogonal"),
     ],
-    ids=["RNN", "LSTM", "lstm-projection", "GRU", "two-layers"],
+    ids=["plain", "gates", "projection", "reset", "two-layers"],
 )
 def test_gradient_descent_learns(make_layer):
     # Remember the first of ten inputs: only a gradient through time can teach it.

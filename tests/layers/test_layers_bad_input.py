@@ -76,7 +76,8 @@ def test_bad_options(kind, options, error, text):
 
 
 def test_bad_gradients():
-    lstm, gru = make("lstm-projection", "both"), make("gru", "two", batch_first=True)
+    lstm = make("lstm-projection", "both")
+    gru = make("gru", "two", batch_first=True)
     _, (h, c), tape = lstm.forward(X)
     _, state, gru_tape = gru.forward(X.swapaxes(0, 1))
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from registry import CELLS, VARIANTS, each_first, each_last, each_name
+from marks import each_first, each_last, each_name
+from registry import CELLS, VARIANTS
 from stacked_layers import (
     OPTIONS,
     B,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from registry import each_first, each_last, each_name
+from marks import each_first, each_last, each_name
 from stacked_layers import (
     ARGUMENTS,
     OPTIONS,

@@ -6,7 +6,8 @@ import threading
 
 import numpy as np
 import pytest
-from registry import GATED, each_last, each_name
+from marks import each_last, each_name
+from registry import GATED
 from stacked_layers import (
     OPTIONS,
     B,
@@ -191,7 +192,8 @@ def test_keep(backend, kind, shape, batch_first):
 
 def test_gates_are_what_they_say():
     """The last step's state follows from what was kept of it."""
-    lstm, gru = make("lstm", "two"), make("gru", "two")
+    lstm = make("lstm", "two")
+    gru = make("gru", "two")
     x = draw(lstm, T, B, D, seed=1)
     output, (_, c_n), tape = lstm.forward(x, keep=("c", "gates"))
     i, f, g, o = np.split(tape.gates[1], 4, axis=2)

@@ -10,7 +10,8 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same
 from bounds import Array
-from registry import VARIANTS, each_name
+from marks import each_name
+from registry import VARIANTS
 from stream_layers import (
     DTYPES,
     ISAS,

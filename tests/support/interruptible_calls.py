@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from registry import FIRST, LAST
 
 import fastrnn
 
@@ -50,15 +51,8 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
     T, B, D, H = (60, 30, 9, 40) if small else (200, 32, 64, 200)
     xs, lengths = array(T, B, D), rng.integers(0, T + 1, B)
     restart = rng.random((T, B)) < 0.1
-    layers: dict[str, Any] = {
-        "RNN": fastrnn.RNN(D, H, rng=1),
-        "LSTM": fastrnn.LSTM(D, H, rng=1),
-        "LSTM with peepholes and projection": fastrnn.LSTM(
-            D, H, proj_size=H // 2, peephole=True, rng=1
-        ),
-        "GRU": fastrnn.GRU(D, H, rng=1),
-        "GRU, reset first": fastrnn.GRU(D, H, reset_after=False, rng=1),
-    }
+    variants = {v.name: v for v in (*FIRST.values(), *LAST.values()) if v.kind != "relu"}
+    layers = {name: variant.layer(D, H, rng=1) for name, variant in variants.items()}
     for name, layer in layers.items():
         output, _, of_layer = layer.forward(xs, lengths=lengths, restart=restart)
         add(f"{name} forward", lambda layer=layer: layer.forward(xs, lengths=lengths)[0])
@@ -66,9 +60,9 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
             f"{name} backward",
             lambda layer=layer, t=of_layer, d=output: layer.backward(t, d).flat_weights,
         )
-    _, _, short = layers["LSTM"].forward(xs, checkpoint=7)
+    _, _, short = layers["lstm"].forward(xs, checkpoint=7)
     d = array(T, B, H)
-    add("LSTM backward of a short tape", lambda: layers["LSTM"].backward(short, d)[:2])
+    add("LSTM backward of a short tape", lambda: layers["lstm"].backward(short, d)[:2])
 
     both = fastrnn.GRU(D, H, 2, bidirectional=True, rng=2)
     for rows in (1, B):  # the directions beside each other; one after the other

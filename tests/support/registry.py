@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 
 import fastrnn
 from fastrnn import reference
@@ -159,16 +158,14 @@ VARIANTS = {
     for variant in (Variant(kind, e) for e in itertools.combinations(KINDS[kind].cell.extras, n))
 }
 
-# The first variant of each cell is the plain one; the last has its other option, or all weights.
+# Of each cell: the first variant, which is the plain one; that with all extra weights; the last,
+# which has all of them and the other option.
 FIRST = {name: next(v for v in VARIANTS.values() if v.cell is cell) for name, cell in CELLS.items()}
+RICH = {name: VARIANTS[Variant(FIRST[name].kind, c.extras).name] for name, c in CELLS.items()}
 LAST = {name: [v for v in VARIANTS.values() if v.cell is cell][-1] for name, cell in CELLS.items()}
-GATED = [name for name, variant in VARIANTS.items() if "gates" in variant.cell.kept]
 
-each_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-each_name = pytest.mark.parametrize("kind", VARIANTS)
-each_first = pytest.mark.parametrize("kind", [variant.name for variant in FIRST.values()])
-each_last = pytest.mark.parametrize("kind", [variant.name for variant in LAST.values()])
+GATED = [name for name, variant in VARIANTS.items() if "gates" in variant.cell.kept]
+UNBIASED = {variant.name for variant in LAST.values()}  # tests of layers make them without biases
 
 
 def variants_of(cell: Cell) -> list[Variant]:

@@ -6,7 +6,7 @@ state and of the output belong to which cell, what the next layer reads, and wha
 
 import numpy as np
 import pytest
-from registry import CELLS, EXTRAS, VARIANTS
+from registry import CELLS, EXTRAS, UNBIASED, VARIANTS
 
 T, B, D, H = 6, 4, 3, 5
 RESTART = np.random.default_rng(7).random((T, B)) < 0.25
@@ -27,7 +27,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES)
 def make(kind, shape="two", **options):
     """A layer of a variant; some have no biases."""
     layers, both = SHAPES[shape]
-    bias = kind not in ("relu", "lstm-projection-peepholes")
+    bias = kind not in UNBIASED
     own = {"bidirectional": both, "bias": bias, "dtype": "float64", "rng": 0}
     return VARIANTS[kind].layer(D, H, **{"num_layers": layers} | own | options)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
-from registry import VARIANTS
+from registry import UNBIASED, VARIANTS
 
 import fastrnn
 
@@ -22,7 +22,7 @@ def make(
     kind: str, D: int, H: int, layers: int = 1, dtype: Any = np.float32, **options: Any
 ) -> Any:
     """A layer of a variant; some have no biases, one has biased forget gates."""
-    own: dict[str, Any] = {"bias": kind not in ("relu", "lstm-projection-peepholes")}
+    own: dict[str, Any] = {"bias": kind not in UNBIASED}
     own |= {"forget_bias": 1.5} if kind == "lstm-projection" else {}
     options = {"dtype": np.dtype(dtype).name, "rng": [D, H, layers], **own, **options}
     layer = VARIANTS[kind].layer(D, H, layers, **options)
