@@ -108,10 +108,9 @@ class BuildKernels(build_ext):
         for source, flags in [
             *[
                 (f"csrc/{name}.c", [])
-                for name in ("scratch", "quota", "schedule", "rates", "count", "company")
+                for name in ("arena", "quota", "schedule", "rates", "count", "company", "flops")
             ],
-            ("csrc/parallel.c", openmp),
-            ("csrc/workers.c", openmp),
+            *[(f"csrc/{name}.c", openmp) for name in ("team", "policy", "stop", "workers")],
             ("csrc/cpu.c", [f"-DFASTRNN_HAS_{isa.upper()}" for isa in target_isas()]),
             *[(f"csrc/isa/{isa}.c", ISA_FLAGS[isa]) for isa in target_isas()],
         ]:

@@ -2,7 +2,7 @@
 
 usage: same_bits.py write FILE      on one machine
        same_bits.py check FILE      on the other, or under emulation
-Needs the tests' folder on PYTHONPATH. The problems travel in the file, drawn once.
+Needs tests/support on PYTHONPATH. The problems travel in the file, drawn once.
 """
 
 import copy
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from bit_checks import DTYPES, LARGE, SMALL, assert_same_results
 from bounds import draw, run
-from test_bits import DTYPES, LARGE, SMALL, assert_same_results
 
 import fastrnn
 

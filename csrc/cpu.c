@@ -62,3 +62,5 @@ const struct fastrnn_kernels *fastrnn_kernels_in_use(void)
                 atomic_store(&in_use, fastrnn_built[i]);
     return atomic_load(&in_use);
 }
+
+const struct fastrnn_cell *fastrnn_cell(int number) { return fastrnn_kernels_in_use()->cell(number); }

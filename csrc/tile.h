@@ -11,7 +11,7 @@
 #define PANEL (NV * W)
 #define LINE ((int64_t)(64 / sizeof(real))) /* reals in a cache line */
 #define NOINLINE __attribute__((noinline))
-#define FIRST_CACHE 32768 /* bytes: the smallest first-level data cache in use */
+#define L1D 32768 /* bytes: the smallest first-level data cache in use */
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
@@ -111,7 +111,7 @@ static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, 
     return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N};
 }
 
-/* Units are shared among members in pieces of whole panels that are whole cache lines of states. */
+/* Units are split over threads in pieces of whole panels that are whole cache lines of states. */
 static ALWAYS_INLINE int64_t FN(piece)(int gates) { return gates == 1 ? PANEL : LINE; }
 
 static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
@@ -119,14 +119,14 @@ static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
     return (H + FN(piece)(gates) - 1) / FN(piece)(gates);
 }
 
-/* The first unit of member `id` of `members`; H for id = members. */
-static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int members)
+/* The first unit of thread `id` of `threads`; H for id = threads. */
+static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int threads)
 {
-    const int64_t first = FN(pieces)(gates, H) * id / members * FN(piece)(gates);
+    const int64_t first = FN(pieces)(gates, H) * id / threads * FN(piece)(gates);
     return first < H ? first : H;
 }
 
-static ALWAYS_INLINE struct FN(matrix) FN(units_of)(struct FN(matrix) m, int64_t begin, int64_t end, int64_t H)
+static ALWAYS_INLINE struct FN(matrix) FN(of_units)(struct FN(matrix) m, int64_t begin, int64_t end, int64_t H)
 {
     m.begin = begin * m.slots;
     m.end = end < H ? end * m.slots : m.N;
@@ -134,13 +134,13 @@ static ALWAYS_INLINE struct FN(matrix) FN(units_of)(struct FN(matrix) m, int64_t
 }
 
 /* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of `gates` of the
- * row-major (H, K) matrices that w is made of: member `id` of `members` packs its share of the columns. */
+ * row-major (H, K) matrices that w is made of: thread `id` of `threads` packs its share of the columns. */
 static void FN(pack_gates)(const real *w, const int *order, int gates, int64_t K, int64_t H, real *packed,
-                           int id, int members)
+                           int id, int threads)
 {
     const int groups = gates == 3 ? 1 : NV / gates; /* in a panel */
     const int64_t vectors = (H + W - 1) / W * gates;
-    for (int64_t v = vectors * id / members; v < vectors * (id + 1) / members; v++) {
+    for (int64_t v = vectors * id / threads; v < vectors * (id + 1) / threads; v++) {
         const int64_t group = v / gates, unit = group * W, begin = group / groups * groups * gates * W;
         const int gate = (int)(v % gates), n = H - unit < W ? (int)(H - unit) : W;
         const int64_t left = FN(columns)(gates, H) - begin, full = groups * gates * W;
@@ -152,9 +152,9 @@ static void FN(pack_gates)(const real *w, const int *order, int gates, int64_t K
     }
 }
 
-static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int members)
+static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int threads)
 {
-    FN(pack_gates)(w, &(int){0}, 1, K, N, packed, id, members);
+    FN(pack_gates)(w, &(int){0}, 1, K, N, packed, id, threads);
 }
 
 /* Packs P[k][j] = rows[k][j] for begin <= k < end of K. */

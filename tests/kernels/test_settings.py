@@ -1,0 +1,222 @@
+"""The number of threads and the instruction set: variables, limits of the system, calls."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import bounds
+import numpy as np
+import pytest
+from test_parallel import ISAS, script
+
+import fastrnn
+from fastrnn import _core
+
+
+def settings(**environment: str) -> subprocess.CompletedProcess[str]:
+    unset = {"FASTRNN_NUM_THREADS", "FASTRNN_ISA", "OMP_NUM_THREADS"} - environment.keys()
+    code = f"import os\nfor name in {sorted(unset)}: os.environ.pop(name, None)\n"
+    code += "import fastrnn\nprint(fastrnn.get_num_threads(), fastrnn.get_isa())"
+    return script(code, **environment)
+
+
+def test_environment_variables() -> None:
+    best = ISAS[0]
+    for isa in ISAS:
+        done = settings(FASTRNN_ISA=isa, FASTRNN_NUM_THREADS="3", OMP_NUM_THREADS="2")
+        assert done.stdout == f"3 {isa}\n", done.stderr
+        assert not done.stderr
+    openmp = fastrnn.show_config(mode="dicts")["build"]["openmp"]
+    expected = 2 if openmp else 1  # a serial build does not read OpenMP's variables
+    assert settings(OMP_NUM_THREADS="2").stdout == f"{expected} {best}\n"
+    threads, isa = settings(FASTRNN_NUM_THREADS="", FASTRNN_ISA="").stdout.split()
+    assert int(threads) >= 1
+    assert isa == best
+    for three in (" 3\n", "0" * 20 + "3", "0" * 5000 + "3"):
+        assert settings(FASTRNN_NUM_THREADS=three).stdout == f"3 {best}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("FASTRNN_NUM_THREADS", value)
+            for value in (
+                "many", "3x", "0", "-1", "+2", "1e9", "2.0", "0x10", "1_000", "99999999999",
+                "2147483648", "9" * 5000, "00", "0" * 9 + "9" * 11, "3,2", "٣", "true", "None",
+            )
+        ),
+        *(("FASTRNN_ISA", value) for value in ("avx1024", "AVX2", "sse", "3")),
+    ],
+)  # fmt: skip
+def test_a_variable_that_makes_no_sense_is_told_and_ignored(name: str, value: str) -> None:
+    """A typing error must neither pass in silence nor stop a program."""
+    want = settings(OMP_NUM_THREADS="2").stdout
+    done = settings(OMP_NUM_THREADS="2", **{name: value})
+    assert done.returncode == 0
+    assert done.stdout == want
+    told = done.stderr.splitlines()
+    assert f"{name}={value!r}" in told[0]
+    assert "expected" in told[0]
+    # It points at who imports, not into the machinery of imports.
+    assert told[0].startswith("<string>:")
+    assert "importlib" not in done.stderr
+
+
+def test_a_variable_may_be_made_an_error() -> None:
+    done = script("import fastrnn", FASTRNN_NUM_THREADS="x", PYTHONWARNINGS="error")
+    assert done.returncode != 0
+    assert "FASTRNN_NUM_THREADS='x'" in done.stderr
+
+
+def test_what_the_control_groups_allow(tmp_path: Path) -> None:
+    """Folders as the system has them; those of the two versions differ."""
+
+    def quota(groups: str, **files: str) -> int:
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in {"proc/self/cgroup": groups, **files}.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return _core.cpu_quota(str(root))
+
+    def second(group: str, **limits: str) -> int:
+        top = "sys/fs/cgroup"
+        return quota(f"0::{group}\n", **{f"{top}{k}/cpu.max": v for k, v in limits.items()})
+
+    assert second("/") == 0
+    assert second("/", **{"": "max 100000\n"}) == 0
+    assert second("/", **{"": "200000 100000\n"}) == 2
+    assert second("/a/b", **{"/a/b": "150000 100000\n"}) == 2
+    assert second("/a/b", **{"/a/b": "max 100000\n", "/a": "50000 100000\n"}) == 1
+    assert second("/a/b", **{"/a/b": "300000 100000\n", "/a": "400000 100000\n"}) == 3
+    assert second("/elsewhere", **{"": "700000 100000\n"}) == 7
+    for nonsense in ("", "many\n", "100000\n", "-1 100000\n", "5 0\n", "nan 1\n", "1e30 1\n"):
+        assert second("/", **{"": nonsense}) == 0
+
+    def first(group: str, folder: str, limit: str, period: str = "100000\n") -> int:
+        top = f"sys/fs/cgroup/cpu{folder}/cpu.cfs_"
+        files = {f"{top}quota_us": limit, f"{top}period_us": period}
+        return quota(f"3:cpuset:/s\n2:memory:/m\n1:cpu,cpuacct:{group}\n", **files)
+
+    assert first("/", "", "-1\n") == 0
+    assert first("/", "", "250000\n") == 3
+    assert first("/a", "/a", "100000\n", "200000\n") == 1
+    assert first("/a", "", "600000\n") == 6
+    assert first("/", "/s", "100000\n") == 0  # the group of another controller
+    assert _core.cpu_quota(str(tmp_path / "nothing")) == 0
+
+
+# What threadpoolctl does with the runtimes that it finds, without it.
+TELL_THE_RUNTIME = """
+import ctypes, os, fastrnn
+with open("/proc/self/maps") as file:
+    paths = {line.split()[-1] for line in file if "omp" in line and ".so" in line}
+for path in paths:
+    library = ctypes.CDLL(path)
+    if hasattr(library, "omp_set_num_threads"):
+        before = fastrnn.get_num_threads()
+        library.omp_set_num_threads(5)
+        print(before, fastrnn.get_num_threads())
+        fastrnn.set_num_threads(2)
+        print(fastrnn.get_num_threads())
+        break
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not _core.build_info()["openmp"], reason="for OpenMP on Linux"
+)
+def test_the_runtimes_own_limit() -> None:
+    """It holds until somebody says how many threads this package is to have."""
+    done = script(TELL_THE_RUNTIME, OMP_NUM_THREADS="3", FASTRNN_NUM_THREADS="")
+    assert done.stdout.split() == ["3", "5", "2"], done.stderr
+
+
+def test_set_isa_refuses_what_does_not_run_here() -> None:
+    before = fastrnn.get_isa()
+    for name in {"avx2", "avx512", "neon", "sse2", "AVX2", "", "best"} - set(ISAS):
+        with pytest.raises(ValueError):
+            fastrnn.set_isa(name)
+        assert fastrnn.get_isa() == before
+    for isa in ISAS:
+        fastrnn.set_isa(isa)
+        assert fastrnn.get_isa() == isa
+
+
+def test_set_num_threads_refuses_less_than_one() -> None:
+    before = fastrnn.get_num_threads()
+    for n in (0, -1):
+        with pytest.raises(ValueError):
+            fastrnn.set_num_threads(n)
+        with pytest.raises(ValueError), fastrnn.num_threads(n):
+            pass
+        assert fastrnn.get_num_threads() == before
+
+
+@pytest.mark.skipif(not _core.build_info()["openmp"], reason="a serial build has no teams")
+def test_a_small_call_has_a_team_where_another_was_just_before(
+    problem: Any, settings_restored: tuple[float, float]
+) -> None:
+    small = problem(T=50, B=8, D=64, H=64, dtype=np.float32)
+    large = problem(T=100, B=64, D=256, H=256, dtype=np.float32)
+    fastrnn.set_num_threads(2)
+    _core.swap_team_policy(*settings_restored)
+
+    def has_team(arguments: dict[str, Any]) -> bool:
+        before = _core.teams_run()
+        fastrnn.rnn_forward(**arguments, record=False)
+        return _core.teams_run() > before
+
+    time.sleep(0.05)
+    assert not has_team(small)
+    # The second one follows at once, unless the machine is so busy that even ten do not.
+    assert any(has_team(small) for _ in range(10))
+    for _ in range(20):  # others may have the processors, but not always
+        time.sleep(0.2)
+        if has_team(large):
+            break
+    else:
+        raise AssertionError("no team for a large call")
+    assert not has_team(problem(T=1, B=8, D=4, H=4, dtype=np.float32))
+
+
+# One sequence whose steps are shared, or with restart one whose second member makes the input part.
+# On one processor the members would wait for each other at every step, so one of them does all.
+# Prints a digest of every bit.
+ONE_SEQUENCE = """
+import os, sys, hashlib
+if sys.argv[1] == "one processor":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.path.insert(0, sys.argv[2])
+import numpy as np, fastrnn
+from fastrnn import _core
+from bounds import Spec, draw, run
+_core.swap_team_policy(0, float(sys.argv[3]))
+fastrnn.set_num_threads(int(sys.argv[4]))
+spec = Spec(40, 1, 5, 133, kind="lstm", restart=sys.argv[5] == "restart")
+results = run(fastrnn, draw(spec, np.float32))
+print(hashlib.sha256(b"".join(a.tobytes() for a in results.values() if a is not None)).hexdigest())
+print(_core.teams_run() > 0)
+"""
+
+
+if hasattr(os, "sched_setaffinity") and _core.build_info()["openmp"]:
+
+    @pytest.mark.parametrize("restart", ["restart", "none"])
+    def test_members_who_share_a_processor(restart: str) -> None:
+        def outcome(where: str, to_wake: str, threads: int) -> list[str]:
+            folder = os.path.dirname(bounds.__file__)
+            done = script(ONE_SEQUENCE, where, folder, to_wake, str(threads), restart)
+            assert done.returncode == 0, done.stderr
+            return done.stdout.split()
+
+        alone, teams = outcome("anywhere", "0", 1)
+        assert teams == "False"
+        for where in ("one processor", "anywhere"):
+            for to_wake in ("0", "1e-9"):  # placement is not looked at, or is
+                for threads in (2, 3):
+                    assert outcome(where, to_wake, threads) == [alone, "True"]

@@ -1,0 +1,150 @@
+"""The README keeps its word: its code runs, its loops agree, its links and commands exist."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+PYTHON = blocks("python")
+
+
+def executed(index: int) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    # The offset gives errors the line of the README.
+    before = TEXT[: TEXT.index(PYTHON[index])].count("\n")
+    exec(compile("\n" * before + PYTHON[index], str(ROOT / "README.md"), "exec"), namespace)
+    return namespace
+
+
+def test_first_block_prints_two_times(capsys: pytest.CaptureFixture[str]) -> None:
+    executed(0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["fastrnn.reference", "fastrnn"]
+    for line in lines:
+        assert re.fullmatch(r"\S+ +\d+\.\d\d ms", line)
+        assert float(line.split()[1]) > 0
+
+
+def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = executed(1)
+    losses = block["losses"]
+    assert losses[-1] < 0.01 * losses[0]
+    x = np.zeros((5, 2, 1), np.float32)
+    trained, read = block["rnn_tape"], block["rnn"]
+    assert np.array_equal(trained.tapes[0].w_hh, read.weights["weight_hh_l0"])
+    assert read(x)[0].shape == (5, 2, 32)
+
+
+def test_stream_block() -> None:
+    block = executed(2)  # it compares bits itself
+    assert np.array_equal(block["rest"], block["output"][60:])
+    assert block["stream"].state.shape == (2, 1, 64)
+
+
+def assert_close(actual: Any, expected: Any, terms: int) -> None:
+    """Equal but for rounding: `terms` is the most products that one element adds up.
+
+    Each product and each addition rounds once, on both sides. The matrices of the README's blocks
+    shrink what passes through them, so that the error of a step does not grow in later ones.
+    """
+    scale = np.abs(expected).max()
+    tolerance = 2 * 2 * terms * np.finfo(np.float64).eps * scale
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+def test_column_vector_loop() -> None:
+    block = executed(3)
+    T, D, H = block["T"], block["D"], block["H"]
+    Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
+    assert np.linalg.norm(Whh, 2) < 1
+
+    hs = {-1: np.zeros((H, 1))}
+    for t in range(T):
+        hs[t] = np.tanh(Wxh @ xs[t] + Whh @ hs[t - 1] + bh)
+    dWxh, dWhh, dbh, carried = np.zeros_like(Wxh), np.zeros_like(Whh), np.zeros_like(bh), 0
+    for t in reversed(range(T)):
+        dz = (dhs[t] + carried) * (1 - hs[t] * hs[t])
+        dWxh += dz @ xs[t].T
+        dWhh += dz @ hs[t - 1].T
+        dbh += dz
+        carried = Whh.T @ dz
+
+    expected = np.concatenate([hs[t] for t in range(T)], axis=1).T
+    assert_close(block["output"], expected, D + H)
+    assert_close(block["h_n"], expected[-1], D + H)
+    # To the error of a weight gradient's own sum comes that of the dz in it.
+    assert_close(block["dWxh"], dWxh, T + D + 2 * H)
+    assert_close(block["dWhh"], dWhh, T + D + 2 * H)
+    assert_close(block["dbh"], dbh, T + D + 2 * H)
+
+
+def test_batch_first_loop() -> None:
+    block = executed(4)
+    N, T, D, H = (block[name] for name in "NTDH")
+    Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
+    assert np.linalg.norm(Wh, 2) < 1
+
+    h, prev = np.empty((N, T, H)), h0
+    for t in range(T):
+        h[:, t] = prev = np.tanh(x[:, t] @ Wx + prev @ Wh + b)
+    dx, dWx, dWh, db = np.zeros_like(x), np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)
+    carried = np.zeros((N, H))
+    for t in reversed(range(T)):
+        before = h[:, t - 1] if t else h0
+        dz = (dh[:, t] + carried) * (1 - h[:, t] ** 2)
+        dx[:, t] = dz @ Wx.T
+        dWx += x[:, t].T @ dz
+        dWh += before.T @ dz
+        db += dz.sum(0)
+        carried = dz @ Wh.T
+
+    assert_close(block["output"], h.transpose(1, 0, 2), D + H)
+    assert_close(block["h_n"], h[:, -1], D + H)
+    assert_close(block["dx"], dx, D + 3 * H)
+    assert_close(block["dh0"], carried, D + 3 * H)
+    assert_close(block["dWx"], dWx, N * T + D + 2 * H)
+    assert_close(block["dWh"], dWh, N * T + D + 2 * H)
+    assert_close(block["db"], db, N * T + D + 2 * H)
+
+
+def test_every_python_block_is_tested() -> None:
+    assert len(PYTHON) == 5
+    lines = [line for line in PYTHON[0].splitlines() if line]
+    assert len(lines) <= 12  # a first look stays short
+    assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text("utf-8"))
+    inside = [target.partition("#")[0] for target in targets if "://" not in target]
+    assert [target for target in inside if not (ROOT / target).exists()] == []
+    if page == "README.md":
+        assert len(inside) >= 8
+
+
+def test_setup_commands_are_single_lines() -> None:
+    """`.ci/run` looks for these two lines and runs them."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("python3 -m venv .venv && ")]
+    ends = [command.rpartition(" && ")[2] for command in commands]
+    assert ends == [".venv/bin/fastrnn train", ".venv/bin/pytest"]
+
+
+def test_bench_table_is_whole() -> None:
+    table = re.findall(r"<!-- bench -->\n(.*?)\n<!-- /bench -->", TEXT, re.DOTALL)
+    assert len(table) == 1
+    rows = [line for line in table[0].splitlines() if line.startswith("|")]
+    assert len(rows) >= 3
+    assert len({row.count("|") for row in rows}) == 1

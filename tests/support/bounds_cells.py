@@ -1,0 +1,146 @@
+"""The equations of the cells with the roundings of the compiled code, forward and backward.
+
+A function of the name of each cell: of the problem, x_t and the state before step t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from rounding import Array, Real, chain, fl, settled, sigmoid, split, tanh, together, value_of
+
+if TYPE_CHECKING:
+    from bounds import Problem
+
+# By result: factor (B, n), w (n, K) and y (B, K). To first order, element i is off by
+# factor_i w_ik y_k if that product is missing in a sum that leads to it.
+Factors = dict[str, tuple[Array, Array, Array]]
+
+
+class Back(NamedTuple):
+    """What going back over a step yields.
+
+    d_state: the gradient of the state after it, for the norms. sums: what it adds to the gradients
+    of weights, as pairs (a, y): a_i y_j to element (i, j); the rows of a second pair lie below.
+    The first a of w_ih makes d_x, the first a of w_hh goes through W_hh into the carry.
+    """
+
+    d_state: tuple[Real, ...]
+    carry: tuple[Real, ...]
+    sums: dict[str, list[tuple[Real, Any]]]
+    factors: Factors
+
+
+class Step(NamedTuple):
+    state: tuple[Real, ...]
+    back: Callable[..., Back]
+    factors: Factors
+    kink: Array | None = None  # |z| / sqrt(q(z)) of a relu
+
+
+def bias_of(p: Problem) -> Array:
+    given = [b for b in (p.b_ih, p.b_hh) if b is not None]
+    return np.sum(given, axis=0) if given else np.zeros(len(p.w_hh))
+
+
+def sums_of(x: Array, dz_x: Real, dz_h: Real, hidden: list[tuple[Real, Real]]) -> dict[str, Any]:
+    """`Back.sums` of what every cell has: from dz, as x and as the state met it."""
+    one = np.ones((len(x), 1))
+    return {"w_ih": [(dz_x, x)], "w_hh": hidden, "b_ih": [(dz_x, one)], "b_hh": [(dz_h, one)]}
+
+
+def rnn(p: Problem, x: Array, h_prev: Real) -> Step:
+    z = chain(bias_of(p), (x, p.w_ih), (h_prev, p.w_hh))
+    if p.kind == "tanh":
+        h = tanh(z)
+        slope, kink = fl(1.0 - h * h), None
+    else:
+        slope = z.value > 0.0
+        h = z * slope
+        kink = np.divide(abs(z.value), np.sqrt(z.q), out=np.full(z.q.shape, np.inf), where=z.q > 0)
+
+    def back(dh: Real) -> Back:
+        dz = settled(fl(dh * slope) if p.kind == "tanh" else dh * slope)
+        sums = sums_of(x, dz, dz, [(dz, h_prev)])
+        return Back((dh,), (chain(0.0, (dz, p.w_hh.T)),), sums, {})
+
+    return Step((h,), back, {"h_n": (value_of(slope), p.w_ih, x)}, kink)
+
+
+def lstm(p: Problem, x: Array, h_prev: Real, c_prev: Real) -> Step:
+    p_i, p_f, p_o = [None] * 3 if p.w_peep is None else np.split(p.w_peep, 3)
+
+    def fma(w: Any, a: Real, b: Real) -> Real:
+        return b if w is None else fl(w * a + b)
+
+    z_i, z_f, z_g, z_o = split(chain(bias_of(p), (x, p.w_ih), (h_prev, p.w_hh)), 4)
+    i, f, g = sigmoid(fma(p_i, c_prev, z_i)), sigmoid(fma(p_f, c_prev, z_f)), tanh(z_g)
+    c = fl(f * c_prev + fl(i * g))
+    o, tc = sigmoid(fma(p_o, c, z_o)), tanh(c)
+    m = fl(o * tc)
+    h = m if p.w_hr is None else chain(0.0, (m, p.w_hr))
+
+    def back(dh: Real, carry_c: Real) -> Back:
+        dm = dh if p.w_hr is None else chain(0.0, (dh, p.w_hr.T))
+        dm, carry_c = together(dm, carry_c)
+        do = fl(fl(dm * tc) * fl(o - o * o))
+        through_h = fl(dm * o) * fl(1.0 - tc * tc)
+        dc = fma(p_o, do, fl(through_h + carry_c))
+        di = fl(fl(dc * g) * fl(i - i * i))
+        df = fl(fl(dc * c_prev) * fl(f - f * f))
+        dg = fl(fl(dc * i) * fl(1.0 - g * g))
+        carry = fma(p_f, df, fma(p_i, di, fl(dc * f)))
+        dz = settled(di, df, dg, do)
+        one = np.ones((len(x), 1))
+        sums = sums_of(x, dz, dz, [(dz, h_prev)])
+        if p.w_hr is not None:
+            sums["w_hr"] = [(dh, m)]
+        if p.w_peep is not None:
+            sums["w_peep"] = [(settled(di * c_prev, df * c_prev, do * c), one)]
+        factors = {"d_c_0": ((through_h * f).value, np.ones((g.value.shape[1], 1)), one)}
+        return Back((dh, carry_c), (chain(0.0, (dz, p.w_hh.T)), carry), sums, factors)
+
+    of_g, of_o = np.split(p.w_ih, 4)[2:]
+    factors = {
+        "c_n": ((i * (1.0 - g * g)).value, of_g, x),
+        "h_n": ((tc * (o - o * o)).value, of_o, x),
+    }
+    if p.w_hr is not None:
+        factors["h_n"] = (np.ones_like(h.value), p.w_hr, m.value)
+    return Step((h, c), back, factors)
+
+
+def gru(p: Problem, x: Array, h_prev: Real) -> Step:
+    reset_first, bias = p.kind == "gru-reset-first", bias_of(p)
+    rz, new = slice(2 * p.w_hh.shape[1]), slice(2 * p.w_hh.shape[1], None)
+    r, z = map(sigmoid, split(chain(bias[rz], (x, p.w_ih[rz]), (h_prev, p.w_hh[rz])), 2))
+    if reset_first:
+        rh = fl(r * h_prev)
+        n = tanh(chain(bias[new], (x, p.w_ih[new]), (rh, p.w_hh[new])))
+    else:
+        b_in, b_hn = (np.zeros(1) if b is None else b[new] for b in (p.b_ih, p.b_hh))
+        a = chain(b_hn, (h_prev, p.w_hh[new]))
+        n = tanh(fl(r * a + chain(b_in, (x, p.w_ih[new]))))
+    h = fl(z * fl(h_prev - n) + n)
+
+    def back(dh: Real) -> Back:
+        dn = fl(fl(dh * fl(1.0 - z)) * fl(1.0 - n * n))
+        dzg = fl(fl(dh * fl(h_prev - n)) * fl(z - z * z))
+        if reset_first:
+            s = chain(0.0, (dn, p.w_hh[new].T))
+            dr = fl(fl(s * h_prev) * fl(r - r * r))
+            d_rz = settled(dr, dzg)
+            dz_x = dz_h = settled(dr, dzg, dn)
+            carry = chain(fl(s * r + fl(dh * z)), (d_rz, p.w_hh[rz].T))
+            hidden = [(d_rz, h_prev), (settled(dn), rh)]
+        else:
+            dr, da = fl(fl(dn * a) * fl(r - r * r)), fl(dn * r)
+            dz_x, dz_h = settled(dr, dzg, dn), settled(dr, dzg, da)
+            carry = chain(fl(dh * z), (dz_h, p.w_hh.T))
+            hidden = [(dz_h, h_prev)]
+        return Back((dh,), (carry,), sums_of(x, dz_x, dz_h, hidden), {})
+
+    slope = ((1.0 - z) * (1.0 - n * n)).value
+    return Step((h,), back, {"h_n": (slope, p.w_ih[new], x)})

@@ -1,0 +1,140 @@
+"""Networks for the tests of generate, their runs, and the same runs by hand."""
+
+import itertools
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from bit_checks import assert_same
+from bounds import Array
+
+import fastrnn
+from fastrnn import _core, reference
+
+ISAS = tuple(fastrnn.available_isas())
+DTYPES = (np.float32, np.float64)
+BACKENDS = (fastrnn, reference)
+
+
+def name_of(value: Any) -> str:
+    return value.__name__.rpartition(".")[2] if hasattr(value, "__name__") else str(value)
+
+
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+each_backend = pytest.mark.parametrize("module", BACKENDS, ids=name_of)
+each = pytest.mark.parametrize(("dtype", "isa"), list(itertools.product(DTYPES, ISAS)), ids=name_of)
+
+
+class Network(NamedTuple):
+    """The first three arguments of generate."""
+
+    embedding: fastrnn.Embedding
+    rnn: fastrnn.RNN
+    linear: fastrnn.Linear
+
+    def arrays(self) -> list[Array]:
+        return [layer.flat_weights for layer in self]
+
+
+def network(
+    V: int, D: int, H: int, dtype: Any = np.float32, *, seed: int = 0, scale: float = 4.0,
+    nonlinearity: str = "tanh", bias: bool = True, linear_bias: bool = True,
+) -> Network:  # fmt: skip
+    """A network whose output layer is scaled up: as drawn, its choices would be nearly uniform."""
+    net = Network(
+        fastrnn.Embedding(V, D, dtype=dtype, rng=[seed, 1]),
+        fastrnn.RNN(D, H, nonlinearity=nonlinearity, bias=bias, dtype=dtype, rng=[seed, 2]),
+        fastrnn.Linear(H, V, linear_bias, dtype=dtype, rng=[seed, 3]),
+    )
+    net.linear.flat_weights[...] *= scale
+    return net
+
+
+def constant_network(logits: Any, dtype: Any = np.float64) -> Network:
+    """Whatever it reads, its logits are these."""
+    net = network(len(logits), 2, 3, dtype)
+    for weights in net.arrays():
+        weights[...] = 0
+    net.linear.weights["bias"][...] = logits
+    return net
+
+
+# ------------------------------------------------------------------- the functions it is made of
+
+
+def scaled(logits: Array, temperature: float) -> Array:
+    d = logits - logits.max()
+    return d if temperature == 1 else d / logits.dtype.type(temperature)
+
+
+def exponentials(d: Array) -> Array:
+    e = np.empty_like(d)
+    _core.exp(d, e)
+    return e.astype(np.float64)
+
+
+def sum_of(e: Array) -> float:
+    """Sixteen sums of every sixteenth, then those; cumsum adds one after the other, as C does."""
+    padded = np.zeros(-(-len(e) // 16) * 16)
+    padded[: len(e)] = e
+    return float(np.cumsum(np.cumsum(padded.reshape(-1, 16), axis=0)[-1])[-1])
+
+
+def choose(logits: Array, temperature: float, u: float) -> int:
+    """The draw of csrc/generate.h and the sum of csrc/losses.h, with the exp of this package."""
+    if temperature == 0:
+        return int(logits.argmax())
+    e = exponentials(scaled(logits, temperature))
+    passed = np.flatnonzero(np.cumsum(e) > u * sum_of(e))
+    return int(passed[0]) if len(passed) else int(np.flatnonzero(e)[-1])
+
+
+def by_hand(
+    net: Network, prompt: Any, length: int, state: Any, temperature: float, seed: int
+) -> tuple[Array, Array]:
+    """What generate returns, from calls of the compiled functions.
+
+    On one thread: here every call would have a team, and wait for it where the machine is busy.
+    """
+    w, out = net.rnn.weights, net.linear.weights
+    recurrent = [w.get(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    h = np.zeros((1, net.rnn.hidden_size), net.rnn.dtype) if state is None else state
+    uniform = np.random.default_rng(seed).random(length)
+    indices = np.empty(length, np.int64)
+    read = list(prompt)
+    with fastrnn.num_threads(1):
+        for step in range(len(prompt) + max(length - 1, 0)):
+            x, _ = fastrnn.embedding_forward([[read[step]]], net.embedding.weights["weight"])
+            options: dict[str, Any] = {"nonlinearity": net.rnn.nonlinearity, "record": False}
+            h = fastrnn.rnn_forward(x, h, *recurrent, **options)[1]
+            n = step + 1 - len(prompt)
+            if 0 <= n < length:
+                logits = fastrnn.linear_forward(h, out["weight"], out.get("bias"))[0][0]
+                indices[n] = choose(logits, temperature, uniform[n])
+                read.append(int(indices[n]))
+    return indices, h
+
+
+def assert_same_run(got: Any, want: Any, what: Any) -> None:
+    assert got[0].dtype == want[0].dtype == np.int64, f"{got[0].dtype} of {what}"
+    got_indices, want_indices = got[0].tolist(), want[0].tolist()
+    assert got_indices == want_indices, f"indices of {what}: {got_indices}, not {want_indices}"
+    assert_same(got[1], want[1], f"state of {what}")
+
+
+class Case(NamedTuple):
+    """A run of a network; `seed` is the rng of the draw."""
+
+    net: Network
+    prompt: Array
+    length: int
+    state: Any
+    temperature: float
+    seed: int
+
+    def run(self, module: ModuleType) -> tuple[Array, Array]:
+        return module.generate(
+            *self.net, self.prompt, self.length, self.state,
+            temperature=self.temperature, rng=self.seed,
+        )  # fmt: skip

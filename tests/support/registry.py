@@ -1,0 +1,168 @@
+"""The cells and their variants: the one list of them in the tests.
+
+A new cell is a line in CELLS and one in KINDS for each of its equations. Its roundings are a
+function of its name in bounds_cells.py, its bits one in test_bits_order.py. What concerns a single
+cell (its equations by hand, its messages) is tested beside the others of that kind;
+tests/project/test_registry.py fails where the cells are listed a second time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import reference
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Cell(NamedTuple):
+    """What the functions and the layer of a cell have in common."""
+
+    name: str  # of its functions: rnn_forward, rnn_backward, in fastrnn and in fastrnn.reference
+    layer: Any
+    gates: int
+    states: tuple[str, ...] = ("h",)
+    kept: tuple[str, ...] = ()  # what its tape has beside the arguments and the output
+    extras: tuple[str, ...] = ()  # of EXTRAS, those that it takes
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arrays that have a gradient, in the order of the signature."""
+        initial = (f"{state}_0" for state in self.states)
+        weights = (EXTRAS[extra].argument for extra in self.extras)
+        return ("x", *initial, "w_ih", "w_hh", "b_ih", "b_hh", *weights)
+
+    def forward(self, module: Any = fastrnn) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(module, f"{self.name}_forward")
+        return function
+
+    def backward(self, module: Any = fastrnn) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(module, f"{self.name}_backward")
+        return function
+
+
+class Extra(NamedTuple):
+    """A weight that a cell may have besides, as an argument of its functions and of its layer."""
+
+    argument: str
+    weight: str  # its name in layer.weights, without the layer's number
+    option: Callable[[int], dict[str, Any]]  # of a layer, by its hidden size
+
+
+EXTRAS = {
+    "projection": Extra("w_hr", "weight_hr", lambda H: {"proj_size": max(1, H // 2)}),
+    "peepholes": Extra("w_peep", "weight_peephole", lambda _: {"peephole": True}),
+}
+
+CELLS = {
+    cell.name: cell
+    for cell in (
+        Cell("rnn", fastrnn.RNN, 1),
+        Cell("lstm", fastrnn.LSTM, 4, ("h", "c"), ("c", "gates"), tuple(EXTRAS)),
+        Cell("gru", fastrnn.GRU, 3, kept=("gates",)),
+    )
+}
+
+
+class Kind(NamedTuple):
+    """The equations of a cell under some options, which its functions and its layer take alike.
+
+    norm: the spectral norm of each gate's part of W_hh in drawn problems: states and gradients
+    reach back tens of steps, and neither they nor their errors explode. The slope of tanh brings
+    1.4 to about 1.
+    """
+
+    cell: Cell
+    options: Mapping[str, Any]
+    norm: float
+    number: int  # enum fastrnn_cell
+
+
+KINDS = {
+    "tanh": Kind(CELLS["rnn"], {"nonlinearity": "tanh"}, 1.4, 0),
+    "relu": Kind(CELLS["rnn"], {"nonlinearity": "relu"}, 0.95, 1),
+    "lstm": Kind(CELLS["lstm"], {}, 2.0, 2),
+    "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, 3),
+    "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, 4),
+}
+
+
+class Variant(NamedTuple):
+    """A kind with some of the extra weights that its cell takes."""
+
+    kind: str
+    extras: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.kind, *self.extras))
+
+    @property
+    def cell(self) -> Cell:
+        return KINDS[self.kind].cell
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return KINDS[self.kind].options
+
+    def lacking(self) -> set[str]:
+        """The arguments of the extra weights that it does not have."""
+        return {EXTRAS[e].argument for e in self.cell.extras if e not in self.extras}
+
+    def arrays(
+        self, T: int = 5, B: int = 3, D: int = 2, H: int = 3, dtype: Any = np.float64, seed: int = 0
+    ) -> dict[str, Any]:
+        """The array arguments; weights small enough to keep the gates away from flat parts."""
+        rng = np.random.default_rng(seed)
+        rows, P = self.cell.gates * H, H - 1 if "projection" in self.extras else H
+        shapes: dict[str, tuple[int, ...]] = {"x": (T, B, D), "h_0": (B, P), "c_0": (B, H)}
+        shapes |= {"w_ih": (rows, D), "w_hh": (rows, P), "b_ih": (rows,), "b_hh": (rows,)}
+        shapes |= {"w_hr": (P, H), "w_peep": (3 * H,)}
+        return {
+            name: ((1 if name in "x h_0 c_0" else 0.5) * rng.standard_normal(shape)).astype(dtype)
+            for name, shape in shapes.items()
+            if name in set(self.cell.arguments) - self.lacking()
+        }
+
+    def forward(self, module: Any = reference, **arguments: Any) -> tuple[Any, Any, Any]:
+        """output, (h_n,) or (h_n, c_n), tape; arguments go by their names."""
+        output, *states, tape = self.cell.forward(module)(**self.options, **arguments)
+        return output, tuple(states), tape
+
+    def backward(
+        self, tape: Any, d_output: Any, d_states: Any = (), module: Any = reference, **options: Any
+    ) -> Any:
+        return self.cell.backward(module)(tape, d_output, *d_states, **options)
+
+    def layer(self, D: int, H: int, num_layers: int = 1, **options: Any) -> Any:
+        """A layer of this variant; what the caller says wins."""
+        for extra in self.extras:
+            options = EXTRAS[extra].option(H) | options
+        return self.cell.layer(D, H, num_layers, **self.options | options)
+
+
+VARIANTS = {
+    variant.name: variant
+    for kind in KINDS
+    for n in range(len(KINDS[kind].cell.extras) + 1)
+    for variant in (Variant(kind, e) for e in itertools.combinations(KINDS[kind].cell.extras, n))
+}
+
+# The variant that stands for its cell where options and extra weights play no part.
+PLAIN = {name: next(v for v in VARIANTS.values() if v.cell is cell) for name, cell in CELLS.items()}
+
+each_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+
+
+def variants_of(cell: Cell) -> list[Variant]:
+    """Those of a cell, with all of its extra weights first after the plain one."""
+    of_cell = [variant for variant in VARIANTS.values() if variant.cell is cell]
+    return [of_cell[0], *sorted(of_cell[1:], key=lambda v: -len(v.extras))]

@@ -1,0 +1,87 @@
+"""Layers for the tests of streams, and what a stream must give: the results of the layer itself."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from bit_checks import assert_same
+from bounds import Array
+
+import fastrnn
+
+ISAS = tuple(fastrnn.available_isas())
+DTYPES = (np.float32, np.float64)
+
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "tanh": (fastrnn.RNN, {}),
+    "relu": (fastrnn.RNN, {"nonlinearity": "relu", "bias": False}),
+    "lstm": (fastrnn.LSTM, {}),
+    "forget-bias": (fastrnn.LSTM, {"forget_bias": 1.5}),
+    "projection": (fastrnn.LSTM, {"proj_size": 0.6}),  # of the hidden size
+    "peephole": (fastrnn.LSTM, {"peephole": True}),
+    "projection-peephole": (fastrnn.LSTM, {"proj_size": 0.4, "peephole": True, "bias": False}),
+    "gru": (fastrnn.GRU, {}),
+    "reset-first": (fastrnn.GRU, {"reset_after": False}),
+}
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+each_isa = pytest.mark.parametrize("isa", ISAS)
+
+
+def make(
+    kind: str, D: int, H: int, layers: int = 1, dtype: Any = np.float32, **options: Any
+) -> Any:
+    cls, own = KINDS[kind]
+    if "proj_size" in own:
+        own = own | {"proj_size": max(1, int(own["proj_size"] * H))}
+    options = {"dtype": np.dtype(dtype).name, "rng": [D, H, layers], **own, **options}
+    layer = cls(D, H, layers, **options)
+    layer.flat_weights[...] *= 2  # so that the state matters
+    return layer
+
+
+def units(layer: Any) -> int:
+    return getattr(layer, "proj_size", 0) or layer.hidden_size
+
+
+def draw(layer: Any, *shape: int, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(layer.dtype)
+
+
+def draw_state(layer: Any, batch: int, seed: int = 2) -> Any:
+    h = draw(layer, layer.num_layers, batch, units(layer), seed=seed)
+    if not isinstance(layer, fastrnn.LSTM):
+        return h
+    return h, draw(layer, layer.num_layers, batch, layer.hidden_size, seed=seed + 1)
+
+
+def parts(state: Any) -> tuple[Array, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def like(state: Any, change: Any) -> Any:
+    """The state with a function applied to each of its arrays."""
+    changed = tuple(change(a) for a in parts(state))
+    return changed if isinstance(state, tuple) else changed[0]
+
+
+def assert_same_state(got: Any, want: Any, what: Any = "") -> None:
+    assert type(got) is type(want)
+    for name, a, b in zip("hc", parts(got), parts(want), strict=False):
+        assert_same(a, b, f"{name} of the state, {what}")
+
+
+def in_pieces(stream: Any, x: Array, restart: Any, cuts: Any, mixed: int = 0) -> Array:
+    """The outputs of run on each piece; of single steps where a piece's number says so."""
+    outputs = []
+    for i, (start, stop) in enumerate(itertools.pairwise([0, *cuts, len(x)])):
+        r = None if restart is None else restart[start:stop]
+        if mixed and i % mixed == 0:
+            for t in range(stop - start):
+                y = stream.step(x[start + t], restart=None if r is None else r[t])
+                outputs.append(y[None])
+        else:
+            outputs.append(stream.run(x[start:stop], restart=r))
+    return np.concatenate(outputs)
