@@ -117,6 +117,7 @@ def test_tanh_by_hand():
     assert grads.w_ih.item() == pytest.approx(0.5 * (1 - h * h), rel=1e-15)
 
 
+@pytest.mark.pairs
 @all_walks
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_hh"), ("b_ih",)], ids="-".join)
@@ -407,6 +408,7 @@ def run_piece(variant, arrays, walk, part, state):
     )
 
 
+@pytest.mark.pairs
 @all_cells
 @all_walks
 @pytest.mark.parametrize("t", range(5))

@@ -89,6 +89,7 @@ def test_what_the_tape_keeps(variant):
     np.testing.assert_allclose(a, expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.pairs
 @both_grus
 @all_walks
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_ih", "b_hh")], ids="-".join)

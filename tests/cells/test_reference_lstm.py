@@ -90,6 +90,7 @@ def test_forward_is_the_definition(variant, walk, absent):
     assert ((tape.gates == 0).all(axis=2) | ((i > 0) & (f > 0) & (abs(g) < 1)).all(axis=2)).all()
 
 
+@pytest.mark.pairs
 @all_lstms
 @all_walks
 @pytest.mark.parametrize("absent", [(), ("h_0", "c_0", "b_ih", "b_hh")], ids="-".join)

@@ -289,9 +289,9 @@ def alarms(interval: float) -> Iterator[list[int]]:
 
 
 if on_posix:
-    # Calls of a quarter of a second or more on two fast cores, first with many rows, then with one
+    # Calls of a tenth of a second or more on two fast cores, first with many rows, then with one
     # row and so many weights (64 MB) that a step alone takes milliseconds.
-    LONG = {"many rows": (200, 64, 1500), "many units": (200, 1, 4096)}
+    LONG = {"many rows": (100, 64, 1500), "many units": (60, 1, 4096)}
 
     @pytest.mark.parametrize("threads", [1, 2])
     @pytest.mark.parametrize("sizes", LONG.values(), ids=LONG.keys())
@@ -415,7 +415,7 @@ def test_the_rounding_mode_is_nearest_inside_and_kept_outside(isa: str) -> None:
 LITTLE_MEMORY = """
 import hashlib, resource, sys
 import numpy as np, fastrnn
-T, B, D, H = 40, 64, 1200, 2000
+T, B, D, H = 10, 64, 1200, 2000
 rng = np.random.default_rng(0)
 x, w_ih, w_hh = (
     rng.uniform(-0.05, 0.05, shape).astype(np.float32) for shape in ((T, B, D), (H, D), (H, H))

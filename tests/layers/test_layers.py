@@ -417,7 +417,7 @@ def test_one_layer_serves_many_threads(x, state):
         lambda: fastrnn.GRU(1, 16, rng=0, init="orthogonal"),
         lambda: fastrnn.GRU(1, 16, 2, reset_after=False, rng=0, init="orthogonal"),
     ],
-    ids=["RNN", "LSTM", "projection", "GRU", "two-layers"],
+    ids=["RNN", "LSTM", "lstm-projection", "GRU", "two-layers"],
 )
 def test_gradient_descent_learns(make_layer):
     # Remember the first of ten inputs: only a gradient through time can teach it.

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
+from registry import each_name
 from stream_layers import (
     assert_same_state,
     draw,
     draw_state,
-    each_kind,
     in_pieces,
     make,
 )
@@ -270,7 +270,7 @@ def test_a_batch_or_a_sequence_too_large_for_memory() -> None:
         stream.run(np.broadcast_to(f32(1), (2**58, D)))
 
 
-@each_kind
+@each_name
 def test_a_bidirectional_layer_has_no_stream(kind: str) -> None:
     layer = make(kind, D, H, bidirectional=True)
     with pytest.raises(ValueError, match=f"^{type(layer).__name__} is bidirectional: its output"):

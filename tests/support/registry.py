@@ -143,9 +143,13 @@ class Variant(NamedTuple):
 
     def layer(self, D: int, H: int, num_layers: int = 1, **options: Any) -> Any:
         """A layer of this variant; what the caller says wins."""
+        return self.cell.layer(D, H, num_layers, **self.layer_options(H) | options)
+
+    def layer_options(self, H: int) -> dict[str, Any]:
+        options = dict(self.options)
         for extra in self.extras:
-            options = EXTRAS[extra].option(H) | options
-        return self.cell.layer(D, H, num_layers, **self.options | options)
+            options |= EXTRAS[extra].option(H)
+        return options
 
 
 VARIANTS = {
@@ -155,14 +159,19 @@ VARIANTS = {
     for variant in (Variant(kind, e) for e in itertools.combinations(KINDS[kind].cell.extras, n))
 }
 
-# The variant that stands for its cell where options and extra weights play no part.
-PLAIN = {name: next(v for v in VARIANTS.values() if v.cell is cell) for name, cell in CELLS.items()}
+# The first variant of each cell is the plain one; the last has its other option, or all weights.
+FIRST = {name: next(v for v in VARIANTS.values() if v.cell is cell) for name, cell in CELLS.items()}
+LAST = {name: [v for v in VARIANTS.values() if v.cell is cell][-1] for name, cell in CELLS.items()}
+GATED = [name for name, variant in VARIANTS.items() if "gates" in variant.cell.kept]
 
 each_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+each_name = pytest.mark.parametrize("kind", VARIANTS)
+each_first = pytest.mark.parametrize("kind", [variant.name for variant in FIRST.values()])
+each_last = pytest.mark.parametrize("kind", [variant.name for variant in LAST.values()])
 
 
 def variants_of(cell: Cell) -> list[Variant]:
-    """Those of a cell, with all of its extra weights first after the plain one."""
+    """Those of a cell; the second has all of its extra weights."""
     of_cell = [variant for variant in VARIANTS.values() if variant.cell is cell]
     return [of_cell[0], *sorted(of_cell[1:], key=lambda v: -len(v.extras))]
