@@ -2,7 +2,7 @@
 
 In the environment: FASTRNN_OPENMP=0 builds without threads, and 1 fails where the compiler has no
 OpenMP, where by default the build goes on without. FASTRNN_SANITIZE=address,undefined instruments
-csrc/ (see .ci/sanitize).
+csrc/ (see .ci/sanitize), and FASTRNN_COVERAGE=1 counts its lines (see .ci/coverage).
 """
 
 import os
@@ -101,14 +101,16 @@ class BuildKernels(build_ext):
         # less is undefined.
         instrument = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-wrapv", "-g"]
         instrument = instrument if sanitizers else []
+        # Atomic: threads count in the same place. The first flag is the linker's too.
+        if os.environ.get("FASTRNN_COVERAGE", "") not in ("", "0"):
+            instrument = ["--coverage", "-fprofile-update=atomic", "-fprofile-abs-path"]
         headers = [str(p) for p in Path("csrc").rglob("*.[hi]*")]
         for source, flags in [
             *[
                 (f"csrc/{name}.c", [])
-                for name in ("scratch", "quota", "schedule", "rates", "count", "company")
+                for name in ("arena", "quota", "schedule", "rates", "count", "company", "flops")
             ],
-            ("csrc/parallel.c", openmp),
-            ("csrc/workers.c", openmp),
+            *[(f"csrc/{name}.c", openmp) for name in ("team", "policy", "stop", "workers")],
             ("csrc/cpu.c", [f"-DFASTRNN_HAS_{isa.upper()}" for isa in target_isas()]),
             *[(f"csrc/isa/{isa}.c", ISA_FLAGS[isa]) for isa in target_isas()],
         ]:

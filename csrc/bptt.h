@@ -1,188 +1,182 @@
-/* Backpropagation through time of one layer in one direction, as each member of a team runs it: its own rows
- * of the batch, block after block; after each block the team joins for the weight gradients. */
+/* Backpropagation through time of one direction, as each thread of a team runs it: its own rows of the batch, block
+ * after block; after each block the team joins for the weight gradients. Steps are counted back from the last one
+ * that forward made, `back` = 0. */
 
 struct FN(backward_scratch) {
     int64_t *rows;
-    const real **pointers;  /* for packing: rows of the weights */
-    real **ring;            /* (steps*n,) the rows of the ring in a block */
-    const real **factors;   /* (n,) */
-    real **d_x;             /* (steps*n,) where the products with w_ih go */
-    real *carry_h, *carry_c; /* (n) rows: the gradient of the state, from the later steps */
-    real *between;           /* (n) rows of H */
-    /* one chunk of the weight gradients: (chunk,) rows */
-    const real **chunk_ring, **chunk_x, **chunk_h, **chunk_second, **chunk_c_before, **chunk_c;
+    const real **pointers;    /* for packing: rows of the weights */
+    real **dz;                /* (steps*n,) the rows of dz in a block */
+    const real **operands;    /* (n,) */
+    real **d_x;               /* (steps*n,) where the products with w_ih go */
+    real *carry_h, *carry_c;  /* (n) rows: the gradient of the state, from the later steps */
+    real *intermediate;       /* (n) rows of H */
+    const real **chunk_dz, **chunk[GRADIENT_ROWS]; /* (chunk,) rows: of dz, and of what they are multiplied by */
+    struct FN(source) sources[MAX_SOURCES];
+    int count; /* sources */
     struct FN(gradient_scratch) gradient;
 };
 
-/* The sources of the weight gradients, the rows of a chunk being in `s`, and how many they are. */
-static int FN(sources)(const struct FN(job) *job, const struct FN(backward_scratch) *s,
-                       struct FN(source) sources[3])
+/* One thread's walk back. */
+struct FN(walk) {
+    struct FN(job) *job;
+    const struct team *team;
+    int64_t n; /* rows */
+    struct FN(backward_scratch) s;
+    struct FN(back_step) step;
+    struct FN(forward_scratch) recomputed;
+    int64_t pairs;  /* (t, b) of the block so far */
+    int64_t summed; /* rows of dz that are in the weight gradients */
+};
+
+static ALWAYS_INLINE int64_t FN(time_back)(const struct fastrnn_direction *a, int64_t back)
 {
-    const struct fastrnn_layer *a = job->a;
-    const int64_t H = a->H, D = a->D, P = a->P, rows = gates_of(a->cell) * H;
-    const struct FN(gradient) x = {s->chunk_x, D, job->packed[0], a->d_w_ih};
-    const struct FN(gradient) h = {s->chunk_h, P, job->packed[1], a->d_w_hh};
-    void *const d_b = a->d_b_ih ? a->d_b_ih : a->d_b_hh;
-    switch (a->cell) {
-    case FASTRNN_GRU:
-        sources[0] = (struct FN(source)){0, rows, a->d_b_ih, 1, {x}};
-        sources[1] = (struct FN(source)){FN(gru_dh_at)(a), rows, a->d_b_hh, 1, {h}};
-        return 2;
-    case FASTRNN_GRU_RESET_FIRST: /* of W_hn the factor is r h */
-        sources[0] = (struct FN(source)){0, rows, d_b, 1, {x}};
-        sources[1] = (struct FN(source)){0, 2 * H, NULL, 1, {h}};
-        sources[2] = (struct FN(source)){
-            2 * H, H, NULL, 1, {{s->chunk_second, H, job->packed[2], a->d_w_hh}}};
-        if (a->d_w_hh)
-            sources[2].gradients[0].d_w = (real *)a->d_w_hh + 2 * H * H;
-        return 3;
-    case FASTRNN_LSTM:
-        sources[1] = (struct FN(source)){
-            FN(lstm_dh_at)(a), P, NULL, 1, {{s->chunk_second, H, job->packed[2], a->d_w_hr}}};
-        sources[0] = (struct FN(source)){0, rows, d_b, 2, {x, h}};
-        return a->w_hr ? 2 : 1;
-    default: sources[0] = (struct FN(source)){0, rows, d_b, 2, {x, h}}; return 1;
+    return FN(time_of)(a, a->T - 1 - back);
+}
+
+static ALWAYS_INLINE real *FN(dz_row)(const struct FN(job) *job, int64_t r)
+{
+    return job->dz + r % job->dz_rows * job->dz_stride;
+}
+
+static int FN(weights_wanted)(const struct FN(backward_scratch) *s)
+{
+    for (int i = 0; i < s->count; i++)
+        if (s->sources[i].d_sum || FN(any_wanted)(&s->sources[i]))
+            return 1;
+    return 0;
+}
+
+/* --------------------------------------------------------------------------------- weight gradients */
+
+/* The weight gradients that are wanted, with the rows of a chunk that they take. */
+static void FN(find_sources)(const struct FN(job) *job, struct FN(backward_scratch) *s)
+{
+    real *const *packed = job->packed;
+    s->count = job->cell->sources(job->a, s->sources);
+    for (struct FN(source) *source = s->sources; source < s->sources + s->count; source++) {
+        source->by_rows = s->chunk[source->by];
+        for (int i = 0; i < source->count; i++) {
+            struct FN(gradient) *g = &source->gradients[i];
+            g->rows = s->chunk[g->of];
+            if (g->d_w)
+                g->packed = *packed++;
+        }
     }
 }
 
-/* Reals of a row of the ring. */
-static int64_t FN(ring_stride)(const struct fastrnn_layer *a)
+/* Which rows they take. */
+static void FN(find_rows)(const struct FN(backward_scratch) *s, int *taken)
 {
-    switch (a->cell) {
-    case FASTRNN_LSTM: return a->w_hr ? FN(lstm_m_at)(a) + FN(stride)(a->H) : FN(stride)(4 * a->H);
-    case FASTRNN_GRU: return 2 * FN(gru_dh_at)(a);
-    default: return FN(stride)(gates_of(a->cell) * a->H);
+    for (const struct FN(source) *source = s->sources; source < s->sources + s->count; source++) {
+        taken[source->by] |= source->d_sum != NULL;
+        for (int i = 0; i < source->count; i++)
+            taken[source->gradients[i].of] |= source->gradients[i].d_w != NULL;
+    }
+    taken[OF_NONE] = 0;
+}
+
+/* Whether some of them are on the tape, which then has to be kept until the chunk is complete. */
+static int FN(take_tape)(const struct FN(job) *job)
+{
+    struct FN(backward_scratch) s;
+    int taken[GRADIENT_ROWS] = {0};
+    s.count = job->cell->sources(job->a, s.sources);
+    FN(find_rows)(&s, taken);
+    return taken[OF_C] || taken[OF_C_BEFORE] || (taken[OF_INTERMEDIATE] && job->cell->intermediate_on_tape);
+}
+
+static const real *FN(gradient_row)(const struct FN(job) *job, enum gradient_rows of, const real *dz, int64_t t,
+                                    int64_t b)
+{
+    const struct fastrnn_direction *a = job->a;
+    switch (of) {
+    case OF_X: return FN(at)(&a->x, t, b);
+    case OF_H_BEFORE: return FN(h_before)(a, job->zeros, t, b);
+    case OF_C_BEFORE: return FN(c_before)(a, &job->tape, job->zeros, t, b);
+    case OF_C: return FN(c_row)(&job->tape, t, b);
+    default:
+        return (job->cell->intermediate_on_tape ? FN(gates_row)(&job->tape, t, b) : dz) + job->cell->intermediate_at(a);
     }
 }
 
-static uintptr_t FN(carve_backward)(const struct FN(job) *job, int members, uintptr_t at,
-                                struct FN(backward_scratch) *s)
+/* Adds rows [first, last) of the index back*B + b, a chunk or the end of one, to the weight gradients. */
+static void FN(weight_gradients)(struct FN(walk) *walk, int64_t first, int64_t last)
 {
-    const struct fastrnn_layer *a = job->a;
-    const int64_t n = job->most_rows, wide = FN(stride)(a->H), rows = gates_of(a->cell) * a->H;
-    const int second = a->w_hr || a->cell == FASTRNN_GRU_RESET_FIRST;
-    s->rows = carve(&at, n, sizeof *s->rows);
-    s->pointers = carve(&at, rows, sizeof *s->pointers);
-    s->ring = carve(&at, job->steps * n, sizeof *s->ring);
-    s->factors = carve(&at, n, sizeof *s->factors);
-    s->d_x = carve(&at, job->steps * n, sizeof *s->d_x);
-    s->carry_h = carve(&at, n * FN(stride)(a->P), sizeof(real));
-    s->carry_c = a->cell == FASTRNN_LSTM ? carve(&at, n * wide, sizeof(real)) : NULL;
-    s->between = second || a->norms ? carve(&at, n * wide, sizeof(real)) : NULL;
-    const real ***const chunk[] = {&s->chunk_ring, &s->chunk_x,        &s->chunk_h,
-                                   &s->chunk_second, &s->chunk_c_before, &s->chunk_c};
-    for (size_t i = 0; i < sizeof chunk / sizeof *chunk; i++)
-        *chunk[i] = carve(&at, FN(chunk), sizeof **chunk[i]);
-    struct FN(source) sources[3];
-    const int count = FN(sources)(job, s, sources);
-    int64_t units = 0;
-    for (int i = 0; i < count; i++)
-        units += FN(any_wanted)(&sources[i]) ? sources[i].units : 0;
-    return FN(carve_gradient)(&s->gradient, units, count, members, at);
-}
-
-static int FN(weights_wanted)(const struct fastrnn_layer *a)
-{
-    return a->d_w_ih || a->d_w_hh || a->d_b_ih || a->d_b_hh || a->d_w_hr || a->d_w_peep;
-}
-
-/* Adds rows [first, last) of the index s*B + b, a chunk or the end of one, to the weight gradients. */
-static void FN(weight_gradients)(struct FN(job) *job, const struct team *team,
-                                 struct FN(backward_scratch) *s, int64_t first, int64_t last)
-{
-    const struct fastrnn_layer *a = job->a;
-    const int64_t T = a->T, B = a->B, H = a->H;
+    const struct FN(job) *job = walk->job;
+    const struct fastrnn_direction *a = job->a;
+    const struct FN(backward_scratch) *s = &walk->s;
+    const int64_t B = a->B;
+    int taken[GRADIENT_ROWS] = {0};
     int64_t K = 0;
-    for (int64_t r = first, step = B ? first / B : 0, b = first - step * B; r < last; r++) {
-        const int64_t t = FN(time_of)(a, T - 1 - step);
-        if (t < (a->lengths ? a->lengths[b] : T)) {
-            const real *ring = job->ring + r % job->ring_rows * job->ring_stride;
-            s->chunk_ring[K] = ring;
-            s->chunk_x[K] = FN(at)(&a->x, t, b);
-            s->chunk_h[K] = FN(h_before)(a, job->zeros, t, b);
-            if (a->w_hr)
-                s->chunk_second[K] = ring + FN(lstm_m_at)(a);
-            else if (a->cell == FASTRNN_GRU_RESET_FIRST)
-                s->chunk_second[K] = FN(tape_row)(a, a->gates, t, b, 4 * H) + 3 * H;
-            if (a->d_w_peep) {
-                s->chunk_c_before[K] = FN(c_before)(a, job->zeros, t, b);
-                s->chunk_c[K] = FN(tape_row)(a, a->c, t, b, H);
-            }
+    FN(find_rows)(s, taken);
+    for (int64_t r = first, back = B ? first / B : 0, b = first - back * B; r < last; r++) {
+        const int64_t t = FN(time_back)(a, back);
+        if (t < (a->lengths ? a->lengths[b] : a->T)) {
+            s->chunk_dz[K] = FN(dz_row)(job, r);
+            for (int of = 0; of < GRADIENT_ROWS; of++)
+                if (taken[of])
+                    s->chunk[of][K] = FN(gradient_row)(job, (enum gradient_rows)of, s->chunk_dz[K], t, b);
             K++;
         }
         if (++b == B) {
             b = 0;
-            step++;
+            back++;
         }
     }
-    struct FN(source) sources[3];
-    const int count = FN(sources)(job, s, sources);
-    if (a->d_w_peep) {
-        team_barrier(team); /* the ring's rows of all members are there */
-        const int64_t begin = H * team->id / team->n, end = H * (team->id + 1) / team->n;
-        real *const d_p = a->d_w_peep;
-        FN(columns_summed)(s->chunk_ring, 0, s->chunk_c_before, K, begin, end, d_p, first == 0);
-        FN(columns_summed)(s->chunk_ring, H, s->chunk_c_before, K, begin, end, d_p + H, first == 0);
-        FN(columns_summed)(s->chunk_ring, 3 * H, s->chunk_c, K, begin, end, d_p + 2 * H, first == 0);
-    }
-    FN(gradient_chunk)(team, job->stop, &s->gradient, s->chunk_ring, K, first == 0, sources, count);
+    const struct FN(gradient_chunk) chunk = {s->chunk_dz, K, first == 0, s->sources, s->count};
+    FN(add_chunk)(walk->team, job->stop, &s->gradient, &chunk);
 }
 
-/* Both biases of a cell enter the same sum, but for a GRU's with the reset gate after the product. */
-static void FN(copy_bias_gradient)(const struct fastrnn_layer *a, const struct team *team)
+/* Adds what is complete of the rows before `end`: whole chunks, and at the end what is left. */
+static void FN(drain_chunks)(struct FN(walk) *walk, int64_t end)
 {
-    if (a->cell == FASTRNN_GRU || !a->d_b_ih || !a->d_b_hh)
+    const struct fastrnn_direction *a = walk->job->a;
+    const int64_t rows = end * a->B, all = a->T * a->B;
+    if (!FN(weights_wanted)(&walk->s))
         return;
-    const int64_t rows = gates_of(a->cell) * a->H;
+    for (; rows - walk->summed >= FN(chunk) || (end == a->T && walk->summed < all); walk->summed += FN(chunk))
+        FN(weight_gradients)(walk, walk->summed, FN(clamp)(rows, 0, walk->summed + FN(chunk)));
+}
+
+/* Where both biases enter the same sum, it was made once. */
+static void FN(copy_bias_gradient)(const struct FN(walk) *walk)
+{
+    const struct fastrnn_direction *a = walk->job->a;
+    const struct team *team = walk->team;
+    for (int i = 0; i < walk->s.count; i++)
+        if (walk->s.sources[i].d_sum == a->d_b_hh)
+            return;
+    const int64_t rows = walk->job->cell->facts.gates * a->H;
     const int64_t begin = rows * team->id / team->n, end = rows * (team->id + 1) / team->n;
     memcpy((real *)a->d_b_hh + begin, (real *)a->d_b_ih + begin, (size_t)(end - begin) * sizeof(real));
 }
 
+/* ---------------------------------------------------------------------------------- a thread's walk */
+
 /* The norm of the gradient of the state after step t, of each active row: of carry_h + d_output and carry_c. */
 static void FN(norms)(const struct FN(back_step) *s)
 {
-    const struct fastrnn_layer *a = s->a;
+    const struct fastrnn_direction *a = s->a;
     for (int64_t i = 0; i < s->active; i++) {
         const int64_t b = s->rows[i];
         const real *d_output = FN(d_output)(a, s->t, b), *carry = s->carry_h + i * FN(stride)(a->P);
         for (int64_t j = 0; j < a->P; j += W)
-            vstore(s->between + j, FN(d_state)(carry, d_output, j, FN(lanes)(j, a->P)));
-        double sum = FN(squares)(s->between, a->P);
+            vstore(s->intermediate + j, FN(d_state)(carry, d_output, j, FN(lanes)(j, a->P)));
+        double sum = FN(squares)(s->intermediate, a->P);
         if (s->carry_c)
             sum += FN(squares)(s->carry_c + i * FN(stride)(a->H), a->H);
         a->norms[s->t * a->B + b] = sqrt(sum);
     }
 }
 
-static void FN(back_step)(const struct FN(back_step) *s)
+/* A short tape is recomputed, some steps at a time, by forward with the same formula and so with the same bits; each
+ * thread does so for its own rows. These are the steps [begin, end), counted in the order of processing; what came
+ * before is in output and the checkpoints, or was the start. */
+static void FN(recompute)(struct FN(walk) *walk, int64_t begin, int64_t end)
 {
-    if (s->a->norms)
-        FN(norms)(s);
-    switch (s->a->cell) {
-    case FASTRNN_LSTM: FN(lstm_back_step)(s); break;
-    case FASTRNN_GRU: FN(gru_back_step)(s); break;
-    case FASTRNN_GRU_RESET_FIRST: FN(gru_reset_first_back_step)(s); break;
-    default: FN(rnn_back_step)(s); break;
-    }
-}
-
-/* A short tape is made again, some steps at a time, by the forward pass with the same formula and so with the
- * same bits. Each member makes that of its own rows. */
-struct FN(again) {
-    struct FN(job) forward;
-    struct fastrnn_layer a;    /* of that job: its output is forgotten */
-    struct fastrnn_layer back; /* that of backward: c and gates are what has been made */
-    void *checkpoints;         /* the caller's c */
-};
-
-/* Makes the tape of the steps [begin, end) again, counted in the order of processing, of the
- * rows in `s`. What came before is on the tape, or was the start. */
-static void FN(record_again)(struct FN(job) *job, const struct team *team, struct FN(forward_scratch) *s,
-                             int64_t begin, int64_t end)
-{
-    const struct fastrnn_layer *a = job->a;
-    const struct FN(job) *forward = &job->again->forward;
-    const int64_t H = a->H, P = a->P;
+    const struct FN(job) *job = walk->job, *forward = job->recompute;
+    const struct fastrnn_direction *a = job->a;
+    struct FN(forward_scratch) *s = &walk->recomputed;
     s->running = s->counted = 0;
     s->now = 0;
     if (begin > 0) {
@@ -190,185 +184,253 @@ static void FN(record_again)(struct FN(job) *job, const struct team *team, struc
         s->running = s->counted = FN(active)(a, s->rows, s->n, 0, t);
         for (int64_t i = 0; i < s->running; i++) {
             const int64_t b = s->rows[i];
-            FN(copy_or_zero)(s->state[0][i], FN(at)(&a->output, t, b), P);
+            FN(copy_or_zero)(s->state[0][i], FN(at)(&a->output, t, b), a->P);
             if (s->c) {
-                const real *c = FN(checkpoint_row)(a, job->again->checkpoints, begin, b);
-                FN(copy_or_zero)(s->c + i * FN(stride)(H), c, H);
-                FN(copy_or_zero)(FN(tape_row)(a, a->c, t, b, H), c, H);
+                const real *c = FN(checkpoint_row)(a, begin, b);
+                FN(copy_or_zero)(s->c + i * FN(stride)(a->H), c, a->H);
+                FN(copy_or_zero)(FN(c_row)(&job->tape, t, b), c, a->H);
             }
         }
     }
     while (begin < end && !stop_asked(job->stop)) {
         const int64_t block_end = FN(block_end)(forward, begin, end);
-        FN(input_part)(forward, s, begin, block_end, 0);
+        FN(input_projection)(forward, s, begin, block_end, 0);
         FN(recurrence)(forward, s, begin, block_end, 0);
         begin = block_end;
-        stop_poll(job->stop, team);
+        stop_poll(job->stop, walk->team);
     }
 }
 
-static void FN(backward_member)(const struct team *team, void *shared)
+/* Before step `back`: the steps since the checkpoint before it, where it is the last of them. */
+static void FN(recompute_before)(struct FN(walk) *walk, int64_t back)
 {
-    struct FN(job) *job = shared;
-    const struct fastrnn_layer *a = job->a;
-    const int64_t T = a->T, B = a->B, D = a->D, H = a->H, P = a->P, K = a->checkpoint;
-    const int64_t stride = FN(stride)(P), wide = FN(stride)(H);
+    const int64_t end = walk->job->a->T - back, K = walk->job->a->checkpoint;
+    if (walk->job->recompute && (back == 0 || end % K == 0))
+        FN(recompute)(walk, (end - 1) / K * K, end);
+}
 
-    struct FN(backward_scratch) s;
-    struct FN(forward_scratch) again;
-    FN(carve_backward)(job, team->n, job->members + (size_t)team->id * job->member_bytes, &s);
-    FN(pack_plain_weights)(a, &job->w, s.pointers, team->id, team->n);
-    if (job->again) {
-        const struct FN(job) *forward = &job->again->forward;
-        FN(pack_weights)(a, &forward->w, FN(input_weights) | FN(state_weights), team->id, team->n);
-        again = FN(forward_scratch)(forward, team->id);
-        again.n = FN(deal)(job, team, again.rows);
-        FN(begin_rows)(forward, &again);
+/* Where the active rows of step `back` write dz and d_x; padding has no gradient. */
+static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
+{
+    const struct FN(job) *job = walk->job;
+    const struct fastrnn_direction *a = job->a;
+    const struct FN(back_step) *at = &walk->step;
+    real **const dz = walk->s.dz + walk->pairs, **const d_x = walk->s.d_x + walk->pairs;
+    for (int64_t i = 0; i < walk->n; i++) {
+        const int64_t b = at->rows[i];
+        real *const to = a->d_x.data ? FN(at)(&a->d_x, at->t, b) : NULL;
+        if (i < at->active) {
+            dz[i] = FN(dz_row)(job, back * a->B + b);
+            d_x[i] = to;
+            continue;
+        }
+        if (to)
+            FN(copy_or_zero)(to, NULL, a->D);
+        if (a->norms)
+            a->norms[at->t * a->B + b] = 0;
+    }
+}
+
+/* No gradient crosses a restart. */
+static void FN(drop_restarted)(struct FN(walk) *walk)
+{
+    const struct FN(back_step) *at = &walk->step;
+    const struct fastrnn_direction *a = at->a;
+    for (int64_t i = 0; a->restart && i < at->active; i++)
+        if (FN(restarts)(a, at->t, at->rows[i])) {
+            FN(copy_or_zero)(at->carry_h + i * FN(stride)(a->P), NULL, a->P);
+            if (at->carry_c)
+                FN(copy_or_zero)(at->carry_c + i * FN(stride)(a->H), NULL, a->H);
+        }
+}
+
+static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
+{
+    const struct FN(job) *job = walk->job;
+    const struct fastrnn_direction *a = job->a;
+    struct FN(back_step) *at = &walk->step;
+    walk->pairs = 0;
+    for (int64_t back = begin; back < end; back++) {
+        FN(recompute_before)(walk, back);
+        at->t = FN(time_back)(a, back);
+        at->active = FN(active)(a, at->rows, walk->n, at->active, at->t);
+        at->dz = walk->s.dz + walk->pairs;
+        at->reversed = (int)(back & 1);
+        at->last = back == a->T - 1 && !a->d_h_0;
+        FN(point_gradients)(walk, back);
+        if (a->norms)
+            FN(norms)(at);
+        job->cell->back_step(at);
+        FN(drop_restarted)(walk);
+        walk->pairs += at->active;
+    }
+    if (!a->d_x.data)
+        return;
+    struct FN(rows_out) out = {walk->s.d_x, a->D};
+    FN(gemm)((const real *const *)walk->s.dz, walk->pairs, &job->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows), &out);
+}
+
+static uintptr_t FN(layout_backward_scratch)(const struct FN(job) *job, uintptr_t at, struct FN(backward_scratch) *s)
+{
+    const struct fastrnn_direction *a = job->a;
+    const int64_t n = job->plan.rows, steps = job->plan.steps, wide = FN(stride)(a->H);
+    s->rows = arena_take(&at, n, sizeof *s->rows);
+    s->pointers = arena_take(&at, job->cell->facts.gates * a->H, sizeof *s->pointers);
+    s->dz = arena_take(&at, steps * n, sizeof *s->dz);
+    s->operands = arena_take(&at, n, sizeof *s->operands);
+    s->d_x = arena_take(&at, steps * n, sizeof *s->d_x);
+    s->carry_h = arena_take(&at, n * FN(stride)(a->P), sizeof(real));
+    s->carry_c = job->cell->facts.has_c ? arena_take(&at, n * wide, sizeof(real)) : NULL;
+    const int intermediate = FN(has_intermediate)(a, job->cell) || a->norms;
+    s->intermediate = intermediate ? arena_take(&at, n * wide, sizeof(real)) : NULL;
+    s->chunk_dz = arena_take(&at, FN(chunk), sizeof *s->chunk_dz);
+    s->chunk[OF_NONE] = NULL;
+    for (int of = OF_NONE + 1; of < GRADIENT_ROWS; of++)
+        s->chunk[of] = arena_take(&at, FN(chunk), sizeof *s->chunk[of]);
+    FN(find_sources)(job, s);
+    return FN(layout_gradient)(&s->gradient, s->sources, s->count, job->plan.threads, at);
+}
+
+/* Packs the weights, and starts with the gradient of the final state. */
+static void FN(begin_backward)(struct FN(walk) *walk)
+{
+    struct FN(job) *job = walk->job;
+    const struct team *team = walk->team;
+    const struct fastrnn_direction *a = job->a;
+    struct FN(backward_scratch) *s = &walk->s;
+    FN(layout_backward_scratch)(job, job->scratch + (size_t)team->id * job->scratch_bytes, s);
+    FN(pack_plain_weights)(a, &job->w, s->pointers, team->id, team->n);
+    if (job->recompute) {
+        const struct FN(job) *forward = job->recompute;
+        FN(pack_weights)(a, &forward->w, FN(all_weights), team->id, team->n);
+        walk->recomputed = FN(forward_scratch)(forward, team->id);
+        walk->recomputed.n = FN(partition_rows)(job, team, walk->recomputed.rows);
+        FN(begin_rows)(forward, &walk->recomputed);
     }
     if (team->id == 0)
-        FN(copy_or_zero)(job->zeros, NULL, H);
+        FN(copy_or_zero)(job->zeros, NULL, a->H);
     team_barrier(team);
 
-    const int64_t n = FN(deal)(job, team, s.rows);
-    for (int64_t i = 0; i < n; i++) {
-        FN(copy_or_zero)(s.carry_h + i * stride, FN(row_of)(a->d_h_n, s.rows[i], P), P);
-        if (s.carry_c)
-            FN(copy_or_zero)(s.carry_c + i * wide, FN(row_of)(a->d_c_n, s.rows[i], H), H);
+    walk->n = FN(partition_rows)(job, team, s->rows);
+    for (int64_t i = 0; i < walk->n; i++) {
+        FN(copy_or_zero)(s->carry_h + i * FN(stride)(a->P), FN(row_of)(a->d_h_n, s->rows[i], a->P), a->P);
+        if (s->carry_c)
+            FN(copy_or_zero)(s->carry_c + i * FN(stride)(a->H), FN(row_of)(a->d_c_n, s->rows[i], a->H), a->H);
     }
-    struct FN(back_step) at = {.a = a, .w = &job->w, .rows = s.rows, .carry_h = s.carry_h};
-    at.carry_c = s.carry_c;
-    at.ahead = FN(ahead)(a, 0);
-    at.between = s.between;
-    at.factors = s.factors;
-    at.zeros = job->zeros;
-    int64_t summed = 0;
+    walk->step = (struct FN(back_step)){
+        .a = a,
+        .w = &job->w,
+        .tape = job->tape,
+        .distance = FN(distance)(a, &job->tape, a->output.step_t, 0),
+        .rows = s->rows,
+        .carry_h = s->carry_h,
+        .carry_c = s->carry_c,
+        .intermediate = s->intermediate,
+        .operands = s->operands,
+        .zeros = job->zeros,
+    };
+}
 
-    for (int64_t begin = 0; begin < T; begin += job->steps) {
-        const int64_t end = T - begin < job->steps ? T : begin + job->steps;
-        int64_t pairs = 0;
-        for (int64_t step = begin; step < end; step++) {
-            const int64_t forwards = T - 1 - step;
-            if (job->again && (step == 0 || (forwards + 1) % K == 0))
-                FN(record_again)(job, team, &again, forwards / K * K, forwards + 1);
-            at.t = FN(time_of)(a, forwards);
-            at.active = FN(active)(a, s.rows, n, at.active, at.t);
-            at.ring = s.ring + pairs;
-            at.downwards = (int)(step & 1);
-            at.last = step == T - 1 && !a->d_h_0;
-            for (int64_t i = 0; i < n; i++) {
-                const int64_t b = s.rows[i];
-                if (i < at.active) {
-                    s.ring[pairs + i] = job->ring + (step * B + b) % job->ring_rows * job->ring_stride;
-                    if (a->d_x.data)
-                        s.d_x[pairs + i] = FN(at)(&a->d_x, at.t, b);
-                    continue;
-                }
-                if (a->d_x.data)
-                    FN(copy_or_zero)(FN(at)(&a->d_x, at.t, b), NULL, D);
-                if (a->norms)
-                    a->norms[at.t * B + b] = 0;
-            }
-            FN(back_step)(&at);
-            pairs += at.active;
-            for (int64_t i = 0; a->restart && i < at.active; i++)
-                if (a->restart[at.t * B + s.rows[i]]) {
-                    FN(copy_or_zero)(s.carry_h + i * stride, NULL, P);
-                    if (s.carry_c)
-                        FN(copy_or_zero)(s.carry_c + i * wide, NULL, H);
-                }
-        }
-        if (a->d_x.data) {
-            struct FN(rows_out) out = {s.d_x, D};
-            FN(product)((const real *const *)s.ring, pairs, &job->w.x[0], 0, NULL, 0, NULL, 0,
-                        FN(finish_rows), &out);
-        }
-        if (FN(weights_wanted)(a))
-            for (; end * B - summed >= FN(chunk) || (end == T && summed < T * B); summed += FN(chunk))
-                FN(weight_gradients)(job, team, &s, summed, FN(clamp)(end * B, 0, summed + FN(chunk)));
+/* The gradient of the initial state is what is still carried. */
+static void FN(end_backward)(struct FN(walk) *walk)
+{
+    const struct fastrnn_direction *a = walk->job->a;
+    if (a->T * a->B == 0) /* the sum of nothing */
+        FN(weight_gradients)(walk, 0, 0);
+    if (a->d_b_ih && a->d_b_hh)
+        FN(copy_bias_gradient)(walk);
+    for (int64_t i = 0; i < walk->n; i++) {
+        const int64_t b = walk->s.rows[i];
+        if (a->d_h_0)
+            FN(copy_or_zero)((real *)a->d_h_0 + b * a->P, walk->s.carry_h + i * FN(stride)(a->P), a->P);
+        if (a->d_c_0)
+            FN(copy_or_zero)((real *)a->d_c_0 + b * a->H, walk->s.carry_c + i * FN(stride)(a->H), a->H);
+    }
+}
+
+static void FN(backward_thread)(const struct team *team, void *shared)
+{
+    struct FN(job) *job = shared;
+    const int64_t T = job->a->T;
+    struct FN(walk) walk;
+    walk.job = job;
+    walk.team = team;
+    walk.summed = 0;
+    FN(begin_backward)(&walk);
+    for (int64_t begin = 0; begin < T; begin += job->plan.steps) {
+        const int64_t end = FN(block_end)(job, begin, T);
+        FN(back_block)(&walk, begin, end);
+        FN(drain_chunks)(&walk, end);
         if (end < T && stop_together(job->stop, team))
             return;
     }
-    if (T * B == 0) /* the sum of nothing */
-        FN(weight_gradients)(job, team, &s, 0, 0);
-    FN(copy_bias_gradient)(a, team);
-    for (int64_t i = 0; i < n; i++) {
-        if (a->d_h_0)
-            FN(copy_or_zero)((real *)a->d_h_0 + s.rows[i] * P, s.carry_h + i * stride, P);
-        if (a->d_c_0)
-            FN(copy_or_zero)((real *)a->d_c_0 + s.rows[i] * H, s.carry_c + i * wide, H);
-    }
+    FN(end_backward)(&walk);
 }
 
-/* Beside the steps that are made at once the tape holds the one before them, and those of which the weight
+/* ------------------------------------------------------------------------------------------ layout */
+
+/* Beside the steps that are recomputed at once the tape holds the one before them, and those of which the weight
  * gradients still need something. */
-static uintptr_t FN(lay_out_again)(struct FN(job) *job, int members, uintptr_t at)
+static uintptr_t FN(layout_recompute)(struct FN(job) *job, uintptr_t at)
 {
-    struct FN(again) *again = job->again;
-    struct fastrnn_layer *a = &again->a, *back = &again->back;
-    const int late = a->w_peep || a->cell == FASTRNN_GRU_RESET_FIRST;
-    const int64_t B = a->B, steps = a->checkpoint + 1 + (late ? job->ring_rows / (B > 0 ? B : 1) + 2 : 0);
-    a->tape_steps = back->tape_steps = steps < a->T ? steps : a->T;
-    a->gates = back->gates = carve(&at, a->tape_steps * B * 4 * a->H, sizeof(real));
-    if (a->cell == FASTRNN_LSTM)
-        a->c = back->c = carve(&at, a->tape_steps * B * a->H, sizeof(real));
-    const int64_t stride = FN(stride)(a->P);
-    a->output = (struct fastrnn_sequence){carve(&at, B * stride, sizeof(real)), 0, stride};
-    again->forward.most_rows = job->most_rows;
-    at = FN(carve_weights)(a, at, &again->forward.w);
-    return FN(lay_out_members)(&again->forward, members, at);
+    const struct fastrnn_direction *a = job->a;
+    struct FN(job) *forward = job->recompute;
+    const int64_t B = a->B, stride = FN(stride)(a->P);
+    const int64_t late = FN(take_tape)(job) ? job->dz_rows / (B > 0 ? B : 1) + 2 : 0;
+    struct FN(tape) *tape = &job->tape;
+    tape->steps = a->checkpoint + 1 + late < a->T ? a->checkpoint + 1 + late : a->T;
+    tape->gates = arena_take(&at, tape->steps * B * tape->width, sizeof(real));
+    if (job->cell->facts.has_c)
+        tape->c = arena_take(&at, tape->steps * B * a->H, sizeof(real));
+    forward->tape = *tape;
+    forward->output = (struct fastrnn_sequence){arena_take(&at, B * stride, sizeof(real)), 0, stride};
+    at = FN(layout_weights)(a, at, &forward->w);
+    forward->plan = FN(plan_rows)(forward, job->plan.threads, job->plan.rows);
+    return FN(layout_threads)(forward, at);
 }
 
-static uintptr_t FN(lay_out_backward)(void *shared, int members, uintptr_t at)
+static uintptr_t FN(layout_backward)(void *shared, int threads, uintptr_t at)
 {
     struct FN(job) *job = shared;
-    const struct fastrnn_layer *a = job->a;
+    const struct fastrnn_direction *a = job->a;
     struct FN(backward_scratch) s;
-    at = FN(lay_out_rows)(job, members, at);
-    /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
-    const double most = FN(block_flops) * (double)(a->T + 1) / (2 * FN(flops)(a) + 1);
-    job->steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
-    if ((double)job->steps > most)
-        job->steps = most < 1 ? 1 : (int64_t)most;
-    job->ring_rows = FN(chunk) + job->steps * a->B;
-    job->ring_stride = FN(ring_stride)(a);
-    at = FN(carve_plain_weights)(a, at, &job->w);
-    job->zeros = carve(&at, FN(stride)(a->H), sizeof(real));
-    job->ring = carve(&at, job->ring_rows * job->ring_stride, sizeof(real));
-    if (a->d_w_ih)
-        job->packed[0] = carve(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
-    if (a->d_w_hh)
-        job->packed[1] = carve(&at, FN(packed_size)(FN(chunk), a->P), sizeof(real));
-    if (a->d_w_hr || (a->d_w_hh && a->cell == FASTRNN_GRU_RESET_FIRST))
-        job->packed[2] = carve(&at, FN(packed_size)(FN(chunk), a->H), sizeof(real));
-    if (job->again)
-        at = FN(lay_out_again)(job, members, at);
-    job->members = at;
-    job->member_bytes = FN(carve_backward)(job, members, at, &s) - at;
-    return at + (size_t)members * job->member_bytes;
+    at = FN(layout_order)(job, at);
+    job->plan = FN(plan_backward)(job, threads);
+    job->dz_rows = FN(chunk) + job->plan.steps * a->B;
+    job->dz_stride = job->cell->dz_stride(a);
+    at = FN(layout_plain_weights)(a, at, &job->w);
+    job->zeros = arena_take(&at, FN(stride)(a->H), sizeof(real));
+    job->dz = arena_take(&at, job->dz_rows * job->dz_stride, sizeof(real));
+    s.count = job->cell->sources(a, s.sources);
+    for (int i = 0, matrices = 0; i < s.count; i++)
+        for (int j = 0; j < s.sources[i].count; j++)
+            if (s.sources[i].gradients[j].d_w)
+                job->packed[matrices++] = arena_take(&at, FN(packed_size)(FN(chunk), s.sources[i].gradients[j].N),
+                                                     sizeof(real));
+    if (job->recompute)
+        at = FN(layout_recompute)(job, at);
+    job->scratch = at;
+    job->scratch_bytes = FN(layout_backward_scratch)(job, at, &s) - at;
+    return at + (size_t)threads * job->scratch_bytes;
 }
 
-static struct FN(job) FN(backward_job)(const struct fastrnn_layer *a, struct stop *stop,
-                                         struct FN(again) *again)
+static int FN(backward)(const struct fastrnn_call *shared)
 {
-    /* One sequence has work for two: the weight gradients are one product over all steps. */
-    struct FN(job) job = {.a = a, .flops = 2 * FN(flops)(a), .most = a->B == 1 ? 2 : a->B, .stop = stop};
-    if (a->checkpoint && a->cell > FASTRNN_RNN_RELU) {
-        *again = (struct FN(again)){.a = *a, .back = *a, .checkpoints = a->c};
-        again->forward.a = &again->a;
-        job.a = &again->back;
-        job.again = again;
-        job.flops += FN(flops)(a);
+    const struct fastrnn_directions *call = (const void *)shared;
+    struct stop stop = stop_for(shared);
+    struct FN(job) jobs[2], forward[2]; /* forward: where a tape is recomputed */
+    for (int i = 0; i < call->count; i++) {
+        const struct fastrnn_direction *a = &call->directions[i];
+        struct FN(job) *job = &jobs[i];
+        *job = FN(new_job)(a, &stop);
+        job->flops *= 2;
+        if (a->B == 1) /* work for two: the weight gradients are one product over all steps */
+            job->max_threads = 2;
+        if (a->checkpoint && job->cell->facts.tape_gates) {
+            forward[i] = FN(new_job)(a, &stop);
+            job->recompute = &forward[i];
+            job->flops += fastrnn_flops(a, 0);
+        }
     }
-    return job;
-}
-
-static int FN(layer_backward)(const struct fastrnn_call *call)
-{
-    const struct fastrnn_layer *a = (const void *)call;
-    struct FN(again) again[2];
-    struct stop stop = stop_for(call);
-    struct FN(job) job = FN(backward_job)(a, &stop, &again[0]), beside;
-    if (a->beside)
-        beside = FN(backward_job)(a->beside, &stop, &again[1]);
-    return FN(run)(&job, a->beside ? &beside : NULL, FN(backward_member), FN(lay_out_backward));
+    return FN(run)(call, jobs, FN(backward_thread), FN(layout_backward));
 }

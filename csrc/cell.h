@@ -1,75 +1,128 @@
-/* What the cells share: their packed weights, a step forward, a step of backpropagation, and the common
- * loops over rows. Each cell has a file of its own: its equations, its layout, its pointwise operations. */
+/* A cell is a value: the `struct cell` at the end of its file in cells/ says all that the drivers ask of it. Here
+ * is that struct, with what the cells' files share: packed weights, one step forward, one step of backpropagation.
+ */
 #ifndef FASTRNN_CELL_COMMON
 #define FASTRNN_CELL_COMMON
-static int gates_of(int cell) { return cell == FASTRNN_LSTM ? 4 : cell <= FASTRNN_RNN_RELU ? 1 : 3; }
-#endif
-
-/* Packed weights. A row of pre-activations is `width` long, begins as `bias` and takes up the products with
- * x[0] and, where there are two, x[1] from column x_at[i] on; then the step goes on from there. */
-struct FN(weights) {
-    int x_count;
-    int64_t x_at[2], width;
-    struct FN(matrix) x[2], h[2], w_hr;
-    real *bias, *peep; /* peep: three rows, stride(H) apart */
+/* Where the gates of a product lie in a row of pre-activations. Its columns come in groups, W units of each slot.
+ * The product with x fills the first slots and that with h the last ones; a slot of both is one sum. */
+struct gate_layout {
+    int slots, x_gates, h_gates;
+    int x[4], h[4]; /* the gate of each of its slots */
 };
 
-/* What a step reads and writes of the tape, output and d_output lies in many places of a large memory, which the
- * processor does not foresee. So each step asks for what the next one needs: how far away that is, in reals. */
-struct FN(ahead) {
+static inline int64_t units_of(const struct fastrnn_direction *a, struct fastrnn_size size)
+{
+    return size.times * (size.of == 'P' ? a->P : a->H);
+}
+#endif
+
+/* Packed weights. A row of pre-activations is `width` long and begins as `bias`; product i takes up columns at[i]
+ * and on of it. */
+struct FN(weights) {
+    int64_t at[2], width;
+    struct FN(matrix) x[2], h[2];
+    real *bias;
+    struct FN(matrix) extra[FASTRNN_MAX_EXTRA]; /* of rank 1: `packed` holds rows of H, stride(H) apart */
+};
+
+/* The tape: all steps, or those that are being recomputed: then step t is at t % steps. */
+struct FN(tape) {
+    real *gates, *c; /* NULL: not kept */
+    int64_t steps, B, H, width; /* width: of a row of gates */
+};
+
+/* How far ahead to prefetch, in reals. What a step reads and writes of the tape, output and d_output lies in many
+ * places of a large memory, which the processor does not foresee: so each step asks for what the next one needs. */
+struct FN(distance) {
     int64_t gates, c, output, d_output;
 };
 
-/* One step of the rows of a member that are active, or several, so that what they have in common is done once. */
+/* One step of a thread's active rows, or several, so that what they have in common is done once. */
 struct FN(step) {
-    const struct fastrnn_layer *a;
+    const struct fastrnn_direction *a;
     const struct FN(weights) *w;
+    struct FN(tape) tape;
+    struct FN(distance) distance;
     int64_t active, t, count; /* count: steps from t on */
-    int64_t staged;           /* how far apart the staged outputs of the first and the last row are; 0: not staged */
+    int64_t staged;           /* how far apart staged outputs of the first and the last row are; 0: not staged */
     const int64_t *rows;      /* their places in the batch */
-    int downwards;
-    real *z;                    /* (active) rows of pre-activations; the input part is in them, */
-    const real *const *x;       /* or if not NULL, that of the one row is yet to be made, from one of these a step */
-    struct FN(ahead) ahead;
+    int reversed;
+    real *z;                     /* (active) rows of pre-activations, with the input projection in them; */
+    const real *const *x;        /* or if not NULL, one row: the input projection is made from one of these a step */
     const real *const *h_before; /* rows of h_{t-1} and of h_t, padded to whole vectors */
     real *const *h;
-    real *c;                   /* LSTM: rows of c, stride(H) apart, in place */
-    real *const *between;       /* rows of H, padded: what the second product of a step multiplies */
-    real **output;              /* rows of output_t, P reals */
+    real *c;                   /* rows of c, stride(H) apart, in place */
+    real *const *intermediate; /* rows of H, padded: what the second product of a step multiplies */
+    real **output;             /* rows of output_t, P reals */
 };
 
-/* One step of backpropagation. The rows of the ring hold dz, and what else the weight gradients need. */
+/* One step of backpropagation. A row of dz holds dz, and behind it what else the weight gradients need. */
 struct FN(back_step) {
-    const struct fastrnn_layer *a;
+    const struct fastrnn_direction *a;
     const struct FN(weights) *w; /* here: as they are, not transposed */
+    struct FN(tape) tape;
+    struct FN(distance) distance;
     int64_t active, t;
     const int64_t *rows;
-    int downwards, last;          /* last: nobody asks for the gradient of the state before */
-    real *const *ring;            /* (active) rows */
-    real *carry_h, *carry_c;      /* rows of P and of H, from the later steps to the earlier ones */
-    real *between;                /* (active) rows of H in scratch */
-    const real **factors;         /* (active) pointers, for products */
-    const real *zeros;            /* the state before a start */
-    struct FN(ahead) ahead;
+    int reversed, last;       /* last: nobody asks for the gradient of the state before */
+    real *const *dz;          /* (active) rows */
+    real *carry_h, *carry_c;  /* rows of P and of H, from the later steps to the earlier ones */
+    real *intermediate;       /* (active) rows of H in scratch */
+    const real **operands;    /* (active) pointers, for products */
+    const real *zeros;        /* the state before a start */
 };
 
-/* `forward`: for steps in the order of processing; else backward. */
-static struct FN(ahead) FN(ahead)(const struct fastrnn_layer *a, int forward)
+struct FN(cell) {
+    struct fastrnn_cell facts;
+    int products; /* with h in a step, 1 or 2: the second one takes rows that the first has made */
+    struct gate_layout layout[2];
+    int overwrites; /* a step writes over its pre-activations */
+    /* Whether a step of one row can make its input projection too, see struct step. */
+    int (*takes_x)(const struct fastrnn_direction *a);
+    void (*step)(struct FN(step) *s);
+    void (*back_step)(const struct FN(back_step) *s);
+    /* Reals of a row of dz, and where in it the row lies that the second product of a step multiplies; or, of a row of
+     * the tape's gates, if it is on the tape. */
+    int64_t (*dz_stride)(const struct fastrnn_direction *a);
+    int64_t (*intermediate_at)(const struct fastrnn_direction *a);
+    int intermediate_on_tape;
+    /* The weight gradients: returns how many sources it has written, at most MAX_SOURCES. */
+    int (*sources)(const struct fastrnn_direction *a, struct FN(source) *sources);
+};
+
+/* Whether a step has a second product, of rows of H that its first part makes. */
+static int FN(has_intermediate)(const struct fastrnn_direction *a, const struct FN(cell) *cell)
 {
-    const int64_t steps = forward == !a->reverse ? 1 : -1, tape = steps * a->B * a->H;
-    return (struct FN(ahead)){4 * tape, tape, steps * a->output.step_t, steps * a->d_output.step_t};
+    for (int i = 0; i < cell->facts.extras; i++)
+        if (cell->facts.extra[i].rank == 2 && a->extra[i])
+            return 1;
+    return cell->products > 1;
+}
+
+static struct FN(tape) FN(tape)(const struct fastrnn_direction *a, const struct FN(cell) *cell)
+{
+    return (struct FN(tape)){a->gates, a->c, a->T, a->B, a->H, cell->facts.tape_gates * a->H};
+}
+
+/* `forward`: for steps in the order of processing; else backward. */
+static struct FN(distance)
+    FN(distance)(const struct fastrnn_direction *a, const struct FN(tape) *tape, int64_t output_step, int forward)
+{
+    const int64_t steps = forward == !a->reverse ? 1 : -1;
+    return (struct FN(distance)){steps * a->B * tape->width, steps * a->B * a->H, steps * output_step,
+                                 steps * a->d_output.step_t};
 }
 
 /* Asks for the cache line of p + n, wherever that is; p may be NULL. */
-static ALWAYS_INLINE void FN(soon)(const real *p, int64_t n)
+static ALWAYS_INLINE void FN(prefetch)(const real *p, int64_t n)
 {
     __builtin_prefetch((const char *)((uintptr_t)p + (uintptr_t)n * sizeof(real)), 0, 2);
 }
 
 /* The same for the four gates of a unit. */
-static ALWAYS_INLINE void FN(gates_soon)(const real *gates, int64_t H, int64_t n)
+static ALWAYS_INLINE void FN(prefetch_gates)(const real *gates, int64_t H, int64_t n)
 {
-    UNROLL for (int gate = 0; gate < 4; gate++) FN(soon)(gates + gate * H, n);
+    UNROLL for (int gate = 0; gate < 4; gate++) FN(prefetch)(gates + gate * H, n);
 }
 
 static ALWAYS_INLINE real *FN(at)(const struct fastrnn_sequence *s, int64_t t, int64_t b)
@@ -90,11 +143,20 @@ static ALWAYS_INLINE void FN(store_lanes)(real *p, vec a, int n)
         vstore_n(p, a, n);
 }
 
-/* Rows of the tape. */
-static ALWAYS_INLINE real *FN(tape_row)(const struct fastrnn_layer *a, void *tape, int64_t t, int64_t b,
-                                        int64_t n)
+/* Row b of step t on the tape. */
+static ALWAYS_INLINE int64_t FN(tape_row)(const struct FN(tape) *tape, int64_t t, int64_t b)
 {
-    return (real *)tape + ((t < a->tape_steps ? t : t % a->tape_steps) * a->B + b) * n;
+    return (t < tape->steps ? t : t % tape->steps) * tape->B + b;
+}
+
+static ALWAYS_INLINE real *FN(gates_row)(const struct FN(tape) *tape, int64_t t, int64_t b)
+{
+    return tape->gates + FN(tape_row)(tape, t, b) * tape->width;
+}
+
+static ALWAYS_INLINE real *FN(c_row)(const struct FN(tape) *tape, int64_t t, int64_t b)
+{
+    return tape->c + FN(tape_row)(tape, t, b) * tape->H;
 }
 
 /* Row `row` of a (B, n) array that may be NULL. */
@@ -104,19 +166,19 @@ static ALWAYS_INLINE const real *FN(row_of)(const void *array, int64_t row, int6
 }
 
 /* The step whose state row b has before step t; -1 where that is the initial state. */
-static ALWAYS_INLINE int64_t FN(step_before)(const struct fastrnn_layer *a, int64_t t, int64_t b)
+static ALWAYS_INLINE int64_t FN(step_before)(const struct fastrnn_direction *a, int64_t t, int64_t b)
 {
     const int64_t length = a->lengths ? a->lengths[b] : a->T, earlier = a->reverse ? t + 1 : t - 1;
     return earlier < length ? earlier : -1;
 }
 
-static ALWAYS_INLINE int FN(restarts)(const struct fastrnn_layer *a, int64_t t, int64_t b)
+static ALWAYS_INLINE int FN(restarts)(const struct fastrnn_direction *a, int64_t t, int64_t b)
 {
     return a->restart && a->restart[t * a->B + b];
 }
 
 /* The state before step t of row b. */
-static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_layer *a, const real *zeros, int64_t t,
+static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_direction *a, const real *zeros, int64_t t,
                                               int64_t b)
 {
     const int64_t from = FN(step_before)(a, t, b);
@@ -124,16 +186,16 @@ static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_layer *a, con
     return h && !FN(restarts)(a, t, b) ? h : zeros;
 }
 
-static ALWAYS_INLINE const real *FN(c_before)(const struct fastrnn_layer *a, const real *zeros, int64_t t,
-                                              int64_t b)
+static ALWAYS_INLINE const real *FN(c_before)(const struct fastrnn_direction *a, const struct FN(tape) *tape,
+                                              const real *zeros, int64_t t, int64_t b)
 {
     const int64_t from = FN(step_before)(a, t, b);
-    const real *c = from < 0 ? FN(row_of)(a->c_0, b, a->H) : FN(tape_row)(a, a->c, from, b, a->H);
+    const real *c = from < 0 ? FN(row_of)(a->c_0, b, a->H) : FN(c_row)(tape, from, b);
     return c && !FN(restarts)(a, t, b) ? c : zeros;
 }
 
 /* d_output_t of a row, or NULL: zeros. */
-static ALWAYS_INLINE const real *FN(d_output)(const struct fastrnn_layer *a, int64_t t, int64_t b)
+static ALWAYS_INLINE const real *FN(d_output)(const struct fastrnn_direction *a, int64_t t, int64_t b)
 {
     return a->d_output.data ? FN(at)(&a->d_output, t, b) : NULL;
 }
@@ -145,12 +207,19 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
 }
 
 /* The one product of a step of one row, with panels of nv vectors. */
-static ALWAYS_INLINE void FN(row_step)(const int nv, struct FN(step) *s, FN(finish_panel) *finish_panel,
-                                       FN(finish) *finish)
+static ALWAYS_INLINE void FN(step_of_row)(const int nv, struct FN(step) *s, FN(panel_epilogue) *panel_epilogue,
+                                          FN(epilogue) *epilogue)
 {
-    FN(row_product)(nv, (struct FN(factor)){s->x ? *s->x : NULL, &s->w->x[0]},
-                    (struct FN(factor)){s->h_before[0], &s->w->h[0]}, s->downwards, s->x ? s->w->bias : s->z,
-                    finish_panel, finish, s);
+    FN(gemv)(nv, (struct FN(operand)){s->x ? *s->x : NULL, &s->w->x[0]},
+             (struct FN(operand)){s->h_before[0], &s->w->h[0]}, s->reversed, s->x ? s->w->bias : s->z, panel_epilogue,
+             epilogue, s);
+}
+
+/* Product i of a step of several rows. */
+static ALWAYS_INLINE void FN(step_of_rows)(const int i, struct FN(step) *s, const real *const *rows,
+                                           FN(epilogue) *epilogue)
+{
+    FN(gemm)(rows, s->active, &s->w->h[i], s->reversed, s->z + s->w->at[i], s->w->width, NULL, 0, epilogue, s);
 }
 
 /* On to the next step of the same rows; 0 if there is none. */
@@ -165,9 +234,41 @@ static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
     real *const *const h = (real *const *)s->h_before;
     s->h_before = (const real *const *)s->h;
     s->h = h;
-    s->downwards = !s->downwards;
+    s->reversed = !s->reversed;
     s->t += s->a->reverse ? -1 : 1;
     for (int64_t row = 0; row < s->active; row++)
-        s->output[row] += s->staged && (row == 0 || row == s->active - 1) ? s->staged : s->ahead.output;
+        s->output[row] += s->staged && (row == 0 || row == s->active - 1) ? s->staged : s->distance.output;
     return 1;
+}
+
+/* The gradient of the state before: rows times matrix i, from the carry that is there or from zeros. */
+static ALWAYS_INLINE void FN(carry_back)(const struct FN(back_step) *s, const real *const *rows, int keep)
+{
+    const int64_t stride = FN(stride)(s->a->P);
+    if (!s->last)
+        FN(gemm)(rows, s->active, &s->w->h[0], s->reversed, keep ? s->carry_h : NULL, keep ? stride : 0, s->carry_h,
+                 stride, NULL, NULL);
+}
+
+static int FN(never)(const struct fastrnn_direction *a)
+{
+    (void)a;
+    return 0;
+}
+
+static int FN(always)(const struct fastrnn_direction *a)
+{
+    (void)a;
+    return 1;
+}
+
+/* The source of both weight matrices, and of both biases, which enter the same sums. */
+static struct FN(source) FN(source_of_both)(const struct fastrnn_direction *a, int64_t units)
+{
+    return (struct FN(source)){
+        .units = units,
+        .d_sum = a->d_b_ih ? a->d_b_ih : a->d_b_hh,
+        .count = 2,
+        .gradients = {{.of = OF_X, .N = a->D, .d_w = a->d_w_ih}, {.of = OF_H_BEFORE, .N = a->P, .d_w = a->d_w_hh}},
+    };
 }

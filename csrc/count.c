@@ -106,24 +106,24 @@ static const int spins = 250;
 /* A processor that is idle runs a thread within this, also that of a virtual machine, which has to be called back. */
 static const int64_t wakes_within = 500000;
 
-void count_wait(struct count *count, int64_t least, double awake)
+void count_wait(struct count *count, int64_t target, double awake)
 {
     for (int i = 0; i < spins; i++) {
-        if (count_now(count) >= least)
+        if (count_now(count) >= target)
             return;
         relax();
     }
     const int64_t begin = nanoseconds(), until = begin + (int64_t)(1e9 * awake);
     while (nanoseconds() < until) {
         sched_yield();
-        if (count_now(count) >= least)
+        if (count_now(count) >= target)
             return;
     }
     const int64_t asleep = nanoseconds();
     atomic_fetch_add(&count->sleepers, 1);
     for (;;) {
         const uint32_t heard = atomic_load(&count->bell);
-        if (atomic_load(&count->value) >= least)
+        if (atomic_load(&count->value) >= target)
             break;
         come_late(FASTRNN_BEFORE_SLEEP, 0, 0);
         slept += sleep_on(&count->bell, heard);

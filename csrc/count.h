@@ -15,8 +15,8 @@ struct count {
  * seen it only if they then wait for the thread that set it. */
 void count_set(struct count *count, int64_t value);
 int64_t count_now(const struct count *count);
-/* Until it is at least `least`. Spins, then lets others have the processor for `awake` seconds, then sleeps. */
-void count_wait(struct count *count, int64_t least, double awake);
+/* Until it is at least `target`. Spins, then lets others have the processor for `awake` seconds, then sleeps. */
+void count_wait(struct count *count, int64_t target, double awake);
 /* For waits in the middle of a job, where the others are at work too. */
 static const double meeting_awake = 5e-5;
 /* Whether somebody has to be woken at the next count_set. */

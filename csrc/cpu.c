@@ -18,8 +18,7 @@ const struct fastrnn_kernels *const fastrnn_built[] = {
 #if defined(FASTRNN_HAS_NEON)
     &fastrnn_neon,
 #endif
-    &fastrnn_generic,
-    NULL,
+    &fastrnn_generic, NULL,
 };
 
 int fastrnn_runs_here(const struct fastrnn_kernels *k)
@@ -62,3 +61,5 @@ const struct fastrnn_kernels *fastrnn_kernels_in_use(void)
                 atomic_store(&in_use, fastrnn_built[i]);
     return atomic_load(&in_use);
 }
+
+const struct fastrnn_cell *fastrnn_cell(int number) { return fastrnn_kernels_in_use()->cell(number); }

@@ -1,6 +1,6 @@
 /* The gradient of an embedding: d_W[v] = sum of d_y_n over the n with index v; each element is one chain of float64
  * additions from +0, n ascending, rounded once. (Forward copies rows, which NumPy does as fast.)
- * One member groups the n by index, in a counting sort, which keeps their order. Then members own columns, cache lines
+ * One thread groups the n by index, in a counting sort, which keeps their order. Then threads own columns, cache lines
  * of them, and nobody waits. No vector width enters: plain C, which the compiler vectorises. */
 
 struct FN(embedding_job) {
@@ -44,7 +44,7 @@ static void FN(group_by_index)(struct FN(embedding_job) *job, const struct team 
         if (FN(leaves_grouping)(job, team, n))
             return;
     }
-    memset(job->order + a->N, 0, FN(rows_ahead) * sizeof *job->order);
+    memset(job->order + a->N, 0, FN(rows_ahead) *sizeof *job->order);
 }
 
 /* Asks for n elements of the row that is added `rows_ahead` after the k-th. */
@@ -88,10 +88,8 @@ static void FN(some_summed)(struct FN(embedding_job) *job, const struct team *te
                             int64_t v, int64_t col, int64_t n)
 {
     real *const to = (real *)job->a->d_weight + v * job->a->D + col;
-#define CASE(n)                                                                                                  \
-    case n:                                                                                                      \
-        FN(strip_summed)(n, job, team, begin, end, col, to);                                                     \
-        break
+#define CASE(n)                                                                                                        \
+    case n: FN(strip_summed)(n, job, team, begin, end, col, to); break
     switch (n) {
         CASE(1);
         CASE(2);
@@ -114,7 +112,7 @@ static int64_t FN(strip_for)(int64_t n)
     return power;
 }
 
-static void FN(embedding_member)(const struct team *team, void *shared)
+static void FN(embedding_thread)(const struct team *team, void *shared)
 {
     struct FN(embedding_job) *job = shared;
     const struct fastrnn_embedding *a = job->a;
@@ -123,7 +121,7 @@ static void FN(embedding_member)(const struct team *team, void *shared)
     const int64_t last = lines * (team->id + 1) / team->n * LINE, end = last < D ? last : D;
     if (team->id == 0)
         FN(group_by_index)(job, team);
-    team_barrier(team); /* the only one: from here on a member may leave */
+    team_barrier(team); /* the only one: from here on a thread may leave */
     if (stop_asked(&job->stop))
         return;
     /* Whole strips, and at the end a narrower one; of fewer columns than a strip the most that fit, and the same. The
@@ -154,12 +152,12 @@ static void FN(embedding_member)(const struct team *team, void *shared)
     }
 }
 
-static uintptr_t FN(lay_out_embedding)(void *shared, int members, uintptr_t at)
+static uintptr_t FN(layout_embedding)(void *shared, int threads, uintptr_t at)
 {
     struct FN(embedding_job) *job = shared;
-    (void)members;
-    job->order = carve(&at, job->a->N + FN(rows_ahead), sizeof *job->order);
-    job->ends = carve(&at, job->a->V, sizeof *job->ends);
+    (void)threads;
+    job->order = arena_take(&at, job->a->N + FN(rows_ahead), sizeof *job->order);
+    job->ends = arena_take(&at, job->a->V, sizeof *job->ends);
     return at;
 }
 
@@ -169,8 +167,6 @@ static int FN(embedding_backward)(const struct fastrnn_call *call)
     if (a->D == 0)
         return FASTRNN_OK;
     struct FN(embedding_job) job = {.a = a, .stop = stop_for(&a->call)};
-    /* An addition with its loads and store costs about ten multiply-adds of a product. */
-    const double flops = 20.0 * (double)(a->N + a->V) * (double)a->D;
-    return stop_status(&job.stop, team_job(a->call.threads, flops, (a->D + LINE - 1) / LINE, FN(lay_out_embedding),
-                                           FN(embedding_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_embedding_flops(a), (a->D + LINE - 1) / LINE,
+                                           FN(layout_embedding), FN(embedding_thread), &job));
 }

@@ -20,7 +20,7 @@ struct fastrnn_sequence {
     int64_t step_t, step_b;
 };
 
-/* What every call has; the first member of each of the structs below. */
+/* What every call has; each struct of a call begins with it. */
 struct fastrnn_call {
     int threads; /* at most so many; 0: fastrnn_get_num_threads() */
     /* Called now and then by the thread that made the call; nonzero ends the call with
@@ -29,55 +29,98 @@ struct fastrnn_call {
     void *context;
 };
 
-/* The cells, G gates each. With projection or not, the state h has P units. */
-enum fastrnn_cell {
-    FASTRNN_RNN_TANH,       /* G = 1 */
-    FASTRNN_RNN_RELU,       /* G = 1 */
-    FASTRNN_LSTM,           /* G = 4: i, f, g, o */
-    FASTRNN_GRU,            /* G = 3: r, z, n; the reset gate after the product (reset_after) */
-    FASTRNN_GRU_RESET_FIRST /* G = 3: before it */
+/* ------------------------------------------------------------------------------------------- cells */
+
+enum { FASTRNN_MAX_EXTRA = 4 };
+
+/* So many times H or P. */
+struct fastrnn_size {
+    int times;
+    char of; /* 'H' or 'P' */
 };
 
-/* One call of one layer in one direction. Arrays without strides are C-contiguous. */
-struct fastrnn_layer {
-    struct fastrnn_call call;
-    int cell;              /* enum fastrnn_cell */
+/* A parameter that not every cell has; it may be left out. */
+struct fastrnn_extra {
+    const char *name;
+    int rank; /* 1 or 2 */
+    struct fastrnn_size shape[2];
+};
+
+/* What a caller has to know of a cell. */
+struct fastrnn_cell {
+    const char *name;
+    int gates;      /* G: w_ih has G*H rows */
+    int tape_gates; /* how many values a unit has on the tape beside c; 0: the tape is output alone */
+    int has_c;      /* whether there is a second state, c */
+    int extras;
+    struct fastrnn_extra extra[FASTRNN_MAX_EXTRA];
+};
+
+/* Cell number 0, 1, ...; NULL behind the last. There is no other list of them. */
+const struct fastrnn_cell *fastrnn_cell(int number);
+
+/* One direction of one layer. Arrays without strides are C-contiguous. */
+struct fastrnn_direction {
+    int cell;              /* its number */
     int reverse;           /* process t = T-1 ... 0 */
-    int64_t T, B, D, H, P; /* P = H but for an LSTM with w_hr */
+    int64_t T, B, D, H, P; /* P = H but for a cell with a projection */
 
     /* forward: arguments */
-    struct fastrnn_sequence x; /* (T, B, D) */
-    const void *h_0, *c_0;     /* (B, P), (B, H); or NULL. c_0 and c_n: LSTM only */
-    const void *w_ih, *w_hh;   /* (G*H, D), (G*H, P) */
-    const void *b_ih, *b_hh;   /* (G*H,) or NULL, each */
-    const void *w_hr;          /* LSTM: (P, H), or NULL: no projection */
-    const void *w_peep;        /* LSTM: (3*H,): i, f, o; or NULL: no peepholes */
-    const int64_t *lengths;    /* (B,) in [0, T], or NULL: all T */
-    const uint8_t *restart;    /* (T, B), nonzero: the state before step t is zero; or NULL */
-    const void *packed;        /* what `pack` made of the weights, which are then not read; or NULL */
+    struct fastrnn_sequence x;            /* (T, B, D) */
+    const void *h_0, *c_0;                /* (B, P), (B, H); or NULL. c_0 and c_n: of cells that have c */
+    const void *w_ih, *w_hh;              /* (G*H, D), (G*H, P) */
+    const void *b_ih, *b_hh;              /* (G*H,) or NULL, each */
+    const void *extra[FASTRNN_MAX_EXTRA]; /* as the cell says, each or NULL */
+    const int64_t *lengths;               /* (B,) in [0, T], or NULL: all T */
+    const uint8_t *restart; /* the reset mask: (T, B), nonzero: the state before step t is zero; or NULL */
+    const void *packed; /* what `pack` made of the weights, which are then not read; or NULL */
     /* forward: results; backward: output, c and gates are arguments, h_n and c_n are not read */
     struct fastrnn_sequence output; /* (T, B, P) */
-    void *h_n, *c_n;                /* (B, P), (B, H): may be h_0 and c_0 */
-    /* The tape, zero in padding; NULL: none is kept. An Elman layer needs none but output.
-     * c: LSTM. gates: LSTM i, f, g, o; GRU r, z, n and W_hn h + b_hn, or r*h where the reset gate is first. */
-    void *c, *gates; /* (T, B, H), (T, B, 4*H) */
-    /* 0, or K > 0: the tape is short. gates is NULL, and c, of an LSTM, is ((T-1)/K, B, H): c after every K-th
-     * step in the order of processing. Backward makes the rest again, K steps at a time. */
+    void *h_n, *c_n; /* (B, P), (B, H): may be h_0 and c_0 */
+    /* The tape, zero in padding; NULL: none is kept. */
+    void *c, *gates; /* (T, B, H), (T, B, tape_gates*H) */
+    /* 0, or K > 0: the tape is short. gates is NULL, and c, where the cell has it, is ((T-1)/K, B, H): c after every
+     * K-th step in the order of processing. Backward recomputes the rest, K steps at a time. */
     int64_t checkpoint;
-    int64_t tape_steps; /* T; inside backward maybe fewer: step t of c and gates is at t % tape_steps */
-    /* Another call that is made with this one, maybe at the same time; of its struct fastrnn_call nothing is read.
-     * Or NULL. */
-    const struct fastrnn_layer *beside;
 
     /* backward: arguments */
-    struct fastrnn_sequence d_output;  /* (T, B, P) or data == NULL */
-    const void *d_h_n, *d_c_n;         /* as h_0 and c_0 */
+    struct fastrnn_sequence d_output; /* (T, B, P) or data == NULL */
+    const void *d_h_n, *d_c_n; /* as h_0 and c_0 */
     /* backward: results */
-    struct fastrnn_sequence d_x;       /* (T, B, D) or data == NULL */
-    void *d_h_0, *d_c_0;               /* as h_0 and c_0 */
-    void *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr, *d_w_peep; /* as the weights, each or NULL */
+    struct fastrnn_sequence d_x; /* (T, B, D) or data == NULL */
+    void *d_h_0, *d_c_0; /* as h_0 and c_0 */
+    void *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh; /* as the weights, each or NULL */
+    void *d_extra[FASTRNN_MAX_EXTRA];
     double *norms; /* (T, B): of the gradient of the state after step t; or NULL */
 };
+
+/* A call of one direction, or of both of a layer, which may then run at the same time. */
+struct fastrnn_directions {
+    struct fastrnn_call call;
+    const struct fastrnn_direction *directions; /* (count,) */
+    int count; /* 1 or 2 */
+};
+
+/* Floating-point operations of forward: of its products, and so many for each gate of each unit. */
+double fastrnn_flops(const struct fastrnn_direction *a, double activation);
+
+/* How the last call of directions in this thread was run, for tests. */
+enum fastrnn_way {
+    FASTRNN_BY_ROWS, /* each thread has rows of the batch */
+    FASTRNN_BY_UNITS, /* each thread makes some hidden units of all rows */
+    FASTRNN_PIPELINE, /* one sequence: one thread makes the input projections, another follows with the recurrence */
+    FASTRNN_CONCURRENT /* two directions, one thread each */
+};
+struct fastrnn_plan {
+    enum fastrnn_way way;
+    int threads;
+    int64_t rows; /* of the batch, of one thread, at most */
+    int64_t steps; /* time steps in a block */
+    int64_t blocks; /* of input projections that are held at once */
+};
+struct fastrnn_plan fastrnn_last_plan(void);
+
+/* ------------------------------------------------------------------------------------ other kernels */
 
 /* The output layer: N rows of D features to rows of O. */
 struct fastrnn_linear {
@@ -86,21 +129,24 @@ struct fastrnn_linear {
     const void *x; /* (N, D); row n begins at element n*step_x, which may be zero or negative */
     int64_t step_x;
     const void *weight, *bias; /* (O, D), (O,) or NULL */
-    void *output;              /* forward: (N, O) */
-    const void *d_output;      /* backward: (N, O) in rows of step_d */
+    void *output; /* forward: (N, O) */
+    const void *d_output; /* backward: (N, O) in rows of step_d */
     int64_t step_d;
     void *d_x, *d_weight, *d_bias; /* as their arguments, or NULL */
 };
+double fastrnn_linear_flops(const struct fastrnn_linear *a); /* of forward */
 
 /* The gradient of an embedding: row indices[n] of d_weight is the sum of such rows n of d_output. */
 struct fastrnn_embedding {
     struct fastrnn_call call;
     int64_t N, D, V;
     const int64_t *indices; /* (N,) in [0, V) */
-    const void *d_output;   /* (N, D) in rows of step_d */
+    const void *d_output; /* (N, D) in rows of step_d */
     int64_t step_d;
     void *d_weight; /* (V, D) */
 };
+double
+fastrnn_embedding_flops(const struct fastrnn_embedding *a); /* counted as operations of a product that takes as long */
 
 /* Softmax and cross-entropy of N rows of C >= 1 classes. */
 struct fastrnn_cross_entropy {
@@ -110,39 +156,42 @@ struct fastrnn_cross_entropy {
     int64_t step;
     const int64_t *target; /* (N,), in [0, C) where the row counts */
     const uint8_t *counts; /* (N,): zero where a row does not count; or NULL: all do */
-    double scale;          /* of the gradients */
-    void *d_logits;        /* (N, C) */
-    double *losses;        /* (N,): of each row, unscaled; 0 where it does not count */
-    double *total;         /* their sum, in the order of the rows */
+    double scale; /* of the gradients */
+    void *d_logits; /* (N, C) */
+    double *losses; /* (N,): of each row, unscaled; 0 where it does not count */
+    double *total; /* their sum, in the order of the rows */
 };
+double fastrnn_cross_entropy_flops(const struct fastrnn_cross_entropy *a);
 
-/* Writing on: a network of an embedding, recurrent layers and an output layer is fed with its own output. */
+/* Autoregressive generation: a network of an embedding, recurrent layers and an output layer reads its own output. */
 struct fastrnn_generate {
     struct fastrnn_call call;
     int64_t V;
     const void *embedding; /* (V, D), D of the first layer */
-    /* (count,), count >= 1: of each what is needed for one step of one sequence: cell, D (P of the layer
+    /* (count,), count >= 1: of each layer what is needed for one step of one sequence: cell, D (P of the layer
      * before), H, P and the weights; h_n and c_n, the state at the start and at the end. */
-    const struct fastrnn_layer *layers;
+    const struct fastrnn_direction *layers;
     int64_t count;
     const void *w_out, *b_out; /* (V, P of the last layer), (V,) or NULL */
-    const int64_t *prompt;     /* (fed,) in [0, V) */
-    int64_t fed, length;       /* fed >= 1 */
-    const double *uniform;     /* (length,) in [0, 1); NULL: the most probable index */
-    double temperature;        /* > 0 where uniform is given */
-    int64_t *indices;          /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
+    const int64_t *prompt; /* (prompted,) in [0, V) */
+    int64_t prompted, length; /* prompted >= 1 */
+    const double *uniform; /* (length,) in [0, 1); NULL: the most probable index */
+    double temperature; /* > 0 where uniform is given */
+    int64_t *indices; /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
 };
+double fastrnn_generate_flops(const struct fastrnn_generate *a);
 
-/* A kernel takes the address of the struct above that is meant for it, which is that of its first member. */
+/* A kernel takes the address of the struct above that is meant for it, which is that of its fastrnn_call. */
 typedef int fastrnn_kernel(const struct fastrnn_call *);
 
 /* What one instruction set provides; index 0 is float, 1 is double. */
 struct fastrnn_kernels {
     const char *name;
-    fastrnn_kernel *layer_forward[2], *layer_backward[2];
-    /* Packs the weights of a layer for its `packed`, aligned to 64 bytes; returns how many bytes that takes.
+    const struct fastrnn_cell *(*cell)(int number); /* as fastrnn_cell */
+    fastrnn_kernel *forward[2], *backward[2]; /* of struct fastrnn_directions */
+    /* Packs the weights of a direction for its `packed`, aligned to 64 bytes; returns how many bytes that takes.
      * packed may be NULL: to count. */
-    size_t (*pack[2])(const struct fastrnn_layer *layer, void *packed);
+    size_t (*pack[2])(const struct fastrnn_direction *a, void *packed);
     fastrnn_kernel *linear_forward[2], *linear_backward[2];
     fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *generate[2];
     /* The sum of x[i]^2, i < n, in float64. */
@@ -165,35 +214,35 @@ int fastrnn_runs_here(const struct fastrnn_kernels *k);
 const struct fastrnn_kernels *fastrnn_kernels_in_use(void);
 int fastrnn_use(const char *name);
 
-/* parallel.c, quota.c, schedule.c, rates.c: threads. */
+/* policy.c, quota.c, schedule.c, rates.c: threads. */
 int fastrnn_has_openmp(void);
 int fastrnn_get_num_threads(void);
 void fastrnn_set_num_threads(int n);
 /* How many processors' time the control groups of this process allow it, rounded up; 0: there is no limit. Files
  * are looked for below `root`, for tests. */
 int fastrnn_cpu_quota(const char *root);
-/* For tests: exchanges what a member costs, in operations, and the number of operations that are worth waking a
- * team (0: any are); and the number of teams of several members so far. */
-void fastrnn_swap_team_policy(double *to_meet, double *to_wake);
+/* For tests: exchanges what fork and join of a thread cost, in operations, and the number of operations that are worth
+ * waking a team (0: any are); and the number of teams of several threads so far. */
+void fastrnn_swap_team_policy(double *fork_join, double *wake);
 int fastrnn_workers_made(void);
 long fastrnn_teams_run(void);
-/* For tests: the n-th time that a member of a team comes to a place it waits so long there. Places are counted from 1
- * in each call of a kernel, but for the count that another member has reached, which is its value. Returns -1
+/* For tests: the n-th time that a thread of a team comes to a place it waits so long there. Places are counted from 1
+ * in each call of a kernel, but for the count that another thread has reached, which is its value. Returns -1
  * where there are too many; none ends the schedule. Not while a call runs. */
 enum fastrnn_place {
     FASTRNN_BEFORE_MEETING,
     FASTRNN_AFTER_MEETING,
-    FASTRNN_AFTER_COUNT, /* of another member, which it has waited for */
-    FASTRNN_POLL,        /* member 0 asks the caller's function at once, however short a time it is since the last */
-    FASTRNN_STOP,        /* the same, and the answer is yes */
+    FASTRNN_AFTER_COUNT, /* of another thread, which it has waited for */
+    FASTRNN_POLL, /* thread 0 asks the caller's function at once, however short a time it is since the last */
+    FASTRNN_STOP, /* the same, and the answer is yes */
     /* nth 0: */
-    FASTRNN_IN_SCRATCH,  /* member 0: whoever takes scratch, and holds its lock */
-    FASTRNN_BEFORE_JOB,  /* a worker that has seen its job */
-    FASTRNN_AFTER_JOB,   /* and one that has not yet said that it is done */
-    FASTRNN_BEFORE_SLEEP /* member 0: whoever has said that it sleeps */
+    FASTRNN_IN_SCRATCH, /* thread 0: whoever takes scratch, and holds its lock */
+    FASTRNN_BEFORE_JOB, /* a worker that has seen its job */
+    FASTRNN_AFTER_JOB, /* and one that has not yet said that it is done */
+    FASTRNN_BEFORE_SLEEP /* thread 0: whoever has said that it sleeps */
 };
 struct fastrnn_delay {
-    int place, member;
+    int place, thread;
     int64_t nth, microseconds;
 };
 int fastrnn_set_delays(const struct fastrnn_delay *delays, int count);

@@ -4,42 +4,37 @@
  *   d_x = W^T d_y,   d_W = sum over rows of d_y x^T,   d_b = sum over rows of d_y
  *
  * The sums run as those of a recurrent layer: forward from b, k ascending; d_x from +0 over the rows of W;
- * weight gradients in chunks of 512 rows (product.h).
+ * weight gradients in chunks of 512 rows (gradient.h).
  */
 
 struct FN(linear_job) {
     const struct fastrnn_linear *a;
     struct stop stop;
     int64_t block;     /* forward: rows between looks at the caller's signals */
-    uintptr_t members; /* their scratch, each of member_bytes */
-    size_t member_bytes;
+    uintptr_t threads; /* their scratch, each of thread_bytes */
+    size_t thread_bytes;
     real *weight;             /* packed, forward: the transpose; backward: as it is */
     real *bias;               /* forward: padded to whole vectors */
     const real **weight_rows; /* backward: (O,), while it is packed */
     real *chunk_x;            /* backward: packed (chunk, D) */
 };
 
-static double FN(linear_flops)(const struct fastrnn_linear *a)
-{
-    return 2.0 * (double)a->N * (double)a->D * (double)a->O;
-}
-
 struct FN(linear_scratch) {
     const real **x, **d; /* rows of x and of d_output: of a block, of a chunk */
     real **out;          /* rows of output or of d_x */
 };
 
-static uintptr_t FN(carve_linear)(struct FN(linear_scratch) *s, int64_t rows, uintptr_t at)
+static uintptr_t FN(layout_linear_scratch)(struct FN(linear_scratch) *s, int64_t rows, uintptr_t at)
 {
-    s->x = carve(&at, rows, sizeof *s->x);
-    s->d = carve(&at, rows, sizeof *s->d);
-    s->out = carve(&at, rows, sizeof *s->out);
+    s->x = arena_take(&at, rows, sizeof *s->x);
+    s->d = arena_take(&at, rows, sizeof *s->d);
+    s->out = arena_take(&at, rows, sizeof *s->out);
     return at;
 }
 
 /* ----------------------------------------------------------------------------------------- forward */
 
-static void FN(linear_forward_member)(const struct team *team, void *shared)
+static void FN(linear_forward_thread)(const struct team *team, void *shared)
 {
     struct FN(linear_job) *job = shared;
     const struct fastrnn_linear *a = job->a;
@@ -52,7 +47,7 @@ static void FN(linear_forward_member)(const struct team *team, void *shared)
 
     const struct FN(matrix) weight = FN(matrix)(job->weight, a->D, a->O);
     struct FN(linear_scratch) s;
-    FN(carve_linear)(&s, job->block, job->members + (size_t)team->id * job->member_bytes);
+    FN(layout_linear_scratch)(&s, job->block, job->threads + (size_t)team->id * job->thread_bytes);
     const int64_t begin = a->N * team->id / team->n, end = a->N * (team->id + 1) / team->n;
     for (int64_t first = begin; first < end; first += job->block) {
         const int64_t rows = end - first < job->block ? end - first : job->block;
@@ -61,14 +56,14 @@ static void FN(linear_forward_member)(const struct team *team, void *shared)
             s.out[i] = (real *)a->output + (first + i) * a->O;
         }
         struct FN(rows_out) out = {s.out, a->O};
-        FN(product)(s.x, rows, &weight, 0, a->bias ? job->bias : NULL, 0, NULL, 0, FN(finish_rows), &out);
+        FN(gemm)(s.x, rows, &weight, 0, a->bias ? job->bias : NULL, 0, NULL, 0, FN(store_rows), &out);
         stop_poll(&job->stop, team);
         if (stop_asked(&job->stop))
             return;
     }
 }
 
-static uintptr_t FN(lay_out_linear_forward)(void *shared, int members, uintptr_t at)
+static uintptr_t FN(layout_linear_forward)(void *shared, int threads, uintptr_t at)
 {
     struct FN(linear_job) *job = shared;
     const struct fastrnn_linear *a = job->a;
@@ -80,32 +75,61 @@ static uintptr_t FN(lay_out_linear_forward)(void *shared, int members, uintptr_t
     job->block = fit < 4 * MR ? 4 * MR : fit > 1024 ? 1024 : fit;
     if (job->block > brief)
         job->block = brief;
-    job->weight = carve(&at, FN(packed_size)(a->D, a->O), sizeof(real));
-    job->bias = carve(&at, FN(stride)(a->O), sizeof(real));
-    job->members = at;
-    job->member_bytes = FN(carve_linear)(&s, job->block, at) - at;
-    return at + (size_t)members * job->member_bytes;
+    job->weight = arena_take(&at, FN(packed_size)(a->D, a->O), sizeof(real));
+    job->bias = arena_take(&at, FN(stride)(a->O), sizeof(real));
+    job->threads = at;
+    job->thread_bytes = FN(layout_linear_scratch)(&s, job->block, at) - at;
+    return at + (size_t)threads * job->thread_bytes;
 }
 
 static int FN(linear_forward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_linear *a = (const void *)call;
     struct FN(linear_job) job = {.a = a, .stop = stop_for(&a->call)};
-    return stop_status(&job.stop, team_job(a->call.threads, FN(linear_flops)(a), a->N, FN(lay_out_linear_forward),
-                                           FN(linear_forward_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_linear_flops(a), a->N, FN(layout_linear_forward),
+                                           FN(linear_forward_thread), &job));
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
 
-static void FN(linear_backward_member)(const struct team *team, void *shared)
+/* The rows of d_x of a chunk that a thread makes. */
+static void FN(linear_d_x)(const struct team *team, struct FN(linear_job) *job, const struct FN(linear_scratch) *s,
+                           int64_t first, int64_t K)
+{
+    const struct fastrnn_linear *a = job->a;
+    const struct FN(matrix) weight = FN(matrix)(job->weight, a->O, a->D);
+    const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
+    const int64_t max = FN(brief_rows)(2.0 * (double)a->D * (double)a->O);
+    for (int64_t k = share; k < share_end; k++)
+        s->out[k] = (real *)a->d_x + (first + k) * a->D;
+    for (int64_t k = share; k < share_end && !stop_asked(&job->stop); k += max) {
+        const int64_t rows = share_end - k < max ? share_end - k : max;
+        struct FN(rows_out) out = {s->out + k, a->D};
+        FN(gemm)(s->d + k, rows, &weight, 0, NULL, 0, NULL, 0, FN(store_rows), &out);
+        stop_poll(&job->stop, team);
+    }
+}
+
+static struct FN(source) FN(linear_source)(const struct FN(linear_job) *job, const struct FN(linear_scratch) *s)
+{
+    const struct fastrnn_linear *a = job->a;
+    return (struct FN(source)){
+        .units = a->O,
+        .d_sum = a->d_bias,
+        .count = 1,
+        .gradients = {{.N = a->D, .d_w = a->d_weight, .rows = s->x, .packed = job->chunk_x}},
+    };
+}
+
+static void FN(linear_backward_thread)(const struct team *team, void *shared)
 {
     struct FN(linear_job) *job = shared;
     const struct fastrnn_linear *a = job->a;
     struct FN(linear_scratch) s;
     struct FN(gradient_scratch) g;
-    const struct FN(matrix) weight = FN(matrix)(job->weight, a->O, a->D);
-    FN(carve_gradient)(&g, a->d_weight ? a->O : 0, 1, team->n,
-                       FN(carve_linear)(&s, FN(chunk), job->members + (size_t)team->id * job->member_bytes));
+    const uintptr_t at = FN(layout_linear_scratch)(&s, FN(chunk), job->threads + (size_t)team->id * job->thread_bytes);
+    const struct FN(source) source = FN(linear_source)(job, &s);
+    FN(layout_gradient)(&g, &source, 1, team->n, at);
     if (a->d_x) {
         const int64_t share = a->O * team->id / team->n, share_end = a->O * (team->id + 1) / team->n;
         for (int64_t k = share; k < share_end; k++)
@@ -120,49 +144,37 @@ static void FN(linear_backward_member)(const struct team *team, void *shared)
             s.x[k] = (const real *)a->x + (first + k) * a->step_x;
             s.d[k] = (const real *)a->d_output + (first + k) * a->step_d;
         }
-        if (a->d_x) {
-            const int64_t share = K * team->id / team->n, share_end = K * (team->id + 1) / team->n;
-            for (int64_t k = share; k < share_end; k++)
-                s.out[k] = (real *)a->d_x + (first + k) * a->D;
-            const int64_t most = FN(brief_rows)(2.0 * (double)a->D * (double)a->O);
-            for (int64_t k = share; k < share_end && !stop_asked(&job->stop); k += most) {
-                const int64_t rows = share_end - k < most ? share_end - k : most;
-                struct FN(rows_out) out = {s.out + k, a->D};
-                FN(product)(s.d + k, rows, &weight, 0, NULL, 0, NULL, 0, FN(finish_rows), &out);
-                stop_poll(&job->stop, team);
-            }
-        }
-        if (a->d_weight || a->d_bias) {
-            const struct FN(source) source = {
-                0, a->O, a->d_bias, 1, {{s.x, a->D, job->chunk_x, a->d_weight}}};
-            FN(gradient_chunk)(team, &job->stop, &g, s.d, K, first == 0, &source, 1);
-        }
+        if (a->d_x)
+            FN(linear_d_x)(team, job, &s, first, K);
+        if (a->d_weight || a->d_bias)
+            FN(add_chunk)(team, &job->stop, &g, &(struct FN(gradient_chunk)){s.d, K, first == 0, &source, 1});
         first += FN(chunk);
     } while (first < a->N && !stop_together(&job->stop, team));
 }
 
-static uintptr_t FN(lay_out_linear_backward)(void *shared, int members, uintptr_t at)
+static uintptr_t FN(layout_linear_backward)(void *shared, int threads, uintptr_t at)
 {
     struct FN(linear_job) *job = shared;
     const struct fastrnn_linear *a = job->a;
     struct FN(linear_scratch) s;
     struct FN(gradient_scratch) g;
     if (a->d_x) {
-        job->weight = carve(&at, FN(packed_size)(a->O, a->D), sizeof(real));
-        job->weight_rows = carve(&at, a->O, sizeof *job->weight_rows);
+        job->weight = arena_take(&at, FN(packed_size)(a->O, a->D), sizeof(real));
+        job->weight_rows = arena_take(&at, a->O, sizeof *job->weight_rows);
     }
     if (a->d_weight)
-        job->chunk_x = carve(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
-    job->members = at;
-    const int64_t units = a->d_weight ? a->O : 0;
-    job->member_bytes = FN(carve_gradient)(&g, units, 1, members, FN(carve_linear)(&s, FN(chunk), at)) - at;
-    return at + (size_t)members * job->member_bytes;
+        job->chunk_x = arena_take(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
+    job->threads = at;
+    at = FN(layout_linear_scratch)(&s, FN(chunk), at);
+    const struct FN(source) source = FN(linear_source)(job, &s);
+    job->thread_bytes = FN(layout_gradient)(&g, &source, 1, threads, at) - job->threads;
+    return job->threads + (size_t)threads * job->thread_bytes;
 }
 
 static int FN(linear_backward)(const struct fastrnn_call *call)
 {
     const struct fastrnn_linear *a = (const void *)call;
     struct FN(linear_job) job = {.a = a, .stop = stop_for(&a->call)};
-    return stop_status(&job.stop, team_job(a->call.threads, 2 * FN(linear_flops)(a), a->N > a->O ? a->N : a->O,
-                                           FN(lay_out_linear_backward), FN(linear_backward_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, 2 * fastrnn_linear_flops(a), a->N > a->O ? a->N : a->O,
+                                           FN(layout_linear_backward), FN(linear_backward_thread), &job));
 }

@@ -16,15 +16,15 @@ static double FN(exponentials)(const real *x, int64_t n, real temperature, real 
     memcpy(e, x, (size_t)n * sizeof(real));
     for (int64_t j = n; j < padded; j++)
         e[j] = -INFINITY;
-    real most[FN(chains)];
+    real largest[FN(chains)];
     for (int c = 0; c < FN(chains); c++)
-        most[c] = e[c];
+        largest[c] = e[c];
     for (int64_t j = FN(chains); j < padded; j += FN(chains))
         for (int c = 0; c < FN(chains); c++)
-            most[c] = e[j + c] > most[c] ? e[j + c] : most[c];
-    *max = most[0];
+            largest[c] = e[j + c] > largest[c] ? e[j + c] : largest[c];
+    *max = largest[0];
     for (int c = 1; c < FN(chains); c++)
-        *max = most[c] > *max ? most[c] : *max;
+        *max = largest[c] > *max ? largest[c] : *max;
     const vec top = vset1(*max), divisor = vset1(temperature);
     for (int64_t j = 0; j < padded; j += W) {
         const vec d = vsub(vload(e + j), top);
@@ -66,16 +66,16 @@ static double FN(natural_log)(double x)
 struct FN(cross_entropy_job) {
     const struct fastrnn_cross_entropy *a;
     struct stop stop;
-    uintptr_t members; /* a row of scratch each */
+    uintptr_t threads; /* a row of scratch each */
 };
 
 static int64_t FN(class_stride)(int64_t C) { return FN(stride)(FN(round_up)(C, FN(chains))); }
 
-static void FN(cross_entropy_member)(const struct team *team, void *shared)
+static void FN(cross_entropy_thread)(const struct team *team, void *shared)
 {
     struct FN(cross_entropy_job) *job = shared;
     const struct fastrnn_cross_entropy *a = job->a;
-    real *const e = (real *)job->members + team->id * FN(class_stride)(a->C);
+    real *const e = (real *)job->threads + team->id * FN(class_stride)(a->C);
     const int64_t begin = a->N * team->id / team->n, end = a->N * (team->id + 1) / team->n;
     for (int64_t n = begin; n < end && !stop_asked(&job->stop); n++) {
         if (n % 64 == 0)
@@ -107,21 +107,19 @@ static void FN(cross_entropy_member)(const struct team *team, void *shared)
     *a->total = total;
 }
 
-static uintptr_t FN(lay_out_cross_entropy)(void *shared, int members, uintptr_t at)
+static uintptr_t FN(layout_cross_entropy)(void *shared, int threads, uintptr_t at)
 {
     struct FN(cross_entropy_job) *job = shared;
-    job->members = at;
-    return at + (size_t)members * (size_t)FN(class_stride)(job->a->C) * sizeof(real);
+    job->threads = at;
+    return at + (size_t)threads * (size_t)FN(class_stride)(job->a->C) * sizeof(real);
 }
 
 static int FN(cross_entropy)(const struct fastrnn_call *call)
 {
     const struct fastrnn_cross_entropy *a = (const void *)call;
     struct FN(cross_entropy_job) job = {.a = a, .stop = stop_for(&a->call)};
-    /* An exponential and its row's share of the rest cost about twenty multiply-adds of a product. */
-    const double flops = 40.0 * (double)a->N * (double)a->C;
-    return stop_status(&job.stop, team_job(a->call.threads, flops, a->N, FN(lay_out_cross_entropy),
-                                           FN(cross_entropy_member), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_cross_entropy_flops(a), a->N,
+                                           FN(layout_cross_entropy), FN(cross_entropy_thread), &job));
 }
 
 /* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */
@@ -145,7 +143,7 @@ struct FN(squares_job) {
     double total;
 };
 
-static void FN(squares_member)(const struct team *team, void *shared)
+static void FN(squares_thread)(const struct team *team, void *shared)
 {
     struct FN(squares_job) *job = shared;
     (void)team;
@@ -155,6 +153,6 @@ static void FN(squares_member)(const struct team *team, void *shared)
 static double FN(sum_of_squares)(const void *x, int64_t n)
 {
     struct FN(squares_job) job = {x, n, 0};
-    team_run(1, 0, FN(squares_member), &job); /* in the floating-point mode of the kernels */
+    team_run(1, 0, FN(squares_thread), &job); /* in the floating-point mode of the kernels */
     return job.total;
 }

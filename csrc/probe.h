@@ -8,7 +8,7 @@ struct FN(activation_job) {
     int64_t n;
 };
 
-static void FN(activation_member)(const struct team *team, void *shared)
+static void FN(activation_thread)(const struct team *team, void *shared)
 {
     const struct FN(activation_job) *job = shared;
     (void)team;
@@ -21,17 +21,17 @@ static void FN(activation_member)(const struct team *team, void *shared)
 /* On a team, though of one: in the floating-point mode of the kernels. */
 static void FN(tanh_array)(const void *x, void *out, int64_t n)
 {
-    team_run(1, 0, FN(activation_member), &(struct FN(activation_job)){FN(tanh), x, out, n});
+    team_run(1, 0, FN(activation_thread), &(struct FN(activation_job)){FN(tanh), x, out, n});
 }
 
 static void FN(sigmoid_array)(const void *x, void *out, int64_t n)
 {
-    team_run(1, 0, FN(activation_member), &(struct FN(activation_job)){FN(sigmoid), x, out, n});
+    team_run(1, 0, FN(activation_thread), &(struct FN(activation_job)){FN(sigmoid), x, out, n});
 }
 
 static void FN(exp_array)(const void *x, void *out, int64_t n)
 {
-    team_run(1, 0, FN(activation_member), &(struct FN(activation_job)){FN(exp), x, out, n});
+    team_run(1, 0, FN(activation_thread), &(struct FN(activation_job)){FN(exp), x, out, n});
 }
 
 /* Multiply-adds that wait for nothing but each other: the rate that no product can exceed. */

@@ -38,7 +38,7 @@ static int group_quota(const char *folder)
 
 int fastrnn_cpu_quota(const char *root)
 {
-    int least = 0;
+    int min = 0;
     char path[4096], line[2048];
     snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
     FILE *const groups = fopen(path, "r");
@@ -60,8 +60,8 @@ int fastrnn_cpu_quota(const char *root)
         const size_t top = strlen(root) + strlen("/sys/fs/cgroup");
         for (;;) {
             const int quota = group_quota(path);
-            if (quota && (!least || quota < least))
-                least = quota;
+            if (quota && (!min || quota < min))
+                min = quota;
             char *const slash = strrchr(path, '/');
             if (!slash || slash < path + top)
                 break;
@@ -70,5 +70,5 @@ int fastrnn_cpu_quota(const char *root)
     }
     if (groups)
         fclose(groups);
-    return least;
+    return min;
 }

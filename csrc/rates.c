@@ -1,6 +1,6 @@
 /* The rates that benchmarks are compared with: multiply-adds and reads, over the threads of a team. */
 #include "fastrnn.h"
-#include "parallel.h"
+#include "team.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -10,7 +10,7 @@ struct rate {
     int is_double;
     double seconds;
     const char *x; /* what is read; NULL: multiply-adds are counted */
-    int64_t bytes; /* by each member */
+    int64_t bytes; /* by each thread */
     _Atomic double rate;
 };
 

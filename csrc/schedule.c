@@ -28,12 +28,12 @@ void fastrnn_delays(int *begun, int *ended)
     *ended = atomic_load(&delays_ended);
 }
 
-int delayed(int count, enum fastrnn_place place, int member, int64_t nth)
+int delayed(int count, enum fastrnn_place place, int thread, int64_t nth)
 {
     int found = 0;
     for (int i = 0; i < count; i++) {
         const struct fastrnn_delay *d = &delays[i];
-        if (d->place != (int)place || d->member != member || d->nth != nth)
+        if (d->place != (int)place || d->thread != thread || d->nth != nth)
             continue;
         const int64_t us = d->microseconds;
         atomic_fetch_add(&delays_begun, 1);

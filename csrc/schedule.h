@@ -6,12 +6,12 @@
 #include <stdatomic.h>
 
 extern atomic_int delays_set; /* how many; 0 but in tests */
-int delayed(int count, enum fastrnn_place place, int member, int64_t nth);
+int delayed(int count, enum fastrnn_place place, int thread, int64_t nth);
 
-/* Whether the schedule names this place; a member that is to come late does so here. */
-static inline int come_late(enum fastrnn_place place, int member, int64_t nth)
+/* Whether the schedule names this place; a thread that is to come late does so here. */
+static inline int come_late(enum fastrnn_place place, int thread, int64_t nth)
 {
     const int count = atomic_load_explicit(&delays_set, memory_order_acquire);
-    return count ? delayed(count, place, member, nth) : 0;
+    return count ? delayed(count, place, thread, nth) : 0;
 }
 #endif

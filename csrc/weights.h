@@ -1,152 +1,176 @@
-/* The packed weights of a layer: where they lie, and their packing by the members of a team. */
+/* The packed weights of a direction: where they lie, and their packing by the threads of a team. */
+
+static const struct FN(cell) *FN(cell_of)(const struct fastrnn_direction *a) { return FN(cells)[a->cell]; }
 
 /* ----------------------------------------------------------------------------------------- forward */
 
-static uintptr_t FN(carve_weights)(const struct fastrnn_layer *a, uintptr_t at, struct FN(weights) *w)
+static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, uintptr_t at, struct FN(weights) *w)
 {
-    const int64_t D = a->D, H = a->H, P = a->P;
-    const int gates = gates_of(a->cell), split = a->cell == FASTRNN_GRU_RESET_FIRST;
-    const int first = split ? 2 : gates; /* gates of the first product; the second, if any, has one */
-    w->x_count = split ? 2 : 1;
-    w->x_at[0] = 0;
-    w->x_at[1] = FN(round_up)(FN(columns)(2, H), W);
-    const int64_t columns = split                     ? w->x_at[1] + FN(columns)(1, H)
-                            : a->cell == FASTRNN_GRU ? FN(columns)(FN(gru_slots), H)
-                                                      : FN(columns)(gates, H);
-    w->width = FN(stride)(columns);
-    for (int i = 0; i < w->x_count; i++) {
-        const int n = i ? 1 : first;
-        real *packed = carve(&at, D * FN(columns)(n, H), sizeof(real));
-        w->x[i] = FN(gate_matrix)(packed, D, n, H);
-        packed = carve(&at, P * FN(columns)(n, H), sizeof(real));
-        w->h[i] = FN(gate_matrix)(packed, P, n, H);
+    const struct fastrnn_cell *facts = &FN(cell_of)(a)->facts;
+    for (int i = 0; i < facts->extras; i++) {
+        const struct fastrnn_extra *extra = &facts->extra[i];
+        const int64_t rows = units_of(a, extra->shape[0]), columns = units_of(a, extra->shape[1]);
+        w->extra[i] = (struct FN(matrix)){.packed = NULL};
+        if (!a->extra[i])
+            continue;
+        if (extra->rank == 1)
+            w->extra[i].packed = arena_take(&at, extra->shape[0].times * FN(stride)(a->H), sizeof(real));
+        else if (plain)
+            w->extra[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, columns), sizeof(real)), rows, columns);
+        else
+            w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1,
+                                          rows);
     }
-    if (a->cell == FASTRNN_GRU) {
-        w->x[0].spread = w->h[0].spread = FN(gru_slots) * W;
-        w->h[0].slot = 1;
-    }
-    w->bias = carve(&at, w->width, sizeof(real));
-    w->w_hr = FN(gate_matrix)(a->w_hr ? carve(&at, H * FN(columns)(1, P), sizeof(real)) : NULL, H, 1, P);
-    w->peep = a->w_peep ? carve(&at, 3 * FN(stride)(H), sizeof(real)) : NULL;
     return at;
 }
 
-/* Adds up to two biases, NULL or those of gate `gate` of (G, H), at slot `slot` of groups of `slots`. */
-static void FN(put_bias)(const struct fastrnn_layer *a, int gate, const void *b, const void *b2, real *bias,
-                         int slots, int slot)
+/* A matrix of `gates` of the slots of a layout, from slot `first` on. */
+static struct FN(matrix)
+    FN(matrix_in)(const struct gate_layout *layout, int gates, int first, real *packed, int64_t K, int64_t H)
 {
-    const real *p = b ? (const real *)b + gate * a->H : NULL, *q = b2 ? (const real *)b2 + gate * a->H : NULL;
-    for (int64_t j = 0; j < a->H; j++)
-        bias[FN(column)(slots, slot, j, a->H)] = (p ? p[j] : 0) + (q ? q[j] : 0);
-}
-
-static void FN(pack_bias)(const struct fastrnn_layer *a, const struct FN(weights) *w)
-{
-    memset(w->bias, 0, (size_t)w->width * sizeof(real));
-    const int gates = gates_of(a->cell);
-    if (a->cell == FASTRNN_GRU) {
-        FN(put_bias)(a, 2, a->b_ih, NULL, w->bias, FN(gru_slots), 0);
-        FN(put_bias)(a, 0, a->b_ih, a->b_hh, w->bias, FN(gru_slots), 1);
-        FN(put_bias)(a, 1, a->b_ih, a->b_hh, w->bias, FN(gru_slots), 2);
-        FN(put_bias)(a, 2, a->b_hh, NULL, w->bias, FN(gru_slots), 3);
-    } else if (a->cell == FASTRNN_GRU_RESET_FIRST) {
-        FN(put_bias)(a, 0, a->b_ih, a->b_hh, w->bias, 2, 0);
-        FN(put_bias)(a, 1, a->b_ih, a->b_hh, w->bias, 2, 1);
-        FN(put_bias)(a, 2, a->b_ih, a->b_hh, w->bias + w->x_at[1], 1, 0);
-    } else
-        for (int gate = 0; gate < gates; gate++)
-            FN(put_bias)(a, gate, a->b_ih, a->b_hh, w->bias, gates, gate);
-}
-
-static void FN(pack_peepholes)(const struct fastrnn_layer *a, const struct FN(weights) *w)
-{
-    const int64_t stride = FN(stride)(a->H);
-    memset(w->peep, 0, (size_t)(3 * stride) * sizeof(real));
-    for (int i = 0; i < 3; i++)
-        memcpy(w->peep + i * stride, (const real *)a->w_peep + i * a->H, (size_t)a->H * sizeof(real));
-}
-
-enum { FN(input_weights) = 1, FN(state_weights) = 2 };
-
-/* Packs the weights of the input part with the biases, the others, or both: a member's share. */
-static void FN(pack_weights)(const struct fastrnn_layer *a, const struct FN(weights) *w, int which, int id,
-                             int members)
-{
-    /* The order of gates: GRU's input part has n first. */
-    static const int in_order[] = {0, 1, 2, 3}, n_first[] = {2, 0, 1}, only_n[] = {2};
-    for (int i = 0; i < w->x_count; i++) {
-        const int *order = i ? only_n : in_order, *x_order = a->cell == FASTRNN_GRU ? n_first : order;
-        if (which & FN(input_weights))
-            FN(pack_gates)(a->w_ih, x_order, w->x[i].slots, a->D, a->H, w->x[i].packed, id, members);
-        if (which & FN(state_weights))
-            FN(pack_gates)(a->w_hh, order, w->h[i].slots, a->P, a->H, w->h[i].packed, id, members);
+    struct FN(matrix) m = FN(gate_matrix)(packed, K, gates, H);
+    if (gates < layout->slots) { /* then a panel is one group */
+        m.spread = layout->slots * W;
+        m.slot = first;
     }
-    if (which & FN(input_weights) && id == 0)
+    return m;
+}
+
+static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, uintptr_t at, struct FN(weights) *w)
+{
+    const struct FN(cell) *cell = FN(cell_of)(a);
+    const int64_t D = a->D, H = a->H, P = a->P;
+    int64_t column = 0;
+    for (int i = 0; i < cell->products; i++) {
+        const struct gate_layout *layout = &cell->layout[i];
+        const int xs = layout->x_gates, hs = layout->h_gates;
+        real *const x = arena_take(&at, D * FN(columns)(xs, H), sizeof(real));
+        real *const h = arena_take(&at, P * FN(columns)(hs, H), sizeof(real));
+        w->x[i] = FN(matrix_in)(layout, xs, 0, x, D, H);
+        w->h[i] = FN(matrix_in)(layout, hs, layout->slots - hs, h, P, H);
+        w->at[i] = column;
+        column = FN(round_up)(column + FN(columns)(layout->slots, H), W);
+    }
+    w->width = FN(stride)(column);
+    w->bias = arena_take(&at, w->width, sizeof(real));
+    return FN(layout_extra)(a, 0, at, w);
+}
+
+/* The biases of every slot: b_ih of the gate that x has there, b_hh of that of h. */
+static void FN(pack_bias)(const struct fastrnn_direction *a, const struct FN(weights) *w)
+{
+    const struct FN(cell) *cell = FN(cell_of)(a);
+    const real *const b_ih = a->b_ih, *const b_hh = a->b_hh;
+    memset(w->bias, 0, (size_t)w->width * sizeof(real));
+    for (int i = 0; i < cell->products; i++) {
+        const struct gate_layout *layout = &cell->layout[i];
+        for (int slot = 0; slot < layout->slots; slot++) {
+            const int h_slot = slot - (layout->slots - layout->h_gates);
+            const real *p = b_ih && slot < layout->x_gates ? b_ih + layout->x[slot] * a->H : NULL;
+            const real *q = b_hh && h_slot >= 0 ? b_hh + layout->h[h_slot] * a->H : NULL;
+            for (int64_t j = 0; j < a->H; j++)
+                w->bias[w->at[i] + FN(column)(layout->slots, slot, j, a->H)] = (p ? p[j] : 0) + (q ? q[j] : 0);
+        }
+    }
+}
+
+/* The extra parameters that are rows of H. */
+static void FN(pack_rows_of_units)(const struct fastrnn_direction *a, const struct FN(weights) *w)
+{
+    const struct fastrnn_cell *facts = &FN(cell_of)(a)->facts;
+    const int64_t stride = FN(stride)(a->H);
+    for (int i = 0; i < facts->extras; i++)
+        for (int row = 0; a->extra[i] && facts->extra[i].rank == 1 && row < facts->extra[i].shape[0].times; row++) {
+            real *to = w->extra[i].packed + row * stride;
+            memset(to, 0, (size_t)stride * sizeof(real));
+            memcpy(to, (const real *)a->extra[i] + row * a->H, (size_t)a->H * sizeof(real));
+        }
+}
+
+enum { FN(input_weights) = 1, FN(state_weights) = 2, FN(all_weights) = 3 };
+
+/* Packs the weights of the input projection with the biases, the others, or both: a thread's share. */
+static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(weights) *w, int which, int id,
+                             int threads)
+{
+    const struct FN(cell) *cell = FN(cell_of)(a);
+    for (int i = 0; i < cell->products; i++) {
+        const struct gate_layout *layout = &cell->layout[i];
+        if (which & FN(input_weights))
+            FN(pack_gates)(a->w_ih, layout->x, layout->x_gates, a->D, a->H, w->x[i].packed, id, threads);
+        if (which & FN(state_weights))
+            FN(pack_gates)(a->w_hh, layout->h, layout->h_gates, a->P, a->H, w->h[i].packed, id, threads);
+    }
+    if (which & FN(input_weights) &&id == 0)
         FN(pack_bias)(a, w);
-    if (which & FN(state_weights) && a->w_hr)
-        FN(pack_transposed)(a->w_hr, a->H, a->P, w->w_hr.packed, id, members);
-    if (which & FN(state_weights) && a->w_peep && id == 0)
-        FN(pack_peepholes)(a, w);
+    if (!(which & FN(state_weights)))
+        return;
+    for (int i = 0; i < cell->facts.extras; i++)
+        if (cell->facts.extra[i].rank == 2 && a->extra[i])
+            FN(pack_transposed)(a->extra[i], w->extra[i].K, units_of(a, cell->facts.extra[i].shape[0]),
+                                w->extra[i].packed, id, threads);
+    if (id == 0)
+        FN(pack_rows_of_units)(a, w);
 }
 
 struct FN(pack_job) {
-    const struct fastrnn_layer *a;
+    const struct fastrnn_direction *a;
     struct FN(weights) w;
 };
 
-static void FN(pack_member)(const struct team *team, void *shared)
+static void FN(pack_thread)(const struct team *team, void *shared)
 {
     const struct FN(pack_job) *job = shared;
-    FN(pack_weights)(job->a, &job->w, FN(input_weights) | FN(state_weights), team->id, team->n);
+    FN(pack_weights)(job->a, &job->w, FN(all_weights), team->id, team->n);
 }
 
-static size_t FN(pack)(const struct fastrnn_layer *a, void *packed)
+static size_t FN(pack)(const struct fastrnn_direction *a, void *packed)
 {
     struct FN(pack_job) job = {.a = a};
-    const uintptr_t begin = (uintptr_t)packed, end = FN(carve_weights)(a, begin, &job.w);
+    const uintptr_t begin = (uintptr_t)packed, end = FN(layout_weights)(a, begin, &job.w);
     if (packed)
-        team_run(1, 0, FN(pack_member), &job); /* in the floating-point mode of the kernels: biases are added */
+        team_run(1, 0, FN(pack_thread), &job); /* in the floating-point mode of the kernels: biases are added */
     return end - begin;
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
 
-static uintptr_t FN(carve_plain_weights)(const struct fastrnn_layer *a, uintptr_t at, struct FN(weights) *w)
+/* x[0], where d_x is wanted, has all gates; h[i] those of product i, which are neighbouring rows of w_hh. */
+static uintptr_t FN(layout_plain_weights)(const struct fastrnn_direction *a, uintptr_t at, struct FN(weights) *w)
 {
-    const int64_t D = a->D, H = a->H, P = a->P, rows = gates_of(a->cell) * H;
-    const int64_t first = a->cell == FASTRNN_GRU_RESET_FIRST ? 2 * H : rows; /* rows of the first product */
-    *w = (struct FN(weights)){.x_count = a->d_x.data != NULL};
-    w->h[0] = FN(matrix)(carve(&at, FN(packed_size)(first, P), sizeof(real)), first, P);
-    if (first < rows)
-        w->h[1] = FN(matrix)(carve(&at, FN(packed_size)(rows - first, P), sizeof(real)), rows - first, P);
-    if (w->x_count)
-        w->x[0] = FN(matrix)(carve(&at, FN(packed_size)(rows, D), sizeof(real)), rows, D);
-    if (a->w_hr)
-        w->w_hr = FN(matrix)(carve(&at, FN(packed_size)(P, H), sizeof(real)), P, H);
-    w->peep = a->w_peep ? carve(&at, 3 * FN(stride)(H), sizeof(real)) : NULL;
-    return at;
+    const struct FN(cell) *cell = FN(cell_of)(a);
+    *w = (struct FN(weights)){.width = 0};
+    for (int i = 0; i < cell->products; i++) {
+        const int64_t rows = cell->layout[i].h_gates * a->H;
+        w->h[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, a->P), sizeof(real)), rows, a->P);
+    }
+    const int64_t rows = cell->facts.gates * a->H;
+    if (a->d_x.data)
+        w->x[0] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, a->D), sizeof(real)), rows, a->D);
+    return FN(layout_extra)(a, 1, at, w);
 }
 
-/* Packs a member's share of the rows of a matrix; `pointers`, the member's own, has room for them all. */
-static void FN(pack_plain)(const void *matrix, int64_t first_row, const struct FN(matrix) *m,
-                           const real **pointers, int id, int members)
+/* Packs a thread's share of the rows of a matrix; `pointers`, the thread's own, has room for them all. */
+static void FN(pack_plain)(const void *matrix, int64_t first_row, const struct FN(matrix) *m, const real **pointers,
+                           int id, int threads)
 {
-    const int64_t begin = m->K * id / members, end = m->K * (id + 1) / members;
+    const int64_t begin = m->K * id / threads, end = m->K * (id + 1) / threads;
     for (int64_t k = begin; k < end; k++)
         pointers[k] = (const real *)matrix + (first_row + k) * m->N;
     FN(pack_rows)(pointers, begin, end, m->K, m->N, m->packed);
 }
 
-static void FN(pack_plain_weights)(const struct fastrnn_layer *a, const struct FN(weights) *w,
-                                   const real **pointers, int id, int members)
+static void FN(pack_plain_weights)(const struct fastrnn_direction *a, const struct FN(weights) *w,
+                                   const real **pointers, int id, int threads)
 {
-    FN(pack_plain)(a->w_hh, 0, &w->h[0], pointers, id, members);
-    if (w->h[1].packed)
-        FN(pack_plain)(a->w_hh, w->h[0].K, &w->h[1], pointers, id, members);
-    if (w->x_count)
-        FN(pack_plain)(a->w_ih, 0, &w->x[0], pointers, id, members);
-    if (a->w_hr)
-        FN(pack_plain)(a->w_hr, 0, &w->w_hr, pointers, id, members);
-    if (a->w_peep && id == 0)
-        FN(pack_peepholes)(a, w);
+    const struct FN(cell) *cell = FN(cell_of)(a);
+    for (int64_t i = 0, row = 0; i < cell->products; row += w->h[i++].K)
+        FN(pack_plain)(a->w_hh, row, &w->h[i], pointers, id, threads);
+    if (a->d_x.data)
+        FN(pack_plain)(a->w_ih, 0, &w->x[0], pointers, id, threads);
+    for (int i = 0; i < cell->facts.extras; i++)
+        if (cell->facts.extra[i].rank == 2 && a->extra[i])
+            FN(pack_plain)(a->extra[i], 0, &w->extra[i], pointers, id, threads);
+    if (id == 0)
+        FN(pack_rows_of_units)(a, w);
 }

@@ -35,7 +35,7 @@ struct worker {
     double given_at, lost; /* the last job: when; what it lost in it */
 #ifdef __linux__
     pid_t thread;
-    int kept_off;      /* the processor that it may not be woken on; negative: none */
+    int kept_off; /* the processor that it may not be woken on; negative: none */
     cpu_set_t allowed; /* those of the thread that woke it last */
 #endif
 };
@@ -45,19 +45,19 @@ static struct pool {
     atomic_int size; /* workers; written by the opener, while they have no job */
     struct worker *workers;
     int has_opener, steered;
-    int wanted;    /* members of the next region */
-    int kept;      /* threads that the runtime has for the opener */
-    double again;  /* when more are tried, where there was no room */
-    double pause;  /* for how long, the next time */
+    int wanted; /* threads of the next region */
+    int kept; /* threads that the runtime has for the opener */
+    double again; /* when more are tried, where there was no room */
+    double pause; /* for how long, the next time */
     struct count regions, opened;
     struct workers_job *job; /* NULL: leave the region */
-    double awake, begun;     /* how long workers wait after this job before they sleep; when it began */
-    double ended;            /* the last one */
-    double longest;          /* of the last ones: it shrinks by a tenth at each */
-    long caller;             /* the last one */
+    double awake, begun; /* how long workers wait after this job before they sleep; when it began */
+    double ended; /* the last one */
+    double longest; /* of the last ones: it shrinks by a tenth at each */
+    long caller; /* the last one */
 } pool;
 
-/* ------------------------------------------------------------------------- what a member has had */
+/* ------------------------------------------------------------------------- what a thread has had */
 
 static double processor_time(void)
 {
@@ -92,10 +92,10 @@ static const double short_job = 0.001;
 /* Who starts later than this did not only have to be woken. */
 static const double starts_within = 0.0005;
 
-/* Runs a member, and returns for how long it wanted a processor and had none: how late it came, and what it lost at work;
+/* Runs a thread's part, and returns for how long it wanted a processor and had none: how late it came, and what it lost at work;
  * this is 0 where the system says that the thread has lost its processor to no other, or that it waited for something
  * else. So what the host of a virtual machine takes counts little. */
-static double run_member(int id, double given_at, struct workers_job *job)
+static double run_part(int id, double given_at, struct workers_job *job)
 {
     const int watched = job->watched;
     const double begin = now(), unwanted_before = unwanted();
@@ -212,7 +212,7 @@ static void serve(struct worker *worker, int id)
             return;
         come_late(FASTRNN_BEFORE_JOB, id, 0);
         awake = pool.awake;
-        worker->lost = run_member(id, worker->given_at, job);
+        worker->lost = run_part(id, worker->given_at, job);
         come_late(FASTRNN_AFTER_JOB, id, 0);
         count_set(&worker->done, nth + 1); /* from here on the job may be gone */
     }
@@ -278,7 +278,7 @@ static int make_opener(void)
     return made;
 }
 
-/* Has a region of n members opened, or as many as there is room for, instead of the one that is open. */
+/* Has a region of n threads opened, or as many as there is room for, instead of the one that is open. */
 static void open_region(int n)
 {
     if (!pool.has_opener && !(pool.has_opener = make_opener()))
@@ -318,8 +318,8 @@ int workers_for(int n)
         }
         give();
     }
-    const int members = atomic_load(&pool.size) + 1;
-    return n < members ? n : members;
+    const int threads = atomic_load(&pool.size) + 1;
+    return n < threads ? n : threads;
 }
 
 /* The system is likely to wake a thread on the processor of the thread that wakes it: there it would wait until that
@@ -377,7 +377,7 @@ int workers_run(int n, struct workers_job *job)
         worker->given_at = now();
         count_set(&worker->given, count_now(&worker->given) + 1);
     }
-    double lost = run_member(0, now(), job);
+    double lost = run_part(0, now(), job);
     for (int i = 0; i < n - 1; i++) {
         struct worker *const worker = &pool.workers[i];
         count_wait(&worker->done, count_now(&worker->given) + 1, meeting_awake);

@@ -15,10 +15,25 @@ cdef extern from "fastrnn.h" nogil:
         int (*interrupted)(void *) noexcept
         void *context
 
-    enum: FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET_FIRST
+    enum: FASTRNN_MAX_EXTRA
 
-    struct fastrnn_layer:
-        fastrnn_call call
+    struct fastrnn_size:
+        int times
+        char of
+
+    struct fastrnn_extra:
+        const char *name
+        int rank
+        fastrnn_size shape[2]
+
+    struct fastrnn_cell:
+        const char *name
+        int gates, tape_gates, has_c, extras
+        fastrnn_extra extra[4]  # FASTRNN_MAX_EXTRA
+
+    const fastrnn_cell *get_cell "fastrnn_cell"(int)
+
+    struct fastrnn_direction:
         int cell, reverse
         int64_t T, B, D, H, P
         fastrnn_sequence x
@@ -28,8 +43,7 @@ cdef extern from "fastrnn.h" nogil:
         const void *w_hh
         const void *b_ih
         const void *b_hh
-        const void *w_hr
-        const void *w_peep
+        const void *extra[4]
         const int64_t *lengths
         const uint8_t *restart
         const void *packed
@@ -38,8 +52,7 @@ cdef extern from "fastrnn.h" nogil:
         void *c_n
         void *c
         void *gates
-        int64_t checkpoint, tape_steps
-        const fastrnn_layer *beside
+        int64_t checkpoint
         fastrnn_sequence d_output
         const void *d_h_n
         const void *d_c_n
@@ -50,9 +63,25 @@ cdef extern from "fastrnn.h" nogil:
         void *d_w_hh
         void *d_b_ih
         void *d_b_hh
-        void *d_w_hr
-        void *d_w_peep
+        void *d_extra[4]
         double *norms
+
+    struct fastrnn_directions:
+        fastrnn_call call
+        const fastrnn_direction *directions
+        int count
+
+    double fastrnn_flops(const fastrnn_direction *, double)
+
+    enum fastrnn_way:
+        FASTRNN_BY_ROWS, FASTRNN_BY_UNITS, FASTRNN_PIPELINE, FASTRNN_CONCURRENT
+
+    struct fastrnn_plan:
+        fastrnn_way way
+        int threads
+        int64_t rows, steps, blocks
+
+    fastrnn_plan fastrnn_last_plan()
 
     struct fastrnn_linear:
         fastrnn_call call
@@ -68,6 +97,8 @@ cdef extern from "fastrnn.h" nogil:
         void *d_weight
         void *d_bias
 
+    double fastrnn_linear_flops(const fastrnn_linear *)
+
     struct fastrnn_embedding:
         fastrnn_call call
         int64_t N, D, V
@@ -75,6 +106,8 @@ cdef extern from "fastrnn.h" nogil:
         const void *d_output
         int64_t step_d
         void *d_weight
+
+    double fastrnn_embedding_flops(const fastrnn_embedding *)
 
     struct fastrnn_cross_entropy:
         fastrnn_call call
@@ -88,27 +121,31 @@ cdef extern from "fastrnn.h" nogil:
         double *losses
         double *total
 
+    double fastrnn_cross_entropy_flops(const fastrnn_cross_entropy *)
+
     struct fastrnn_generate:
         fastrnn_call call
         int64_t V
         const void *embedding
-        const fastrnn_layer *layers
+        const fastrnn_direction *layers
         int64_t count
         const void *w_out
         const void *b_out
         const int64_t *prompt
-        int64_t fed, length
+        int64_t prompted, length
         const double *uniform
         double temperature
         int64_t *indices
+
+    double fastrnn_generate_flops(const fastrnn_generate *)
 
     ctypedef int fastrnn_kernel(const fastrnn_call *) noexcept nogil
 
     struct fastrnn_kernels:
         const char *name
-        fastrnn_kernel *layer_forward[2]
-        fastrnn_kernel *layer_backward[2]
-        size_t (*pack[2])(const fastrnn_layer *, void *) noexcept nogil
+        fastrnn_kernel *forward[2]
+        fastrnn_kernel *backward[2]
+        size_t (*pack[2])(const fastrnn_direction *, void *) noexcept nogil
         fastrnn_kernel *linear_forward[2]
         fastrnn_kernel *linear_backward[2]
         fastrnn_kernel *embedding_backward[2]
@@ -136,7 +173,7 @@ cdef extern from "fastrnn.h" nogil:
         FASTRNN_IN_SCRATCH, FASTRNN_BEFORE_JOB, FASTRNN_AFTER_JOB, FASTRNN_BEFORE_SLEEP
 
     struct fastrnn_delay:
-        int place, member
+        int place, thread
         int64_t nth, microseconds
 
     int fastrnn_set_delays(const fastrnn_delay *, int)
@@ -147,7 +184,7 @@ cdef extern from "fastrnn.h" nogil:
 
 cdef extern from "company.h" nogil:
     struct company:
-        int most
+        int max
 
     int company_allows(company *, int, double)
     void company_saw(company *, int, double, double, double)

@@ -91,6 +91,14 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
     return 0
 
 
+cdef inline int call_directions(
+    fastrnn_kernel *kernel, const fastrnn_direction *directions, int count, double flops, int threads,
+) except -1:
+    cdef fastrnn_directions a
+    a.directions, a.count = directions, count
+    return call(kernel, &a.call, flops, threads)
+
+
 cdef inline int is_double(cnp.ndarray x) noexcept:
     return cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE
 
@@ -125,18 +133,34 @@ cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept
     return T if checkpoint == 0 else (T - 1) // checkpoint if T > 0 else 0
 
 
+def cells():
+    """The cells of the C table: (name, gates, has_c, tape_gates, extras) each, extras (name, ((times, of), ...))."""
+    found = []
+    while get_cell(len(found)) != NULL:
+        cell = get_cell(len(found))
+        extras = []
+        for i in range(cell.extras):
+            shape = tuple((cell.extra[i].shape[k].times, chr(cell.extra[i].shape[k].of)) for k in range(cell.extra[i].rank))
+            extras.append((cell.extra[i].name.decode(), shape))
+        found.append((cell.name.decode(), cell.gates, bool(cell.has_c), cell.tape_gates, tuple(extras)))
+    return tuple(found)
+
+
+cdef int FASTRNN_LSTM = [cell[0] for cell in cells()].index("lstm"), FASTRNN_RNN_RELU = 1
+cdef int FASTRNN_RNN_TANH = 0, FASTRNN_GRU_RESET_FIRST = len(cells()) - 1
+
+
 cdef inline int gates_of(int kind) noexcept:
-    return 1 if kind <= FASTRNN_RNN_RELU else 4 if kind == FASTRNN_LSTM else 3
+    return get_cell(kind).gates
 
 
-cdef inline double step_flops(const fastrnn_layer *a) noexcept:
-    """Of one row and one step; an activation counts as much as some 16 features more."""
-    cdef double flops = 2.0 * gates_of(a.cell) * a.H * (a.D + a.P + 16)
-    return flops if a.w_hr == NULL else flops + 2.0 * a.H * a.P
+cdef inline double work(const fastrnn_direction *a) noexcept:
+    """The operations of forward; an activation takes as long as a feature's products with 16 gates."""
+    return fastrnn_flops(a, 32)
 
 
 cdef inline void fill_weights(
-    fastrnn_layer *a, int kind, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh,
+    fastrnn_direction *a, int kind, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh,
     object w_hr, object w_peep,
 ) noexcept:
     """The cell, its weights and what they say of the sizes; everything else is absent."""
@@ -149,12 +173,11 @@ cdef inline void fill_weights(
     a.w_hh = data(w_hh)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
-    a.w_hr = data(w_hr)
-    a.w_peep = data(w_peep)
+    a.extra[0], a.extra[1] = data(w_hr), data(w_peep)
 
 
 cdef inline void fill_layer(
-    fastrnn_layer *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
+    fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
     """What forward and backward have in common, beside the weights."""
@@ -170,7 +193,6 @@ cdef inline void fill_layer(
     a.c = data(c)
     a.gates = data(gates)
     a.checkpoint = min(checkpoint, a.T)
-    a.tape_steps = a.T
 
 
 cdef class Together:
@@ -178,7 +200,7 @@ cdef class Together:
 
     Whoever wants one passes it to layer_forward or layer_backward, whose results are then not there before `run`.
     """
-    cdef fastrnn_layer[2] layers
+    cdef fastrnn_direction[2] layers
     cdef list arrays  # what the calls read and write
     cdef fastrnn_kernel *kernel
     cdef double flops
@@ -187,7 +209,7 @@ cdef class Together:
     def __cinit__(self):
         self.arrays = []
 
-    cdef int add(self, fastrnn_kernel *kernel, fastrnn_layer *a, double flops, int threads, tuple arrays) except -1:
+    cdef int add(self, fastrnn_kernel *kernel, fastrnn_direction *a, double flops, int threads, tuple arrays) except -1:
         if self.count == 2 or (self.count and kernel != self.kernel):
             raise RuntimeError("two calls of one kind can be made together")
         self.layers[self.count] = a[0]
@@ -198,19 +220,17 @@ cdef class Together:
         return 0
 
     def run(self):
-        cdef fastrnn_layer *a = self.layers
-        if self.count == 0:
-            return
-        a.beside = &self.layers[1] if self.count == 2 else NULL
+        cdef int count = self.count
         self.count = 0
-        call(self.kernel, &a.call, self.flops, self.threads)
+        if count:
+            call_directions(self.kernel, self.layers, count, self.flops, self.threads)
 
 
 cdef inline int call_layer(
-    fastrnn_kernel *kernel, fastrnn_layer *a, double flops, int threads, Together together, tuple arrays,
+    fastrnn_kernel *kernel, fastrnn_direction *a, double flops, int threads, Together together, tuple arrays,
 ) except -1:
     if together is None:
-        return call(kernel, &a.call, flops, threads)
+        return call_directions(kernel, a, 1, flops, threads)
     return together.add(kernel, a, flops, threads, arrays)
 
 
@@ -231,7 +251,7 @@ def layer_forward(
     b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, int64_t checkpoint,
     bint batch_major, output, Together together, int threads,
 ):
-    cdef fastrnn_layer a
+    cdef fastrnn_direction a
     cdef int number = cnp.PyArray_TYPE(x)
     cdef cnp.ndarray h_n
     cdef object c_n = None, c = None, gates = None
@@ -261,9 +281,9 @@ def layer_forward(
     fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    cdef double flops = step_flops(&a) * T * B
+    cdef double flops = work(&a)
     call_layer(
-        fastrnn_kernels_in_use().layer_forward[is_double(x)], &a, flops, threads, together,
+        fastrnn_kernels_in_use().forward[is_double(x)], &a, flops, threads, together,
         None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
                                        output, h_n, c_n, c, gates),
     )
@@ -287,7 +307,7 @@ cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B,
 
 
 def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
-    cdef fastrnn_layer a
+    cdef fastrnn_direction a
     cdef cnp.npy_intp T, B
     cdef int number
     cdef cnp.ndarray output, h_n
@@ -314,9 +334,9 @@ def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_firs
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    flops = step_flops(&a) * T * B
-    call(
-        fastrnn_kernels_in_use().layer_forward[number == cnp.NPY_DOUBLE], &a.call, flops,
+    flops = work(&a)
+    call_directions(
+        fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], &a, 1, flops,
         0 if flops < keep_gil_below else threads.get(),
     )
     return output, h_n, c_n
@@ -341,7 +361,7 @@ def layer_backward(
     int64_t checkpoint, d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
     Together together, int threads,
 ):
-    cdef fastrnn_layer a
+    cdef fastrnn_direction a
     expect(
         kind_fits(kind, w_hr, w_peep)
         and tape_fits(
@@ -390,12 +410,11 @@ def layer_backward(
     a.d_w_hh = data(d_w_hh)
     a.d_b_ih = data(d_b_ih)
     a.d_b_hh = data(d_b_hh)
-    a.d_w_hr = data(d_w_hr)
-    a.d_w_peep = data(d_w_peep)
+    a.d_extra[0], a.d_extra[1] = data(d_w_hr), data(d_w_peep)
     a.norms = <double *>data(norms)
-    cdef double flops = step_flops(&a) * a.T * a.B
+    cdef double flops = work(&a)
     call_layer(
-        fastrnn_kernels_in_use().layer_backward[is_double(x)], &a, flops, threads, together,
+        fastrnn_kernels_in_use().backward[is_double(x)], &a, flops, threads, together,
         None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
                                        output, c, gates, d_output, d_h_n, d_c_n, norms, results),
     )
@@ -436,8 +455,7 @@ def linear_forward(
     )
     a.bias = data(bias)
     a.output = data(output)
-    cdef double flops = 2.0 * a.N * a.D * a.O
-    call(fastrnn_kernels_in_use().linear_forward[is_double(x)], &a.call, flops, threads)
+    call(fastrnn_kernels_in_use().linear_forward[is_double(x)], &a.call, fastrnn_linear_flops(&a), threads)
 
 
 def linear_backward(
@@ -459,8 +477,7 @@ def linear_backward(
     a.d_x = data(d_x)
     a.d_weight = data(d_weight)
     a.d_bias = data(d_bias)
-    cdef double flops = 4.0 * a.N * a.D * a.O
-    call(fastrnn_kernels_in_use().linear_backward[is_double(x)], &a.call, flops, threads)
+    call(fastrnn_kernels_in_use().linear_backward[is_double(x)], &a.call, 2 * fastrnn_linear_flops(&a), threads)
 
 
 def embedding_backward(
@@ -482,8 +499,9 @@ def embedding_backward(
     a.d_output = data(d_output)
     a.step_d = row_step(d_output)
     a.d_weight = data(d_weight)
-    cdef double flops = 20.0 * (a.N + a.V) * a.D
-    call(fastrnn_kernels_in_use().embedding_backward[is_double(d_weight)], &a.call, flops, threads)
+    call(
+        fastrnn_kernels_in_use().embedding_backward[is_double(d_weight)], &a.call, fastrnn_embedding_flops(&a), threads,
+    )
 
 
 def cross_entropy(
@@ -513,8 +531,9 @@ def cross_entropy(
     a.losses = <double *>data(losses)
     cdef double total
     a.total = &total
-    cdef double flops = 40.0 * a.N * a.C
-    call(fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, flops, threads)
+    call(
+        fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, fastrnn_cross_entropy_flops(&a), threads,
+    )
     return total
 
 
@@ -523,8 +542,7 @@ def generate(
     cnp.ndarray prompt not None, uniform, double temperature, cnp.ndarray indices not None,
 ):
     cdef fastrnn_generate a
-    cdef fastrnn_layer *each = <fastrnn_layer *>calloc(len(layers), sizeof(fastrnn_layer))
-    cdef double flops = 0
+    cdef fastrnn_direction *each = <fastrnn_direction *>calloc(len(layers), sizeof(fastrnn_direction))
     cdef int64_t k
     if each == NULL:
         raise MemoryError("no memory for the layers of this call")
@@ -556,17 +574,15 @@ def generate(
             expect(c is None or plain(c, number, 1, each[k].H, 0) and written(c))
             each[k].h_n = data(h)
             each[k].c_n = data(c)
-            flops += step_flops(&each[k])
         expect(plain(w_out, number, 2, a.V, below) and (b_out is None or plain(b_out, number, 1, a.V, 0)))
         a.w_out = data(w_out)
         a.b_out = data(b_out)
         a.prompt = <const int64_t *>data(prompt)
-        a.fed, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
+        a.prompted, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
         a.uniform = <const double *>data(uniform)
         a.temperature = temperature
         a.indices = <int64_t *>data(indices)
-        flops = (a.fed + a.length) * (flops + 2.0 * a.V * cnp.PyArray_DIM(w_out, 1))
-        call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, flops, 1)
+        call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, fastrnn_generate_flops(&a), 1)
     finally:
         free(each)
 

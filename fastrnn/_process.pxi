@@ -58,9 +58,23 @@ def cpu_quota(str root not None):
     return fastrnn_cpu_quota(root.encode())
 
 
-def swap_team_policy(double to_meet, double to_wake):
-    fastrnn_swap_team_policy(&to_meet, &to_wake)
-    return to_meet, to_wake
+def swap_team_policy(double fork_join, double wake):
+    fastrnn_swap_team_policy(&fork_join, &wake)
+    return fork_join, wake
+
+
+WAYS = {
+    FASTRNN_BY_ROWS: "by rows", FASTRNN_BY_UNITS: "by units", FASTRNN_PIPELINE: "pipeline",
+    FASTRNN_CONCURRENT: "concurrent",
+}
+
+
+def last_plan():
+    """How this thread's last call of directions was run."""
+    cdef fastrnn_plan plan = fastrnn_last_plan()
+    return {
+        "way": WAYS[plan.way], "threads": plan.threads, "rows": plan.rows, "steps": plan.steps, "blocks": plan.blocks,
+    }
 
 
 PLACES = {
@@ -71,12 +85,12 @@ PLACES = {
 
 
 def set_delays(*delays):
-    """Make threads late: (place, member, nth, seconds) each."""
+    """Make threads late: (place, thread, nth, seconds) each."""
     cdef fastrnn_delay[16] given
     if len(delays) > 16:
         raise ValueError("a schedule has 16 delays at most")
-    for i, (place, member, nth, seconds) in enumerate(delays):
-        given[i].place, given[i].member, given[i].nth = PLACES[place], member, nth
+    for i, (place, thread, nth, seconds) in enumerate(delays):
+        given[i].place, given[i].thread, given[i].nth = PLACES[place], thread, nth
         given[i].microseconds = <int64_t>(seconds * 1e6)
     fastrnn_set_delays(given, len(delays))
 
@@ -99,8 +113,8 @@ cdef class Company:
     def allows(self, int wanted, double time):
         return company_allows(&self.seen, wanted, time)
 
-    def saw(self, int members, double wall, double lost, double time):
-        company_saw(&self.seen, members, wall, lost, time)
+    def saw(self, int threads, double wall, double lost, double time):
+        company_saw(&self.seen, threads, wall, lost, time)
 
 
 def workers_made():

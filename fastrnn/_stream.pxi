@@ -33,7 +33,7 @@ cdef class StreamCore:
     """
 
     cdef const fastrnn_kernels *kernels  # the packing is that of one instruction set
-    cdef fastrnn_layer *layers
+    cdef fastrnn_direction *layers
     cdef readonly int64_t count, batch, features, units  # layers, B, D, P
     cdef int64_t cells  # units of c, 0 where there is none
     cdef int number  # the arrays' type number
@@ -51,7 +51,7 @@ cdef class StreamCore:
         if self.layers != NULL or not weights:
             raise RuntimeError("a stream is made once, of one layer or more")
         cdef cnp.ndarray w_ih = weights[0][0], w_hh = weights[0][1]
-        cdef fastrnn_layer[1] a
+        cdef fastrnn_direction[1] a
         cdef list states = [], between = []
         fill_weights(a, kind, w_ih, w_hh, None, None, None, None)
         cdef cnp.npy_intp *shape = [len(weights), batch, a[0].P]
@@ -63,7 +63,7 @@ cdef class StreamCore:
         shape[2] = a[0].P
         for _ in range(len(weights) - 1):
             between.append(cnp.PyArray_EMPTY(2, shape + 1, number, 0))
-        self.layers = <fastrnn_layer *>calloc(len(weights), sizeof(fastrnn_layer))
+        self.layers = <fastrnn_direction *>calloc(len(weights), sizeof(fastrnn_direction))
         if self.layers == NULL:
             raise MemoryError("no memory for the layers of this stream")
         self.count, self.batch, self.features, self.units = len(weights), batch, a[0].D, a[0].P
@@ -75,11 +75,12 @@ cdef class StreamCore:
         """Pack the weights, for the instruction set in use."""
         cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
         cdef int is_double_ = self.number == cnp.NPY_DOUBLE
-        cdef fastrnn_layer *a
+        cdef fastrnn_direction *a
         cdef cnp.npy_intp size
         cdef int64_t k
+        cdef int i
         cdef list packed = []
-        cdef fastrnn_layer[1] made
+        cdef fastrnn_direction[1] made
         cdef cnp.npy_intp below = self.features
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
@@ -103,17 +104,16 @@ cdef class StreamCore:
             a.packed = aligned(packed[k])
             # Of these only whether they are there is looked at, and the arrays may go away.
             a.w_ih = a.w_hh = NULL
-            if a.w_hr != NULL:
-                a.w_hr = a.packed
-            if a.w_peep != NULL:
-                a.w_peep = a.packed
-            a.B = self.batch
-            self.flops += step_flops(a) * self.batch
+            for i in range(FASTRNN_MAX_EXTRA):
+                if a.extra[i] != NULL:
+                    a.extra[i] = a.packed
+            a.B, a.T = self.batch, 1
+            self.flops += work(a)
         self.kernels, self.packed = kernels, packed
 
     cdef int advance(self, cnp.ndarray x, int64_t T, cnp.ndarray output, list between, object restart) except -1:
         """Run all layers; x and output are (B, .) or (T, B, .), `between` like output, of each layer but the last."""
-        cdef fastrnn_layer *a
+        cdef fastrnn_direction *a
         cdef fastrnn_sequence from_ = steps_of(x), to
         cdef int64_t k
         cdef int threads = 0
@@ -142,8 +142,8 @@ cdef class StreamCore:
                 if self.cells:
                     a.c_0, a.c_n = c + k * c_bytes, next_c + k * c_bytes
                 a.restart = <const uint8_t *>data(restart)
-                call(
-                    self.kernels.layer_forward[self.number == cnp.NPY_DOUBLE], &a.call,
+                call_directions(
+                    self.kernels.forward[self.number == cnp.NPY_DOUBLE], a, 1,
                     self.flops * T / self.count, threads,
                 )
                 from_ = to

@@ -1,6 +1,6 @@
-/* Scratch memory from a small cache that the process has. */
+/* Arenas: scratch memory of calls, from a small cache that the process has. */
 #define _GNU_SOURCE /* posix_memalign */
-#include "parallel.h"
+#include "team.h"
 #include "schedule.h"
 
 #include <pthread.h>
@@ -67,7 +67,7 @@ void scratch_give(void *p)
     }
 }
 
-void *carve(uintptr_t *at, int64_t count, size_t size)
+void *arena_take(uintptr_t *at, int64_t count, size_t size)
 {
     const uintptr_t p = *at;
     *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);

@@ -1,0 +1,16 @@
+/* The registry. A cell's number is its place here; callers find it by its name. */
+#include "rnn.h"
+#include "lstm.h"
+#include "gru.h"
+
+static const struct FN(cell) *const FN(cells)[] = {
+    &FN(rnn_tanh), &FN(rnn_relu), &FN(lstm), &FN(gru), &FN(gru_reset_first),
+};
+
+#if REAL_BITS == 32 /* the facts are those of both types */
+static const struct fastrnn_cell *cell_facts(int number)
+{
+    const int count = (int)(sizeof FN(cells) / sizeof *FN(cells));
+    return number >= 0 && number < count ? &FN(cells)[number]->facts : NULL;
+}
+#endif

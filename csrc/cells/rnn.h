@@ -1,0 +1,97 @@
+/* The Elman cell.
+ *
+ *   z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
+ *   h_t = f(z_t)                                       f = tanh or relu
+ *
+ *   dz_t = (carry_t + d_output_t) f'(z_t)              1 - h_t^2, or 1 where h_t > 0, else 0
+ *   carry_{t-1} = W_hh^T dz_t
+ *
+ * A NaN passes through both nonlinearities, forward and backward.
+ */
+
+static ALWAYS_INLINE vec FN(relu)(vec z) { return vselect(vle(z, vzero()), vzero(), z); }
+
+/* dh f'(z), from h = f(z). */
+static ALWAYS_INLINE vec FN(tanh_back)(vec h, vec dh) { return vmul(dh, vfnma(h, h, vset1((real)1))); }
+
+static ALWAYS_INLINE vec FN(relu_back)(vec h, vec dh) { return vselect(vle(h, vzero()), vzero(), dh); }
+
+static ALWAYS_INLINE void FN(rnn_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec z, vec (*f)(vec))
+{
+    const vec h = f(z);
+    vstore(s->h[row] + unit, h);
+    FN(store_lanes)(s->output[row] + unit, h, FN(lanes)(unit, s->a->H));
+}
+
+static ALWAYS_INLINE void FN(rnn_units)(const struct FN(step) *s, int64_t row, int rows, int64_t col, const real *tile,
+                                        vec (*f)(vec))
+{
+    for (int i = 0; i < rows; i++)
+        for (int64_t j = 0; j < PANEL && col + j < s->a->H; j += W)
+            FN(rnn_unit)(s, row + i, col + j, vload(tile + i * PANEL + j), f);
+}
+
+static ALWAYS_INLINE void FN(rnn_step)(struct FN(step) *s, FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue)
+{
+    do {
+        if (s->active == 1)
+            FN(step_of_row)(NV, s, panel_epilogue, epilogue);
+        else
+            FN(step_of_rows)(0, s, s->h_before, epilogue);
+    } while (FN(next_step)(s));
+}
+
+static ALWAYS_INLINE void FN(rnn_back_step)(const struct FN(back_step) *s, vec (*back)(vec, vec))
+{
+    const struct fastrnn_direction *a = s->a;
+    const int64_t H = a->H, stride = FN(stride)(H);
+    for (int64_t i = 0; i < s->active; i++) {
+        const real *h = FN(at)(&a->output, s->t, s->rows[i]), *d_output = FN(d_output)(a, s->t, s->rows[i]);
+        const real *carry = s->carry_h + i * stride;
+        for (int64_t j = 0; j < H; j += W) {
+            const int n = FN(lanes)(j, H);
+            FN(prefetch)(h + j, s->distance.output);
+            FN(prefetch)(d_output, j + s->distance.d_output);
+            vstore(s->dz[i] + j, back(FN(load_lanes)(h + j, n), FN(d_state)(carry, d_output, j, n)));
+        }
+    }
+    FN(carry_back)(s, (const real *const *)s->dz, 0);
+}
+
+static int64_t FN(rnn_dz_stride)(const struct fastrnn_direction *a) { return FN(stride)(a->H); }
+
+static int FN(rnn_sources)(const struct fastrnn_direction *a, struct FN(source) *sources)
+{
+    sources[0] = FN(source_of_both)(a, a->H);
+    return 1;
+}
+
+/* The cell with the nonlinearity f, whose derivative is f##_back. */
+#undef RNN_CELL
+#define RNN_CELL(f)                                                                                                    \
+    static void FN(rnn_##f##_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)               \
+    {                                                                                                                  \
+        FN(rnn_units)(step, row, rows, col, tile, FN(f));                                                              \
+    }                                                                                                                  \
+    static ALWAYS_INLINE void FN(rnn_##f##_panel_epilogue)(void *step, int64_t col, const vec *z)                      \
+    {                                                                                                                  \
+        UNROLL for (int v = 0; v < NV; v++) FN(rnn_unit)(step, 0, col + v * W, z[v], FN(f));                           \
+    }                                                                                                                  \
+    static void FN(rnn_##f##_step)(struct FN(step) *s)                                                                 \
+    {                                                                                                                  \
+        FN(rnn_step)(s, FN(rnn_##f##_panel_epilogue), FN(rnn_##f##_epilogue));                                         \
+    }                                                                                                                  \
+    static void FN(rnn_##f##_back_step)(const struct FN(back_step) *s) { FN(rnn_back_step)(s, FN(f##_back)); }         \
+    static const struct FN(cell) FN(rnn_##f) = {                                                                       \
+        .facts = {.name = "rnn_" #f, .gates = 1},                                                                      \
+        .products = 1,                                                                                                 \
+        .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
+        .takes_x = FN(never), /* it gains nothing */                                                                   \
+        .step = FN(rnn_##f##_step),                                                                                    \
+        .back_step = FN(rnn_##f##_back_step),                                                                          \
+        .dz_stride = FN(rnn_dz_stride),                                                                                \
+        .sources = FN(rnn_sources),                                                                                    \
+    };
+
+RNN_CELL(tanh)
+RNN_CELL(relu)

@@ -1,0 +1,36 @@
+/* How much work a call is: for the number of its threads, and for whether to release the interpreter's lock. */
+#include "fastrnn.h"
+
+static double size(const struct fastrnn_direction *a, struct fastrnn_size s)
+{
+    return s.times * (double)(s.of == 'P' ? a->P : a->H);
+}
+
+double fastrnn_flops(const struct fastrnn_direction *a, double activation)
+{
+    const struct fastrnn_cell *cell = fastrnn_cell(a->cell);
+    double step = (double)a->H * cell->gates * (2.0 * (double)(a->D + a->P) + activation);
+    for (int i = 0; i < cell->extras; i++)
+        if (cell->extra[i].rank == 2 && a->extra[i])
+            step += 2.0 * size(a, cell->extra[i].shape[0]) * size(a, cell->extra[i].shape[1]);
+    return (double)a->T * (double)a->B * step;
+}
+
+double fastrnn_linear_flops(const struct fastrnn_linear *a) { return 2.0 * (double)a->N * (double)a->D * (double)a->O; }
+
+/* An addition with its loads and store costs about ten multiply-adds of a product. */
+double fastrnn_embedding_flops(const struct fastrnn_embedding *a)
+{
+    return 20.0 * (double)(a->N + a->V) * (double)a->D;
+}
+
+/* An exponential and its row's share of the rest cost about twenty multiply-adds of a product. */
+double fastrnn_cross_entropy_flops(const struct fastrnn_cross_entropy *a) { return 40.0 * (double)a->N * (double)a->C; }
+
+double fastrnn_generate_flops(const struct fastrnn_generate *a)
+{
+    double step = 2.0 * (double)a->V * (double)a->layers[a->count - 1].P;
+    for (int64_t i = 0; i < a->count; i++)
+        step += fastrnn_flops(&a->layers[i], 0);
+    return step * (double)(a->prompted + a->length);
+}

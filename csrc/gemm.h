@@ -1,0 +1,153 @@
+/* Matrix products, with or without a recurrence: rows of reals times a packed matrix. */
+
+/* What is done with a finished tile: `rows` rows from row `row` on, columns from `col` on, at tile[i*PANEL + j]. */
+typedef void FN(epilogue)(void *context, int64_t row, int rows, int64_t col, const real *tile);
+/* The same with the NV sums of a full panel of one row, which are still in registers: where there is one row, to store
+ * them and to load them again would take as long as a small product. */
+typedef void FN(panel_epilogue)(void *context, int64_t col, const vec *sums);
+
+/* A row and what it is multiplied by; row NULL: there is no such product. */
+struct FN(operand) {
+    const real *row;
+    const struct FN(matrix) *m;
+};
+
+/* Columns from `col` on of one row: a panel of nv vectors, or two neighbouring ones at once. Of the NV sums of a panel
+ * the first nv take up the product of `first`, if there is one, and the last nv that of `second`. */
+static ALWAYS_INLINE void FN(gemv_panels)(const int count, const int nv, struct FN(operand) first,
+                                          struct FN(operand) second, int64_t col, const real *init,
+                                          FN(panel_epilogue) *epilogue, void *context)
+{
+    const struct FN(operand) operands[2] = {first, second};
+    vec acc[2 * NV];
+    UNROLL for (int v = 0; v < count * NV; v++) acc[v] = init ? vload(init + col / nv * NV + v * W) : vzero();
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        const real *const a = operands[i].row;
+        const int64_t K = a ? operands[i].m->K : 0;
+        const real *panel = a ? operands[i].m->packed + col * K : NULL, *next = a ? panel + K * nv * W : NULL;
+        vec *const one = acc + i * (NV - nv), *const two = one + NV;
+        for (int64_t k = 0; k < K; k++) {
+            const vec ak = vset1(a[k]);
+            UNROLL for (int v = 0; v < nv; v++) one[v] = vfma(ak, vload(panel + v * W), one[v]);
+            UNROLL for (int v = 0; v < (count - 1) * nv; v++) two[v] = vfma(ak, vload(next + v * W), two[v]);
+            panel += nv * W;
+            next += nv * W;
+        }
+    }
+    UNROLL for (int i = 0; i < count; i++) epilogue(context, col + i * nv * W, acc + i * NV);
+}
+
+/* The `width` columns from `col` on, behind the full panels. */
+static ALWAYS_INLINE void FN(gemv_rest)(struct FN(operand) x, int64_t col, int width, const real *init,
+                                        FN(epilogue) *epilogue, void *context)
+{
+    real tile[PANEL] __attribute__((aligned(64)));
+    const int64_t K = x.m->K, place = FN(place)(x.m, col, width);
+    FN(tile_of)(1, width, K, &x.row, x.m->packed + col * K, init ? init + place : NULL, 0,
+                epilogue ? tile : (real *)context + place, 0);
+    if (epilogue)
+        epilogue(context, 0, 1, col, tile);
+}
+
+/* One full panel of NV vectors and the `width` columns behind it, at once. */
+static ALWAYS_INLINE void FN(gemv_pair)(struct FN(operand) x, int width, const real *init, FN(epilogue) *epilogue,
+                                        void *context)
+{
+    real tile[2 * PANEL] __attribute__((aligned(64)));
+    const int64_t K = x.m->K, col = x.m->begin;
+    FN(tile_pair_of)(width, K, x.row, x.m->packed + col * K, init ? init + col : NULL,
+                     epilogue ? tile : (real *)context + col);
+    if (epilogue) {
+        epilogue(context, 0, 1, col, tile);
+        epilogue(context, 0, 1, col + PANEL, tile + PANEL);
+    }
+}
+
+/* The product of one row, as below, with panels of nv vectors; where all of them are full, maybe after that of
+ * `before`. What is left behind the full panels goes to `epilogue`, or where that is NULL to `context`, a row of
+ * results. A panel alone has too few accumulators to hide the latency of the multiply-add, so from L1D two are taken
+ * at once; from further away one stream is faster. */
+static ALWAYS_INLINE void FN(gemv)(const int nv, struct FN(operand) before, struct FN(operand) x, int reversed,
+                                   const real *init, FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue,
+                                   void *context)
+{
+    const struct FN(matrix) *m = x.m;
+    const int64_t first = m->begin, panel = nv * W, full = (m->end - first) / panel * panel, rest = first + full;
+    const int width = m->end > rest ? FN(panel_width)(rest, m->N, (int)panel) : 0;
+    const int near = FN(packed_size)(m->K, m->end - first) * (int64_t)sizeof(real) <= L1D;
+    if (near && nv == NV && full == panel && width) {
+        FN(gemv_pair)(x, width, init, epilogue, context);
+        return;
+    }
+    if (reversed && width)
+        FN(gemv_rest)(x, rest, width, init, epilogue, context);
+    for (int64_t done = 0; done < full;) {
+        const int64_t columns = near && full - done > panel ? 2 * panel : panel;
+        const int64_t col = reversed ? rest - done - columns : first + done;
+        if (columns > panel)
+            FN(gemv_panels)(2, nv, before, x, col, init, panel_epilogue, context);
+        else
+            FN(gemv_panels)(1, nv, before, x, col, init, panel_epilogue, context);
+        done += columns;
+    }
+    if (!reversed && width)
+        FN(gemv_rest)(x, rest, width, init, epilogue, context);
+}
+
+static ALWAYS_INLINE void FN(store_panel)(void *row, int64_t col, const vec *sums)
+{
+    UNROLL for (int v = 0; v < NV; v++) vstore((real *)row + col + v * W, sums[v]);
+}
+
+/* Row i of the result, i < n, is init + a[i] (K reals) times the packed matrix. init is NULL (zeros) or rows
+ * of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to `epilogue`, or where
+ * that is NULL to `out`, rows of stride out_ld padded to whole vectors; out may be init.
+ * The panel is the outer loop: it stays in the caches while all rows use it. Who multiplies by the same matrix again
+ * and again reverses the order of the panels every other time (serpentine order): what was used last is used first,
+ * while it is still in the cache. */
+static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m, int reversed, const real *init,
+                     int64_t init_ld, real *out, int64_t out_ld, FN(epilogue) *epilogue, void *context)
+{
+    real tile[(MR + 1) * PANEL] __attribute__((aligned(64)));
+    const int64_t K = m->K, N = m->N, first = m->begin;
+    const int panel = m->panel;
+    /* Blocks of rows, balanced: 16 are 6, 5, 5 and not 6, 6, 4. */
+    const int64_t blocks = (n + MR - 1) / MR;
+    const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
+    if (n == 1 && !epilogue && panel == PANEL) {
+        FN(gemv)(NV, (struct FN(operand)){NULL, NULL}, (struct FN(operand)){a[0], m}, reversed, init, FN(store_panel),
+                 NULL, out);
+        return;
+    }
+    const int64_t last = m->end > first ? (m->end - 1) / panel * panel : first - 1;
+    for (int64_t at = first; at <= last; at += panel) {
+        const int64_t col = reversed ? last - (at - first) : at;
+        const int width = FN(panel_width)(col, N, panel);
+        const int64_t place = FN(place)(m, col, width);
+        for (int64_t row = 0, i = 0; i < blocks; i++) {
+            const int rows = (int)(each + (i < left));
+            FN(tile_of)(rows, width, K, a + row, m->packed + col * K, init ? init + row * init_ld + place : NULL,
+                        init_ld, epilogue ? tile : out + row * out_ld + place, epilogue ? PANEL : out_ld);
+            if (epilogue)
+                epilogue(context, row, rows, col, tile);
+            row += rows;
+        }
+    }
+}
+
+/* Destination of a product whose rows the user owns: exactly N columns are written. */
+struct FN(rows_out) {
+    real *const *rows;
+    int64_t N;
+};
+
+static void FN(store_rows)(void *context, int64_t row, int rows, int64_t col, const real *tile)
+{
+    const struct FN(rows_out) *c = context;
+    for (int i = 0; i < rows; i++)
+        for (int64_t j = 0; j < PANEL && col + j < c->N; j += W) {
+            const int64_t left = c->N - col - j;
+            vstore_n(c->rows[row + i] + col + j, vload(tile + i * PANEL + j), left < W ? (int)left : W);
+        }
+}

@@ -1,0 +1,152 @@
+/* How a call of directions is run. That is decided here, once the number of its threads is known, and kept in the job:
+ * rows of the batch for each thread; or, of few rows, hidden units for each thread; or, of one sequence, a pipeline of
+ * two threads; or two directions side by side. And how many time steps are made at once.
+ */
+
+static const int64_t FN(block_bytes) = 1 << 17; /* of pre-activations in a block: half a small L2 */
+static const double FN(block_flops) = 1e9;      /* max operations in a block of backward */
+/* The pipeline has short blocks, because the consumer waits for the first one. */
+enum { FN(pipeline_steps) = MR };
+
+struct FN(job) {
+    const struct fastrnn_direction *a;
+    const struct FN(cell) *cell;
+    struct stop *stop;
+    /* What the number of threads depends on: */
+    double flops;
+    int64_t max_threads;
+    int unit_threads; /* max threads over which it pays to split the units of a step */
+    struct fastrnn_plan plan;
+    /* The memory of the call: */
+    struct FN(weights) w;
+    struct FN(tape) tape;
+    struct fastrnn_sequence output;
+    const int64_t *order; /* with lengths: the rows by descending length; else NULL */
+    uintptr_t scratch;    /* of the threads, each of scratch_bytes */
+    size_t scratch_bytes;
+    _Alignas(64) struct count made; /* blocks, by the producer of a pipeline */
+    _Alignas(64) struct count used; /* and by its consumer */
+    /* backward, shared by the team: */
+    struct FN(job) *recompute; /* with a short tape: the forward that makes the rest; else NULL */
+    real *dz;                  /* circular buffer: row r of all T*B, the last step first, at r % dz_rows */
+    int64_t dz_rows, dz_stride;
+    real *packed[MAX_MATRICES]; /* (chunk, N) of a weight gradient each */
+    real *zeros;                /* (H,): the state before a start */
+};
+
+static int64_t FN(clamp)(int64_t n, int64_t min, int64_t max) { return n < min ? min : n > max ? max : n; }
+
+static struct FN(job) FN(new_job)(const struct fastrnn_direction *a, struct stop *stop)
+{
+    const struct FN(cell) *cell = FN(cell_of)(a);
+    return (struct FN(job)){
+        .a = a,
+        .cell = cell,
+        .stop = stop,
+        .flops = fastrnn_flops(a, 0),
+        .max_threads = a->B,
+        .tape = FN(tape)(a, cell),
+        .output = a->output,
+    };
+}
+
+/* ----------------------------------------------------------------------------------------- forward */
+
+/* Few rows: the threads take all of them together, and each makes some of the units, so that its share of the
+ * weights stays in its own caches and its tiles have as many rows as there are. They wait for each other at
+ * every step. For cells of one product a step, where all rows begin at once and run on. */
+static int FN(unit_threads)(const struct fastrnn_direction *a, const struct FN(cell) *cell)
+{
+    if (a->lengths || a->restart || FN(has_intermediate)(a, cell))
+        return 1;
+    const int gates = cell->facts.gates;
+    return team_size_in_step(2.0 * (double)a->B * (double)a->H * (double)a->H * gates, FN(pieces)(gates, a->H));
+}
+
+static int FN(splits_units)(const struct FN(job) *job, int threads)
+{
+    return threads > 1 && threads <= job->unit_threads && 2 * job->a->B <= (int64_t)MR * threads;
+}
+
+/* For how many threads forward has work, and how much. */
+static void FN(plan_team)(struct FN(job) *job)
+{
+    const struct fastrnn_direction *a = job->a;
+    job->unit_threads = FN(unit_threads)(a, job->cell);
+    if (FN(splits_units)(job, job->unit_threads)) {
+        if (job->unit_threads > job->max_threads)
+            job->max_threads = job->unit_threads;
+    } else if (a->B == 1) { /* a second thread takes the input projection, which therefore has to be worth it */
+        const double input = 2.0 * (double)a->D * (double)a->H * job->cell->facts.gates;
+        job->flops = 2 * input * (double)a->T;
+        job->max_threads = team_size_in_step(3 * input * FN(pipeline_steps), 2); /* they meet at every block */
+    }
+}
+
+/* Each thread of so many that have rows of the batch. */
+static struct fastrnn_plan FN(plan_rows)(const struct FN(job) *job, int threads, int64_t rows)
+{
+    const int64_t bytes = job->w.width * (int64_t)sizeof(real);
+    return (struct fastrnn_plan){
+        .way = FASTRNN_BY_ROWS,
+        .threads = threads,
+        .rows = rows,
+        .steps = FN(clamp)(FN(block_bytes) / (bytes * (rows + 1)), 1, job->a->T + 1),
+        .blocks = 1,
+    };
+}
+
+static struct fastrnn_plan FN(plan_forward)(const struct FN(job) *job, int threads)
+{
+    const struct fastrnn_direction *a = job->a;
+    struct fastrnn_plan plan = FN(plan_rows)(job, threads, (a->B + threads - 1) / threads);
+    if (FN(splits_units)(job, threads)) {
+        plan = FN(plan_rows)(job, threads, a->B);
+        plan.way = FASTRNN_BY_UNITS;
+    } else if (a->B == 1 && threads > 1) {
+        plan.way = FASTRNN_PIPELINE;
+        plan.steps = FN(pipeline_steps);
+        /* So many blocks that a thread that has lost its processor, or shares it with the other, finds much to do. */
+        const int64_t bytes = job->w.width * (int64_t)sizeof(real) * plan.steps;
+        plan.blocks = FN(clamp)(FN(block_bytes) / bytes, 8, a->T / plan.steps + 1);
+    }
+    return plan;
+}
+
+/* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a step
+ * then reads its weights again, which stay in L1D or not far from it. */
+static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
+{
+    const struct fastrnn_direction *a = job->a;
+    const struct FN(matrix) *x = &job->w.x[0];
+    const int64_t row = x->N * (int64_t)sizeof(real);
+    return rows == 1 && job->cell->takes_x(a) && x->N % x->panel == 0 && (a->T == 1 || a->D * row <= L1D / 8);
+}
+
+/* ---------------------------------------------------------------------------------------- backward */
+
+static struct fastrnn_plan FN(plan_backward)(const struct FN(job) *job, int threads)
+{
+    const struct fastrnn_direction *a = job->a;
+    /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
+    const double max = FN(block_flops) *(double)(a->T + 1) / (2 * fastrnn_flops(a, 0) + 1);
+    const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
+    return (struct fastrnn_plan){
+        .way = FASTRNN_BY_ROWS,
+        .threads = threads,
+        .rows = (a->B + threads - 1) / threads,
+        .steps = (double)steps > max ? (max < 1 ? 1 : (int64_t)max) : steps,
+        .blocks = 1,
+    };
+}
+
+/* ------------------------------------------------------------------------------------ two directions */
+
+/* Side by side are jobs of so few rows that a team of their own would have no more than two threads, whose tiles would
+ * not be full. */
+static int FN(are_concurrent)(const struct fastrnn_directions *call)
+{
+    const int64_t B = call->directions[0].B;
+    const int threads = call->call.threads ? call->call.threads : fastrnn_get_num_threads();
+    return call->count == 2 && B <= MR && (B <= 2 || threads <= 2);
+}
