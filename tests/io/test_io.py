@@ -269,10 +269,10 @@ def test_metadata(path):
     loaded = fastrnn.load(str(path))
     assert loaded.metadata == {}
     assert type(loaded) is files.Loaded
-    for twin in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
-        assert type(twin) is files.Loaded
-        assert twin.metadata == {}
-        assert_same(loaded["a"], twin["a"])
+    for copied in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        assert type(copied) is files.Loaded
+        assert copied.metadata == {}
+        assert_same(loaded["a"], copied["a"])
 
 
 # ------------------------------------------------------------------------------ the other library

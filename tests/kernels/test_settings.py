@@ -197,8 +197,9 @@ def test_a_small_call_has_a_team_where_another_was_just_before(
     assert not has_team(problem(T=1, B=8, D=4, H=4, dtype=np.float32))
 
 
-# One sequence whose steps are shared, or with restart one whose second member makes the input part.
-# On one processor the members would wait for each other at every step, so one of them does all.
+# One sequence split by hidden units, or with restart a producer and a consumer of input
+# projections. On one processor the threads would wait for each other at every step, so one of them
+# does all.
 # Prints a digest of every bit.
 ONE_SEQUENCE = """
 import os, sys, hashlib

@@ -1,4 +1,4 @@
-"""Writing on with every cell and with layers on layers: `fastrnn.generate` and the layers alone."""
+"""Autoregressive generation with every cell and with stacked layers: as the layers alone do."""
 
 import functools
 import itertools

@@ -229,9 +229,9 @@ def test_a_tape_can_be_copied(kind):
     layer, x, state, d_output, d_state = dropout_problem(kind)
     want, _, tape = run(layer, x, state, d_output, d_state, rng=3)
     before = pickle.dumps(tape)
-    for twin in (tape, copy.deepcopy(tape), pickle.loads(before), copy.copy(tape)):
+    for copied in (tape, copy.deepcopy(tape), pickle.loads(before), copy.copy(tape)):
         for own in (layer, copy.deepcopy(layer)):
-            grads = own.backward(twin, d_output, d_state)
+            grads = own.backward(copied, d_output, d_state)
             assert np.array_equal(grads.x, want["x"])
             assert all(np.array_equal(grads.weights[n], want[n]) for n in layer.weights)
     assert pickle.dumps(tape) == before  # backward changes nothing

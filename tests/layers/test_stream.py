@@ -103,7 +103,7 @@ def test_runs_in_any_cuts_are_the_layer(kind: str, dtype: Any, isa: str) -> None
 @each_dtype
 @each_name
 def test_threads(kind: str, dtype: Any) -> None:
-    # Many rows, and few rows of many units, which threads share out: two ways of going together.
+    # Many rows, and few rows of many units, which threads split by hidden units.
     for D, H, B, layers, steps in ((20, 65, 33, 2, 21), (9, 300, 2, 1, 12), (30, 300, 1, 1, 12)):
         layer = make(kind, D, H, layers, dtype)
         x, state, restart = draw(layer, steps, B, D), draw_state(layer, B), restarts(B, steps)

@@ -1,8 +1,7 @@
-"""The cells are listed once in the tests, and nowhere that is not named here in the package."""
+"""The cells are listed once in the tests, and in the package where it is named here."""
 
 import ast
 import inspect
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,15 +35,14 @@ ALLOWED = {
     ("apps/test_gradients.py", '("Elman", "GRU", "LSTM"'): "the curves of the command",
 }
 
-# The files of the package that may list the cells, and those in C that may name two of them.
-# Whoever takes a list out of one strikes its name here.
+# The files of the package that may list the cells: whoever takes a list out of one strikes it here.
+# (test_c_source.py looks after those in C.)
 PACKAGE = {
     "__init__.py", "_calls.py", "_recurrent.py", "gradients.py", "io.py", "layers.py",
     "bench/frameworks.py", "bench/onnx_peers.py", "bench/shapes.py", "char_lm/corpus.py",
     "char_lm/training.py", "reference/__init__.py", "reference/generation.py",
     "reference/norms.py",
 }  # fmt: skip
-KERNELS = {"bptt.h", "cell.h", "fastrnn.h", "sequence.h"}
 
 
 def cells_of(node: ast.expr | None) -> set[str]:
@@ -92,16 +90,6 @@ def test_the_package_lists_the_cells_where_it_is_known() -> None:
         if any(lists_of_cells(path)):
             found.add(path.relative_to(ROOT / "fastrnn").as_posix())
     assert found <= PACKAGE
-
-
-def test_the_kernels_name_the_cells_where_it_is_known() -> None:
-    found = set()
-    for path in sorted((ROOT / "csrc").rglob("*.[chi]*")):
-        code = re.sub(r"/\*.*?\*/|//[^\n]*|#include[^\n]*", "", path.read_text("utf-8"), flags=re.S)
-        words = set(re.findall(r"[a-z]+", code.lower()))
-        if len(words & CELLS.keys()) > 1:
-            found.add(path.relative_to(ROOT / "csrc").as_posix())
-    assert found <= KERNELS
 
 
 def test_every_cell_of_the_package_is_registered() -> None:

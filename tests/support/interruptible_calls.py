@@ -1,4 +1,4 @@
-"""Every kind of call that can be interrupted, for tests of what may come between.
+"""Every kind of call that can be interrupted, for tests of what may come in the middle.
 
 Each makes the same results every time it is called, as bytes. `small` ones have many meetings and
 polls in a few milliseconds, where a schedule makes threads late; the others take tens of
@@ -65,7 +65,7 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
     add("LSTM backward of a short tape", lambda: layers["lstm"].backward(short, d)[:2])
 
     both = fastrnn.GRU(D, H, 2, bidirectional=True, rng=2)
-    for rows in (1, B):  # the directions beside each other; one after the other
+    for rows in (1, B):  # two concurrent calls; one after the other
         some = np.ascontiguousarray(xs[:, :rows])
         output, _, of_both = both.forward(some)
         add(f"both directions of {rows} forward", lambda some=some: both(some)[0])
@@ -74,7 +74,7 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
             lambda t=of_both, d=output: both.backward(t, d).flat_weights,
         )
 
-    # One sequence: its steps are split by units, or a second member makes the input part.
+    # One sequence: split by hidden units, or by a producer and a consumer of input projections.
     T, D, H = (500, 20, 70) if small else (3000, 64, 300)
     one, lstm = array(T, 1, D), fastrnn.LSTM(D, H, rng=3)
     never = np.zeros((T, 1), bool)
