@@ -15,12 +15,12 @@
  * is normal; `generic`: sigmoid 1.695 at -0x1.1acc9ep+0). */
 #define ACT_MAGIC 0x1.8p23f
 #define ACT_LOG2E 0x1.715476p0f
-#define ACT_LN2   0x1.62e43p-1f
-#define ACT_C2  0x1.000002p-1f
-#define ACT_C3  0x1.555498p-3f
-#define ACT_C4  0x1.55547ap-5f
-#define ACT_C5  0x1.12346ep-7f
-#define ACT_C6  0x1.6c97c6p-10f
+#define ACT_LN2 0x1.62e43p-1f
+#define ACT_C2 0x1.000002p-1f
+#define ACT_C3 0x1.555498p-3f
+#define ACT_C4 0x1.55547ap-5f
+#define ACT_C5 0x1.12346ep-7f
+#define ACT_C6 0x1.6c97c6p-10f
 #define SIGMOID_C2 ACT_C2
 #define EXP_LN2 0x1.62e4p-1f
 #define EXP_LN2_LOW 0x1.7f7d1cp-20f
@@ -35,15 +35,15 @@
  * `generic`: 1.778 at -0x1.194f304679172p+0); summing the worst roundings gives about 1.89. */
 #define ACT_MAGIC 0x1.8p52
 #define ACT_LOG2E 0x1.71547652b82fep0
-#define ACT_LN2   0x1.62e42fefa39efp-1
-#define ACT_C2  0x1.0000000000005p-1
-#define ACT_C3  0x1.5555555555617p-3
-#define ACT_C4  0x1.55555555506c5p-5
-#define ACT_C5  0x1.11111110eda7bp-7
-#define ACT_C6  0x1.6c16c186bcaebp-10
-#define ACT_C7  0x1.a01a024b6c46cp-13
-#define ACT_C8  0x1.a0198ef88f1e7p-16
-#define ACT_C9  0x1.71dcb3b5cd2d2p-19
+#define ACT_LN2 0x1.62e42fefa39efp-1
+#define ACT_C2 0x1.0000000000005p-1
+#define ACT_C3 0x1.5555555555617p-3
+#define ACT_C4 0x1.55555555506c5p-5
+#define ACT_C5 0x1.11111110eda7bp-7
+#define ACT_C6 0x1.6c16c186bcaebp-10
+#define ACT_C7 0x1.a01a024b6c46cp-13
+#define ACT_C8 0x1.a0198ef88f1e7p-16
+#define ACT_C9 0x1.71dcb3b5cd2d2p-19
 #define ACT_C10 0x1.28ba57b401f26p-22
 #define ACT_C11 0x1.b156387a15f79p-26
 #define SIGMOID_C2 0x1.0000000000008p-1

@@ -94,8 +94,8 @@ static const real *FN(gradient_row)(const struct FN(job) *job, enum gradient_row
     case OF_H_BEFORE: return FN(h_before)(a, job->zeros, t, b);
     case OF_C_BEFORE: return FN(c_before)(a, &job->tape, job->zeros, t, b);
     case OF_C: return FN(c_row)(&job->tape, t, b);
-    default: return (job->cell->intermediate_on_tape ? FN(gates_row)(&job->tape, t, b) : dz) +
-                    job->cell->intermediate_at(a);
+    default:
+        return (job->cell->intermediate_on_tape ? FN(gates_row)(&job->tape, t, b) : dz) + job->cell->intermediate_at(a);
     }
 }
 
@@ -405,8 +405,8 @@ static uintptr_t FN(layout_backward)(void *shared, int threads, uintptr_t at)
     for (int i = 0, matrices = 0; i < s.count; i++)
         for (int j = 0; j < s.sources[i].count; j++)
             if (s.sources[i].gradients[j].d_w)
-                job->packed[matrices++] =
-                    arena_take(&at, FN(packed_size)(FN(chunk), s.sources[i].gradients[j].N), sizeof(real));
+                job->packed[matrices++] = arena_take(&at, FN(packed_size)(FN(chunk), s.sources[i].gradients[j].N),
+                                                     sizeof(real));
     if (job->recompute)
         at = FN(layout_recompute)(job, at);
     job->scratch = at;

@@ -105,8 +105,8 @@ static struct FN(tape) FN(tape)(const struct fastrnn_direction *a, const struct 
 }
 
 /* `forward`: for steps in the order of processing; else backward. */
-static struct FN(distance) FN(distance)(const struct fastrnn_direction *a, const struct FN(tape) *tape,
-                                        int64_t output_step, int forward)
+static struct FN(distance)
+    FN(distance)(const struct fastrnn_direction *a, const struct FN(tape) *tape, int64_t output_step, int forward)
 {
     const int64_t steps = forward == !a->reverse ? 1 : -1;
     return (struct FN(distance)){steps * a->B * tape->width, steps * a->B * a->H, steps * output_step,

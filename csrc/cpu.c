@@ -18,8 +18,7 @@ const struct fastrnn_kernels *const fastrnn_built[] = {
 #if defined(FASTRNN_HAS_NEON)
     &fastrnn_neon,
 #endif
-    &fastrnn_generic,
-    NULL,
+    &fastrnn_generic, NULL,
 };
 
 int fastrnn_runs_here(const struct fastrnn_kernels *k)

@@ -44,7 +44,7 @@ static void FN(group_by_index)(struct FN(embedding_job) *job, const struct team 
         if (FN(leaves_grouping)(job, team, n))
             return;
     }
-    memset(job->order + a->N, 0, FN(rows_ahead) * sizeof *job->order);
+    memset(job->order + a->N, 0, FN(rows_ahead) *sizeof *job->order);
 }
 
 /* Asks for n elements of the row that is added `rows_ahead` after the k-th. */
@@ -88,10 +88,8 @@ static void FN(some_summed)(struct FN(embedding_job) *job, const struct team *te
                             int64_t v, int64_t col, int64_t n)
 {
     real *const to = (real *)job->a->d_weight + v * job->a->D + col;
-#define CASE(n)                                                                                                  \
-    case n:                                                                                                      \
-        FN(strip_summed)(n, job, team, begin, end, col, to);                                                     \
-        break
+#define CASE(n)                                                                                                        \
+    case n: FN(strip_summed)(n, job, team, begin, end, col, to); break
     switch (n) {
         CASE(1);
         CASE(2);
@@ -169,6 +167,6 @@ static int FN(embedding_backward)(const struct fastrnn_call *call)
     if (a->D == 0)
         return FASTRNN_OK;
     struct FN(embedding_job) job = {.a = a, .stop = stop_for(&a->call)};
-    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_embedding_flops(a), (a->D + LINE - 1) / LINE, FN(layout_embedding),
-                                           FN(embedding_thread), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_embedding_flops(a), (a->D + LINE - 1) / LINE,
+                                           FN(layout_embedding), FN(embedding_thread), &job));
 }

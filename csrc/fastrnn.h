@@ -72,11 +72,11 @@ struct fastrnn_direction {
     const void *b_ih, *b_hh;              /* (G*H,) or NULL, each */
     const void *extra[FASTRNN_MAX_EXTRA]; /* as the cell says, each or NULL */
     const int64_t *lengths;               /* (B,) in [0, T], or NULL: all T */
-    const uint8_t *restart;               /* the reset mask: (T, B), nonzero: the state before step t is zero; or NULL */
-    const void *packed;                   /* what `pack` made of the weights, which are then not read; or NULL */
+    const uint8_t *restart; /* the reset mask: (T, B), nonzero: the state before step t is zero; or NULL */
+    const void *packed; /* what `pack` made of the weights, which are then not read; or NULL */
     /* forward: results; backward: output, c and gates are arguments, h_n and c_n are not read */
     struct fastrnn_sequence output; /* (T, B, P) */
-    void *h_n, *c_n;                /* (B, P), (B, H): may be h_0 and c_0 */
+    void *h_n, *c_n; /* (B, P), (B, H): may be h_0 and c_0 */
     /* The tape, zero in padding; NULL: none is kept. */
     void *c, *gates; /* (T, B, H), (T, B, tape_gates*H) */
     /* 0, or K > 0: the tape is short. gates is NULL, and c, where the cell has it, is ((T-1)/K, B, H): c after every
@@ -85,11 +85,11 @@ struct fastrnn_direction {
 
     /* backward: arguments */
     struct fastrnn_sequence d_output; /* (T, B, P) or data == NULL */
-    const void *d_h_n, *d_c_n;        /* as h_0 and c_0 */
+    const void *d_h_n, *d_c_n; /* as h_0 and c_0 */
     /* backward: results */
-    struct fastrnn_sequence d_x;              /* (T, B, D) or data == NULL */
-    void *d_h_0, *d_c_0;                      /* as h_0 and c_0 */
-    void *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh;  /* as the weights, each or NULL */
+    struct fastrnn_sequence d_x; /* (T, B, D) or data == NULL */
+    void *d_h_0, *d_c_0; /* as h_0 and c_0 */
+    void *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh; /* as the weights, each or NULL */
     void *d_extra[FASTRNN_MAX_EXTRA];
     double *norms; /* (T, B): of the gradient of the state after step t; or NULL */
 };
@@ -98,7 +98,7 @@ struct fastrnn_direction {
 struct fastrnn_directions {
     struct fastrnn_call call;
     const struct fastrnn_direction *directions; /* (count,) */
-    int count;                                  /* 1 or 2 */
+    int count; /* 1 or 2 */
 };
 
 /* Floating-point operations of forward: of its products, and so many for each gate of each unit. */
@@ -106,16 +106,16 @@ double fastrnn_flops(const struct fastrnn_direction *a, double activation);
 
 /* How the last call of directions in this thread was run, for tests. */
 enum fastrnn_way {
-    FASTRNN_BY_ROWS,   /* each thread has rows of the batch */
-    FASTRNN_BY_UNITS,  /* each thread makes some hidden units of all rows */
-    FASTRNN_PIPELINE,  /* one sequence: one thread makes the input projections, another follows with the recurrence */
+    FASTRNN_BY_ROWS, /* each thread has rows of the batch */
+    FASTRNN_BY_UNITS, /* each thread makes some hidden units of all rows */
+    FASTRNN_PIPELINE, /* one sequence: one thread makes the input projections, another follows with the recurrence */
     FASTRNN_CONCURRENT /* two directions, one thread each */
 };
 struct fastrnn_plan {
     enum fastrnn_way way;
     int threads;
-    int64_t rows;   /* of the batch, of one thread, at most */
-    int64_t steps;  /* time steps in a block */
+    int64_t rows; /* of the batch, of one thread, at most */
+    int64_t steps; /* time steps in a block */
     int64_t blocks; /* of input projections that are held at once */
 };
 struct fastrnn_plan fastrnn_last_plan(void);
@@ -129,8 +129,8 @@ struct fastrnn_linear {
     const void *x; /* (N, D); row n begins at element n*step_x, which may be zero or negative */
     int64_t step_x;
     const void *weight, *bias; /* (O, D), (O,) or NULL */
-    void *output;              /* forward: (N, O) */
-    const void *d_output;      /* backward: (N, O) in rows of step_d */
+    void *output; /* forward: (N, O) */
+    const void *d_output; /* backward: (N, O) in rows of step_d */
     int64_t step_d;
     void *d_x, *d_weight, *d_bias; /* as their arguments, or NULL */
 };
@@ -141,11 +141,12 @@ struct fastrnn_embedding {
     struct fastrnn_call call;
     int64_t N, D, V;
     const int64_t *indices; /* (N,) in [0, V) */
-    const void *d_output;   /* (N, D) in rows of step_d */
+    const void *d_output; /* (N, D) in rows of step_d */
     int64_t step_d;
     void *d_weight; /* (V, D) */
 };
-double fastrnn_embedding_flops(const struct fastrnn_embedding *a); /* counted as operations of a product that takes as long */
+double
+fastrnn_embedding_flops(const struct fastrnn_embedding *a); /* counted as operations of a product that takes as long */
 
 /* Softmax and cross-entropy of N rows of C >= 1 classes. */
 struct fastrnn_cross_entropy {
@@ -155,10 +156,10 @@ struct fastrnn_cross_entropy {
     int64_t step;
     const int64_t *target; /* (N,), in [0, C) where the row counts */
     const uint8_t *counts; /* (N,): zero where a row does not count; or NULL: all do */
-    double scale;          /* of the gradients */
-    void *d_logits;        /* (N, C) */
-    double *losses;        /* (N,): of each row, unscaled; 0 where it does not count */
-    double *total;         /* their sum, in the order of the rows */
+    double scale; /* of the gradients */
+    void *d_logits; /* (N, C) */
+    double *losses; /* (N,): of each row, unscaled; 0 where it does not count */
+    double *total; /* their sum, in the order of the rows */
 };
 double fastrnn_cross_entropy_flops(const struct fastrnn_cross_entropy *a);
 
@@ -172,11 +173,11 @@ struct fastrnn_generate {
     const struct fastrnn_direction *layers;
     int64_t count;
     const void *w_out, *b_out; /* (V, P of the last layer), (V,) or NULL */
-    const int64_t *prompt;     /* (prompted,) in [0, V) */
-    int64_t prompted, length;  /* prompted >= 1 */
-    const double *uniform;     /* (length,) in [0, 1); NULL: the most probable index */
-    double temperature;        /* > 0 where uniform is given */
-    int64_t *indices;          /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
+    const int64_t *prompt; /* (prompted,) in [0, V) */
+    int64_t prompted, length; /* prompted >= 1 */
+    const double *uniform; /* (length,) in [0, 1); NULL: the most probable index */
+    double temperature; /* > 0 where uniform is given */
+    int64_t *indices; /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
 };
 double fastrnn_generate_flops(const struct fastrnn_generate *a);
 
@@ -232,12 +233,12 @@ enum fastrnn_place {
     FASTRNN_BEFORE_MEETING,
     FASTRNN_AFTER_MEETING,
     FASTRNN_AFTER_COUNT, /* of another thread, which it has waited for */
-    FASTRNN_POLL,        /* thread 0 asks the caller's function at once, however short a time it is since the last */
-    FASTRNN_STOP,        /* the same, and the answer is yes */
+    FASTRNN_POLL, /* thread 0 asks the caller's function at once, however short a time it is since the last */
+    FASTRNN_STOP, /* the same, and the answer is yes */
     /* nth 0: */
-    FASTRNN_IN_SCRATCH,  /* thread 0: whoever takes scratch, and holds its lock */
-    FASTRNN_BEFORE_JOB,  /* a worker that has seen its job */
-    FASTRNN_AFTER_JOB,   /* and one that has not yet said that it is done */
+    FASTRNN_IN_SCRATCH, /* thread 0: whoever takes scratch, and holds its lock */
+    FASTRNN_BEFORE_JOB, /* a worker that has seen its job */
+    FASTRNN_AFTER_JOB, /* and one that has not yet said that it is done */
     FASTRNN_BEFORE_SLEEP /* thread 0: whoever has said that it sleeps */
 };
 struct fastrnn_delay {

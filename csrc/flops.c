@@ -16,10 +16,7 @@ double fastrnn_flops(const struct fastrnn_direction *a, double activation)
     return (double)a->T * (double)a->B * step;
 }
 
-double fastrnn_linear_flops(const struct fastrnn_linear *a)
-{
-    return 2.0 * (double)a->N * (double)a->D * (double)a->O;
-}
+double fastrnn_linear_flops(const struct fastrnn_linear *a) { return 2.0 * (double)a->N * (double)a->D * (double)a->O; }
 
 /* An addition with its loads and store costs about ten multiply-adds of a product. */
 double fastrnn_embedding_flops(const struct fastrnn_embedding *a)
@@ -28,10 +25,7 @@ double fastrnn_embedding_flops(const struct fastrnn_embedding *a)
 }
 
 /* An exponential and its row's share of the rest cost about twenty multiply-adds of a product. */
-double fastrnn_cross_entropy_flops(const struct fastrnn_cross_entropy *a)
-{
-    return 40.0 * (double)a->N * (double)a->C;
-}
+double fastrnn_cross_entropy_flops(const struct fastrnn_cross_entropy *a) { return 40.0 * (double)a->N * (double)a->C; }
 
 double fastrnn_generate_flops(const struct fastrnn_generate *a)
 {

@@ -187,8 +187,7 @@ static uintptr_t FN(layout_pair)(void *shared, int threads, uintptr_t at)
 
 /* Runs the job of each direction, side by side or one after the other. */
 static int FN(run)(const struct fastrnn_directions *call, struct FN(job) *jobs,
-                   void (*work)(const struct team *, void *),
-                   uintptr_t (*layout)(void *job, int threads, uintptr_t at))
+                   void (*work)(const struct team *, void *), uintptr_t (*layout)(void *job, int threads, uintptr_t at))
 {
     struct stop *const stop = jobs->stop;
     if (FN(are_concurrent)(call)) {

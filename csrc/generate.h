@@ -85,8 +85,7 @@ static int64_t FN(draw)(struct FN(generate_job) *job, double u)
 {
     real max;
     const real *e = job->e;
-    const double sum =
-        FN(exponentials)(job->logits, job->a->V, (real)job->a->temperature, job->e, &max);
+    const double sum = FN(exponentials)(job->logits, job->a->V, (real)job->a->temperature, job->e, &max);
     if (sum != sum)
         return -1;
     double running = 0;

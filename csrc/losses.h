@@ -118,8 +118,8 @@ static int FN(cross_entropy)(const struct fastrnn_call *call)
 {
     const struct fastrnn_cross_entropy *a = (const void *)call;
     struct FN(cross_entropy_job) job = {.a = a, .stop = stop_for(&a->call)};
-    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_cross_entropy_flops(a), a->N, FN(layout_cross_entropy),
-                                           FN(cross_entropy_thread), &job));
+    return stop_status(&job.stop, team_job(a->call.threads, fastrnn_cross_entropy_flops(a), a->N,
+                                           FN(layout_cross_entropy), FN(cross_entropy_thread), &job));
 }
 
 /* The sum of x[i]^2: 16 chains of every 16th element, then added one after the other. */

@@ -129,7 +129,7 @@ static struct fastrnn_plan FN(plan_backward)(const struct FN(job) *job, int thre
 {
     const struct fastrnn_direction *a = job->a;
     /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
-    const double max = FN(block_flops) * (double)(a->T + 1) / (2 * fastrnn_flops(a, 0) + 1);
+    const double max = FN(block_flops) *(double)(a->T + 1) / (2 * fastrnn_flops(a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
     return (struct fastrnn_plan){
         .way = FASTRNN_BY_ROWS,

@@ -24,10 +24,7 @@ static pthread_once_t started = PTHREAD_ONCE_INIT;
 static void start_again(void) { started = (pthread_once_t)PTHREAD_ONCE_INIT; } /* the thread at it may not be there */
 __attribute__((constructor)) static void watch_start(void) { pthread_atfork(NULL, NULL, start_again); }
 
-static void start(void)
-{
-    processors_paid_for = getenv("OMP_NUM_THREADS") ? 0 : fastrnn_cpu_quota("");
-}
+static void start(void) { processors_paid_for = getenv("OMP_NUM_THREADS") ? 0 : fastrnn_cpu_quota(""); }
 
 int fastrnn_has_openmp(void)
 {

@@ -164,7 +164,7 @@ static void FN(input_products)(const struct FN(job) *job, const struct FN(forwar
 
 /* The input projection of the pairs (t, b) of a block, which lies in slot `slot` of those that a thread holds. */
 static void FN(input_projection)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
-                           int64_t slot)
+                                 int64_t slot)
 {
     const struct fastrnn_direction *a = job->a;
     int64_t *const active = s->active + slot * job->plan.steps, pairs = 0;

@@ -145,14 +145,8 @@ OP SI FN(bits)(vec a) { return _mm512_castpd_si512(a); }
 OP vec FN(real_of)(SI a) { return _mm512_castsi512_pd(a); }
 OP vmask vlt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 OP vmask vle(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
-OP vec vzip_lo(vec a, vec b)
-{
-    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
-}
-OP vec vzip_hi(vec a, vec b)
-{
-    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
-}
+OP vec vzip_lo(vec a, vec b) { return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b); }
+OP vec vzip_hi(vec a, vec b) { return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b); }
 #elif REAL_BITS == 32
 typedef __m256 vec;
 typedef __m256 vmask;
@@ -176,10 +170,7 @@ OP vec vfma(vec a, vec b, vec c) { return PS(fmadd)(a, b, c); }
 OP vec vfnma(vec a, vec b, vec c) { return PS(fnmadd)(a, b, c); }
 OP vec vmin(vec a, vec b) { return PS(min)(a, b); }
 OP vec vmax(vec a, vec b) { return PS(max)(a, b); }
-OP vec vpow2(vec t)
-{
-    return FN(real_of)(EPI(add)(EPI(slli)(FN(bits)(t), MANTISSA), FN(bits)(vset1((real)1))));
-}
+OP vec vpow2(vec t) { return FN(real_of)(EPI(add)(EPI(slli)(FN(bits)(t), MANTISSA), FN(bits)(vset1((real)1)))); }
 
 #if defined(FASTRNN_AVX512)
 OP vmask FN(first)(int n) { return (vmask)((1u << n) - 1u); }
@@ -211,14 +202,8 @@ OP vec vcopysign(vec mag, vec sgn)
     return PS(or)(PS(andnot)(sign, mag), PS(and)(sign, sgn));
 }
 /* unpack interleaves within 128-bit halves; permute2f128 puts the halves in order. */
-OP vec vzip_lo(vec a, vec b)
-{
-    return PS(permute2f128)(PS(unpacklo)(a, b), PS(unpackhi)(a, b), 0x20);
-}
-OP vec vzip_hi(vec a, vec b)
-{
-    return PS(permute2f128)(PS(unpacklo)(a, b), PS(unpackhi)(a, b), 0x31);
-}
+OP vec vzip_lo(vec a, vec b) { return PS(permute2f128)(PS(unpacklo)(a, b), PS(unpackhi)(a, b), 0x20); }
+OP vec vzip_hi(vec a, vec b) { return PS(permute2f128)(PS(unpacklo)(a, b), PS(unpackhi)(a, b), 0x31); }
 #endif
 
 /* ------------------------------------------------------------------------------ aarch64 and generic */
@@ -261,8 +246,7 @@ OP vec vabs(vec a) { return NEON(vabsq)(a); }
 OP vec vcopysign(vec mag, vec sgn) { return NEON(vbslq)(FN(bits)(vset1((real)-0.0)), sgn, mag); }
 OP vec vpow2(vec t)
 {
-    return FN(real_of)(NEON_BITS(vaddq)(NEON_BITS(vshlq_n)(FN(bits)(t), MANTISSA),
-                                        FN(bits)(vset1((real)1))));
+    return FN(real_of)(NEON_BITS(vaddq)(NEON_BITS(vshlq_n)(FN(bits)(t), MANTISSA), FN(bits)(vset1((real)1))));
 }
 OP vec vzip_lo(vec a, vec b) { return NEON(vzip1q)(a, b); }
 OP vec vzip_hi(vec a, vec b) { return NEON(vzip2q)(a, b); }

@@ -21,9 +21,7 @@ struct stop stop_for(const struct fastrnn_call *call)
 
 int stop_status(const struct stop *stop, int status)
 {
-    return status != FASTRNN_OK                 ? status
-           : atomic_load(&stop->asked) ? FASTRNN_INTERRUPTED
-                                       : FASTRNN_OK;
+    return status != FASTRNN_OK ? status : atomic_load(&stop->asked) ? FASTRNN_INTERRUPTED : FASTRNN_OK;
 }
 
 void stop_poll(struct stop *stop, const struct team *team)

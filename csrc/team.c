@@ -115,7 +115,8 @@ static int run_together(int n, double flops, void (*work)(const struct team *tea
     struct arrival arrivals[n];
     for (int i = 0; i < n; i++)
         arrivals[i].reached = (struct count){0};
-    struct team_job each = {work, job, {.n = n, .arrivals = arrivals, .placed = policy_looks_where(), .way_out = way_out}};
+    struct team_job each = {
+        work, job, {.n = n, .arrivals = arrivals, .placed = policy_looks_where(), .way_out = way_out}};
     struct workers_job all = {.work = run_one, .job = &each, .watched = flops >= watched_from * n};
     if (workers_run(n, &all) != 0)
         return -1;

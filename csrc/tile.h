@@ -114,10 +114,7 @@ static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, 
 /* Units are split over threads in pieces of whole panels that are whole cache lines of states. */
 static ALWAYS_INLINE int64_t FN(piece)(int gates) { return gates == 1 ? PANEL : LINE; }
 
-static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
-{
-    return (H + FN(piece)(gates) - 1) / FN(piece)(gates);
-}
+static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H) { return (H + FN(piece)(gates) - 1) / FN(piece)(gates); }
 
 /* The first unit of thread `id` of `threads`; H for id = threads. */
 static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int threads)
@@ -135,8 +132,8 @@ static ALWAYS_INLINE struct FN(matrix) FN(of_units)(struct FN(matrix) m, int64_t
 
 /* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of `gates` of the
  * row-major (H, K) matrices that w is made of: thread `id` of `threads` packs its share of the columns. */
-static void FN(pack_gates)(const real *w, const int *order, int gates, int64_t K, int64_t H, real *packed,
-                           int id, int threads)
+static void FN(pack_gates)(const real *w, const int *order, int gates, int64_t K, int64_t H, real *packed, int id,
+                           int threads)
 {
     const int groups = gates == 3 ? 1 : NV / gates; /* in a panel */
     const int64_t vectors = (H + W - 1) / W * gates;
@@ -158,8 +155,7 @@ static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packe
 }
 
 /* Packs P[k][j] = rows[k][j] for begin <= k < end of K. */
-static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, int64_t K, int64_t N,
-                          real *packed)
+static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, int64_t K, int64_t N, real *packed)
 {
     for (int64_t col = 0; col < N; col += PANEL) {
         const int width = FN(panel_width)(col, N, PANEL), last = (width - 1) / W * W;
@@ -177,33 +173,32 @@ static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, i
 /* call(width) with the width as a constant. */
 #undef FASTRNN_BY_WIDTH
 #if HALF < W
-#define FASTRNN_BY_WIDTH(width, call)                                                                     \
-    switch (width) {                                                                                       \
-    case 8 * HALF: call(8 * HALF); break;                                                                  \
-    case 7 * HALF: call(7 * HALF); break;                                                                  \
-    case 6 * HALF: call(6 * HALF); break;                                                                  \
-    case 5 * HALF: call(5 * HALF); break;                                                                  \
-    case 4 * HALF: call(4 * HALF); break;                                                                  \
-    case 3 * HALF: call(3 * HALF); break;                                                                  \
-    case 2 * HALF: call(2 * HALF); break;                                                                  \
-    default: call(HALF); break;                                                                            \
+#define FASTRNN_BY_WIDTH(width, call)                                                                                  \
+    switch (width) {                                                                                                   \
+    case 8 * HALF: call(8 * HALF); break;                                                                              \
+    case 7 * HALF: call(7 * HALF); break;                                                                              \
+    case 6 * HALF: call(6 * HALF); break;                                                                              \
+    case 5 * HALF: call(5 * HALF); break;                                                                              \
+    case 4 * HALF: call(4 * HALF); break;                                                                              \
+    case 3 * HALF: call(3 * HALF); break;                                                                              \
+    case 2 * HALF: call(2 * HALF); break;                                                                              \
+    default: call(HALF); break;                                                                                        \
     }
 #else
-#define FASTRNN_BY_WIDTH(width, call)                                                                     \
-    switch (width) {                                                                                       \
-    case 4 * W: call(4 * W); break;                                                                        \
-    case 3 * W: call(3 * W); break;                                                                        \
-    case 2 * W: call(2 * W); break;                                                                        \
-    default: call(W); break;                                                                               \
+#define FASTRNN_BY_WIDTH(width, call)                                                                                  \
+    switch (width) {                                                                                                   \
+    case 4 * W: call(4 * W); break;                                                                                    \
+    case 3 * W: call(3 * W); break;                                                                                    \
+    case 2 * W: call(2 * W); break;                                                                                    \
+    default: call(W); break;                                                                                           \
     }
 #endif
 
 /* out[m][j] = init[m][j] + sum over k of a[m][k] * panel[k][j], for mr rows and `width` columns.
  * One chain of multiply-adds an element, k ascending: the order is part of the result. init == NULL
  * stands for zeros, init_ld = 0 gives every row the same start. */
-static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, const real *const *a,
-                                   const real *panel, const real *init, int64_t init_ld, real *out,
-                                   int64_t out_ld)
+static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, const real *const *a, const real *panel,
+                                   const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
     const int nv = width / W, half = width % W != 0;
     vec acc[MR][NV];
@@ -212,8 +207,7 @@ static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, con
     UNROLL for (int m = 0; m < mr; m++)
     {
         row[m] = a[m];
-        UNROLL for (int v = 0; v < nv; v++)
-            acc[m][v] = init ? vload(init + m * init_ld + v * W) : vzero();
+        UNROLL for (int v = 0; v < nv; v++) acc[m][v] = init ? vload(init + m * init_ld + v * W) : vzero();
         if (half)
             tail[m] = init ? hload(init + m * init_ld + nv * W) : hzero();
     }
@@ -239,9 +233,8 @@ static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, con
     }
 }
 
-static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int width, int64_t K, const real *const *a,
-                                           const real *panel, const real *init, int64_t init_ld,
-                                           real *out, int64_t out_ld)
+static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int width, int64_t K, const real *const *a, const real *panel,
+                                           const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
 #define FASTRNN_TILE(w) FN(tile)(mr, w, K, a, panel, init, init_ld, out, out_ld)
     FASTRNN_BY_WIDTH(width, FASTRNN_TILE)
@@ -266,8 +259,8 @@ static NOINLINE void FN(tile_of)(int mr, int width, int64_t K, const real *const
 
 /* One row alone has too few accumulators to hide the latency of the multiply-add: two panels at once,
  * the first one full and `width` columns of the next. */
-static ALWAYS_INLINE void FN(tile_pair)(const int width, int64_t K, const real *a, const real *panel,
-                                        const real *init, real *out)
+static ALWAYS_INLINE void FN(tile_pair)(const int width, int64_t K, const real *a, const real *panel, const real *init,
+                                        real *out)
 {
     const int nv = width / W, half = width % W != 0;
     vec acc[2 * NV];
@@ -290,8 +283,8 @@ static ALWAYS_INLINE void FN(tile_pair)(const int width, int64_t K, const real *
         hstore(out + (NV + nv) * W, tail);
 }
 
-static NOINLINE void FN(tile_pair_of)(int width, int64_t K, const real *a, const real *panel,
-                                      const real *init, real *out)
+static NOINLINE void FN(tile_pair_of)(int width, int64_t K, const real *a, const real *panel, const real *init,
+                                      real *out)
 {
 #define FASTRNN_TILE(w) FN(tile_pair)(w, K, a, panel, init, out)
     FASTRNN_BY_WIDTH(width, FASTRNN_TILE)

@@ -18,15 +18,15 @@ static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, 
         else if (plain)
             w->extra[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, columns), sizeof(real)), rows, columns);
         else
-            w->extra[i] =
-                FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1, rows);
+            w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1,
+                                          rows);
     }
     return at;
 }
 
 /* A matrix of `gates` of the slots of a layout, from slot `first` on. */
-static struct FN(matrix) FN(matrix_in)(const struct gate_layout *layout, int gates, int first, real *packed, int64_t K,
-                                       int64_t H)
+static struct FN(matrix)
+    FN(matrix_in)(const struct gate_layout *layout, int gates, int first, real *packed, int64_t K, int64_t H)
 {
     struct FN(matrix) m = FN(gate_matrix)(packed, K, gates, H);
     if (gates < layout->slots) { /* then a panel is one group */
@@ -101,7 +101,7 @@ static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(
         if (which & FN(state_weights))
             FN(pack_gates)(a->w_hh, layout->h, layout->h_gates, a->P, a->H, w->h[i].packed, id, threads);
     }
-    if (which & FN(input_weights) && id == 0)
+    if (which & FN(input_weights) &&id == 0)
         FN(pack_bias)(a, w);
     if (!(which & FN(state_weights)))
         return;

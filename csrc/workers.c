@@ -35,7 +35,7 @@ struct worker {
     double given_at, lost; /* the last job: when; what it lost in it */
 #ifdef __linux__
     pid_t thread;
-    int kept_off;      /* the processor that it may not be woken on; negative: none */
+    int kept_off; /* the processor that it may not be woken on; negative: none */
     cpu_set_t allowed; /* those of the thread that woke it last */
 #endif
 };
@@ -45,16 +45,16 @@ static struct pool {
     atomic_int size; /* workers; written by the opener, while they have no job */
     struct worker *workers;
     int has_opener, steered;
-    int wanted;    /* threads of the next region */
-    int kept;      /* threads that the runtime has for the opener */
-    double again;  /* when more are tried, where there was no room */
-    double pause;  /* for how long, the next time */
+    int wanted; /* threads of the next region */
+    int kept; /* threads that the runtime has for the opener */
+    double again; /* when more are tried, where there was no room */
+    double pause; /* for how long, the next time */
     struct count regions, opened;
     struct workers_job *job; /* NULL: leave the region */
-    double awake, begun;     /* how long workers wait after this job before they sleep; when it began */
-    double ended;            /* the last one */
-    double longest;          /* of the last ones: it shrinks by a tenth at each */
-    long caller;             /* the last one */
+    double awake, begun; /* how long workers wait after this job before they sleep; when it began */
+    double ended; /* the last one */
+    double longest; /* of the last ones: it shrinks by a tenth at each */
+    long caller; /* the last one */
 } pool;
 
 /* ------------------------------------------------------------------------- what a thread has had */

@@ -63,6 +63,20 @@ def swap_team_policy(double fork_join, double wake):
     return fork_join, wake
 
 
+WAYS = {
+    FASTRNN_BY_ROWS: "by rows", FASTRNN_BY_UNITS: "by units", FASTRNN_PIPELINE: "pipeline",
+    FASTRNN_CONCURRENT: "concurrent",
+}
+
+
+def last_plan():
+    """How this thread's last call of directions was run."""
+    cdef fastrnn_plan plan = fastrnn_last_plan()
+    return {
+        "way": WAYS[plan.way], "threads": plan.threads, "rows": plan.rows, "steps": plan.steps, "blocks": plan.blocks,
+    }
+
+
 PLACES = {
     "before meeting": FASTRNN_BEFORE_MEETING, "after meeting": FASTRNN_AFTER_MEETING, "after count": FASTRNN_AFTER_COUNT,
     "poll": FASTRNN_POLL, "stop": FASTRNN_STOP, "in scratch": FASTRNN_IN_SCRATCH,

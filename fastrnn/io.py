@@ -26,16 +26,12 @@ import numpy as np
 from numpy import ndarray
 
 from . import _checks
-from .layers import GRU, LSTM, RNN, Embedding, Linear, Weighted
+from .layers import LAYERS, Weighted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-_LAYERS: dict[str, type[Weighted]] = {
-    cls.__name__: cls for cls in (RNN, LSTM, GRU, Linear, Embedding)
-}
 
 _OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -165,7 +161,7 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
         tensors[name] = _array(name, value)
         return {"kind": "array"}
     if isinstance(value, Weighted):
-        if _LAYERS.get(kind) is not type(value):
+        if LAYERS.get(kind) is not type(value):
             raise TypeError(f"{what} is a {kind}, which load does not know: pass its state_dict()")
         arguments = value._arguments()
         _layer(what, kind, arguments, value.weights)  # attributes may have been overwritten
@@ -460,8 +456,8 @@ def _restored(name: str, described: Any, arrays: dict[str, Array]) -> Any:
                 raise ValueError(f"{what}: {_repr(key)} is {_repr(item)}, not what save writes")
             values[key] = arrays[f"{name}.{key}"] if item == "tensor" else item["json"]
         return values
-    if type(kind) is not str or kind not in _LAYERS:
-        known = ", ".join(("array", "dict", *_LAYERS))
+    if type(kind) is not str or kind not in LAYERS:
+        known = ", ".join(("array", "dict", *LAYERS))
         raise ValueError(f"{what} is of the kind {_repr(kind)}, expected one of {known}")
     _, arguments = _fields(what, described, kind=str, arguments=dict)
     weights = {tensor[len(name) + 1 :]: a for tensor, a in arrays.items()}
@@ -473,7 +469,7 @@ def _layer(
 ) -> Weighted:
     """A layer with these arguments, exactly, and these weights."""
     try:
-        layer = _LAYERS[kind]._restored(arguments, arrays)
+        layer = LAYERS[kind]._restored(arguments, arrays)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{what} ({kind}): {error}") from None
     for name, value in layer._arguments().items():

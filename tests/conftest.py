@@ -1,5 +1,6 @@
 """Shared by the tests: settings go back after each one, and problems of any size are drawn here."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import bounds
 import numpy as np
 import pytest
+from grids import pairwise
 from language_model import TEXT
 
 import fastrnn
@@ -21,11 +23,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="whole grids, not every two values")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if importlib.util.find_spec("hypothesis"):
+        import hypothesis
+
+        examples = 3000 if config.getoption("--full") else 1100
+        hypothesis.settings.register_profile("run", max_examples=examples)
+        hypothesis.settings.load_profile("run")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--full"):
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=left_out)
+    if config.getoption("--full") or any("[" in argument for argument in config.args):
+        return
+    left_out = {item for item in items if item.get_closest_marker("full")}
+    grids: dict[Any, list[Any]] = {}
+    for item in items:
+        if item.get_closest_marker("pairs"):
+            grids.setdefault(item.function, []).append(item)  # type: ignore[attr-defined]
+    for cases in grids.values():
+        # One name from each parametrize, by which its values are told apart.
+        rows = [tuple(case.callspec._idlist) for case in cases]
+        values = [list(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
+        chosen = pairwise([len(v) for v in values])
+        names = {tuple(v[i] for v, i in zip(values, row, strict=True)) for row in chosen}
+        left_out |= {case for case, row in zip(cases, rows, strict=True) if row not in names}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 @pytest.fixture(autouse=True)

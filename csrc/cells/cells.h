@@ -4,9 +4,7 @@
 #include "gru.h"
 
 static const struct FN(cell) *const FN(cells)[] = {
-    &FN(rnn_tanh), &FN(rnn_relu), /* rnn.h */
-    &FN(lstm),                    /* lstm.h */
-    &FN(gru), &FN(gru_reset_first), /* gru.h */
+    &FN(rnn_tanh), &FN(rnn_relu), &FN(lstm), &FN(gru), &FN(gru_reset_first),
 };
 
 #if REAL_BITS == 32 /* the facts are those of both types */

@@ -19,8 +19,8 @@
  * (n, r, z) and the recurrence (r, z, a) each are three neighbouring ones. Before: groups of r and z, then n.
  */
 
-static ALWAYS_INLINE void FN(gru_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec input, vec zr,
-                                       vec zz, vec an)
+static ALWAYS_INLINE void FN(gru_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec input, vec zr, vec zz,
+                                       vec an)
 {
     const int64_t H = s->a->H;
     const int k = FN(lanes)(unit, H);

@@ -67,8 +67,8 @@ static ALWAYS_INLINE void FN(lstm_m)(const struct FN(step) *s, int64_t row, int6
 }
 
 /* In two passes: each is short enough for the processor to work on several rows at once. */
-static ALWAYS_INLINE void FN(lstm_units)(const struct FN(step) *s, int64_t row, int rows, int64_t col,
-                                         const real *tile, const int peepholes)
+static ALWAYS_INLINE void FN(lstm_units)(const struct FN(step) *s, int64_t row, int rows, int64_t col, const real *tile,
+                                         const int peepholes)
 {
     const int64_t unit = col / 4;
     const int width = FN(group_width)(unit, s->a->H);

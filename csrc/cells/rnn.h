@@ -68,29 +68,29 @@ static int FN(rnn_sources)(const struct fastrnn_direction *a, struct FN(source) 
 
 /* The cell with the nonlinearity f, whose derivative is f##_back. */
 #undef RNN_CELL
-#define RNN_CELL(f)                                                                                                   \
-    static void FN(rnn_##f##_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)              \
-    {                                                                                                                 \
-        FN(rnn_units)(step, row, rows, col, tile, FN(f));                                                             \
-    }                                                                                                                 \
-    static ALWAYS_INLINE void FN(rnn_##f##_panel_epilogue)(void *step, int64_t col, const vec *z)                     \
-    {                                                                                                                 \
-        UNROLL for (int v = 0; v < NV; v++) FN(rnn_unit)(step, 0, col + v * W, z[v], FN(f));                          \
-    }                                                                                                                 \
-    static void FN(rnn_##f##_step)(struct FN(step) *s)                                                                \
-    {                                                                                                                 \
-        FN(rnn_step)(s, FN(rnn_##f##_panel_epilogue), FN(rnn_##f##_epilogue));                                        \
-    }                                                                                                                 \
-    static void FN(rnn_##f##_back_step)(const struct FN(back_step) *s) { FN(rnn_back_step)(s, FN(f##_back)); }        \
-    static const struct FN(cell) FN(rnn_##f) = {                                                                      \
-        .facts = {.name = "rnn_" #f, .gates = 1},                                                                     \
-        .products = 1,                                                                                                \
-        .layout = {{1, 1, 1, {0}, {0}}},                                                                              \
-        .takes_x = FN(never), /* it gains nothing */                                                                  \
-        .step = FN(rnn_##f##_step),                                                                                   \
-        .back_step = FN(rnn_##f##_back_step),                                                                         \
-        .dz_stride = FN(rnn_dz_stride),                                                                               \
-        .sources = FN(rnn_sources),                                                                                   \
+#define RNN_CELL(f)                                                                                                    \
+    static void FN(rnn_##f##_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)               \
+    {                                                                                                                  \
+        FN(rnn_units)(step, row, rows, col, tile, FN(f));                                                              \
+    }                                                                                                                  \
+    static ALWAYS_INLINE void FN(rnn_##f##_panel_epilogue)(void *step, int64_t col, const vec *z)                      \
+    {                                                                                                                  \
+        UNROLL for (int v = 0; v < NV; v++) FN(rnn_unit)(step, 0, col + v * W, z[v], FN(f));                           \
+    }                                                                                                                  \
+    static void FN(rnn_##f##_step)(struct FN(step) *s)                                                                 \
+    {                                                                                                                  \
+        FN(rnn_step)(s, FN(rnn_##f##_panel_epilogue), FN(rnn_##f##_epilogue));                                         \
+    }                                                                                                                  \
+    static void FN(rnn_##f##_back_step)(const struct FN(back_step) *s) { FN(rnn_back_step)(s, FN(f##_back)); }         \
+    static const struct FN(cell) FN(rnn_##f) = {                                                                       \
+        .facts = {.name = "rnn_" #f, .gates = 1},                                                                      \
+        .products = 1,                                                                                                 \
+        .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
+        .takes_x = FN(never), /* it gains nothing */                                                                   \
+        .step = FN(rnn_##f##_step),                                                                                    \
+        .back_step = FN(rnn_##f##_back_step),                                                                          \
+        .dz_stride = FN(rnn_dz_stride),                                                                                \
+        .sources = FN(rnn_sources),                                                                                    \
     };
 
 RNN_CELL(tanh)

@@ -8,8 +8,13 @@ from .rnn import RNN
 from .tape import LayerGradients, LayerTape
 from .weights import Weighted
 
+LAYERS: dict[str, type[Weighted]] = {
+    cls.__name__: cls for cls in (RNN, LSTM, GRU, Linear, Embedding)
+}
+
 __all__ = [
     "GRU",
+    "LAYERS",
     "LSTM",
     "RNN",
     "Embedding",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from language_model import OPTIONS, SMALL, TEXT, pseudo_text, split
+from registry import CELLS
 from stream_layers import parts
 from test_char_lm_commands import run_main
 
@@ -21,7 +23,7 @@ from fastrnn.char_lm.training import RECURRENT, Training, settings_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NETWORKS = [("rnn", 2), ("lstm", 1), ("lstm", 2), ("gru", 1), ("gru", 3)]
+NETWORKS = [*zip(CELLS, itertools.cycle((2, 1, 3))), ("lstm", 2)]
 each_network = pytest.mark.parametrize(("cell", "layers"), NETWORKS)
 
 
@@ -115,9 +117,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    lstm, gru = network("lstm", 2), network("gru", 2)
     shape = (2, SMALL.batch_size, SMALL.hidden_size)
-    for settings, names in ((lstm, ("state", "state_c")), (gru, ("state",))):
+    for cell in CELLS.values():
+        settings, names = network(cell.name, 2), ("state", "state_c")[: len(cell.states)]
         run = Training(split(), settings)
         run.step()
         run.save(str(path))

@@ -252,8 +252,8 @@ def test_the_plot(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run_main(argv, capsys)
     assert status == 0
     assert "drawn to curve.svg" in out
-    picture = Path("curve.svg").read_text()
-    assert picture.startswith("<?xml")
+    plot = Path("curve.svg").read_text()
+    assert plot.startswith("<?xml")
     assert sorted(os.listdir()) == ["char_lm.safetensors", "curve.svg", "text.txt"]
 
 

@@ -199,13 +199,13 @@ def test_a_run_that_leaves_the_range_of_numbers_stops(monkeypatch: pytest.Monkey
     assert " nan" in gradients.training_table(options, [control])
 
 
-# ------------------------------------------------------------------------------ the picture
+# ------------------------------------------------------------------------------ the plot
 
 
 @pytest.mark.parametrize(
     ("name", "begin"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")]
 )
-def test_the_picture(
+def test_the_plot(
     name: str, begin: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -215,14 +215,22 @@ def test_the_picture(
     assert (status, err) == (0, "")
     assert f"drawn to {name}" in out
     assert Path(name).read_bytes().startswith(begin)
-    Path(name).write_text("old")
-    status, _, err = run_main(["gradients", *SMALL, "--plot", name, "--force"], capsys)
-    assert (status, err) == (0, "")
-    assert Path(name).read_bytes().startswith(begin)
     assert os.listdir() == [name]
 
 
-def test_a_picture_of_extremes(tmp_path: Path) -> None:
+def test_a_plot_is_replaced_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_text("old")
+    status, _, err = run_main(["gradients", *SMALL, "--plot", "a.png", "--force"], capsys)
+    assert (status, err) == (0, "")
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    assert os.listdir() == ["a.png"]
+
+
+def test_a_plot_of_extremes(tmp_path: Path) -> None:
     """What a logarithmic axis cannot show is left out, without a warning."""
     pytest.importorskip("matplotlib")
     norms = np.ones((10, 3))

@@ -150,7 +150,8 @@ def test_compiled_agrees_with_reference(spec: Spec, dtype: Any, isa: str) -> Non
     check(run(fastrnn, p), truth, bound, dtype, f"{spec} {isa}")
 
 
-@grid("spec, dtype, isa", LARGE, DTYPES, ISAS)
+# Each cell has so many of these that every type meets every instruction set with it.
+@grid("spec, dtype, isa", LARGE, DTYPES, ISAS, once=True)
 def test_large_problems_agree_too(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p, truth, _, bound = prepared(spec, dtype)

@@ -238,13 +238,13 @@ def test_the_tape_survives_backward_and_copying(everything):
     d = arrays["d_output"], arrays["d_h_n"]
     first = fastrnn.rnn_backward(tape, *d)
     assert np.array_equal(output, kept)
-    for twin in (
+    for copied in (
         tape,
         copy.copy(tape),
         copy.deepcopy(tape),
         pickle.loads(pickle.dumps(tape)),
     ):
-        assert_same_bits(fastrnn.rnn_backward(twin, *d), first)
+        assert_same_bits(fastrnn.rnn_backward(copied, *d), first)
 
 
 @pytest.mark.parametrize("name", ["x", "w_ih", "w_hh", "b_ih", "b_hh", "output"])

@@ -18,15 +18,19 @@ from bounds import (
     with_every_kind,
     with_variants_in_turn,
 )
-from grids import name_of
+from grids import beyond, grid
 from registry import CELLS
 from rounding import Array, Real
 from test_agreement import DTYPES, LARGE, SPECS, large_of, prepared
 
 from fastrnn import reference
 
+SOME = (*SPECS[::27], *LARGE[::3])
+MORE = [spec for spec in (*SPECS[::9], *LARGE) if spec not in SOME]
+some_specs = pytest.mark.parametrize("spec", [*SOME, *beyond(MORE)], ids=str)
 
-@pytest.mark.parametrize("spec", [*SPECS[::9], *LARGE], ids=str)
+
+@some_specs
 def test_the_analysis_follows_the_reference(spec: Spec) -> None:
     # The recursion that the bounds stand beside computes what the reference computes.
     _, truth, analysis, _ = prepared(spec, np.float64)
@@ -36,7 +40,7 @@ def test_the_analysis_follows_the_reference(spec: Spec) -> None:
             np.testing.assert_allclose(analysis.values[name], expected, 0, 1e-11 * scale, name)
 
 
-@pytest.mark.parametrize("spec", [*SPECS[::9], *LARGE], ids=str)
+@some_specs
 def test_the_reference_in_float32_keeps_the_bounds(spec: Spec) -> None:
     # The bounds hold for sums in another order too: they describe float32, not one kernel.
     p, truth, analysis, _ = prepared(spec, np.float32)
@@ -60,13 +64,11 @@ def disturbed_values(p: Problem, monkeypatch: pytest.MonkeyPatch, size: float) -
         return [analyse(p).values for _ in range(40)]
 
 
-@pytest.mark.parametrize("upstream", ["all", "d_h_n"])
-@pytest.mark.parametrize(
-    "spec",
-    # Of a relu only where it is on, which a disturbance may change.
-    [s for s in with_variants_in_turn(Spec(9, 1, 5, 17), Spec(9, 1, 5, 8)) if s.kind != "relu"],
-    ids=str,
-)
+# A disturbance may turn a relu on or off.
+SMOOTH = [s for s in with_variants_in_turn(Spec(9, 1, 5, 17), Spec(9, 1, 5, 8)) if s.kind != "relu"]
+
+
+@grid("spec, upstream", SMOOTH, ("all", "d_h_n"), once=True)
 def test_errors_spread_as_q_says(
     spec: Spec, upstream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,8 +98,7 @@ DROP_SPECS = (
 )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
-@pytest.mark.parametrize("spec", DROP_SPECS, ids=str)
+@grid("spec, dtype", DROP_SPECS, DTYPES, once=True)
 def test_one_dropped_term_is_noticed(spec: Spec, dtype: Any) -> None:
     # A kernel that leaves out one product of one sum (a tail, the last row of a chunk) is off by
     # that product. Each result in turn is changed by a product of median size.

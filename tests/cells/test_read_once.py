@@ -1,27 +1,21 @@
 """What C is handed was checked, whatever becomes of it between: tapes and arrays that change."""
 
 import contextlib
+import json
 import textwrap
 import threading
 
 import numpy as np
 import pytest
+from registry import CELLS, EXTRAS, KINDS, RICH
 from test_parallel import script
 
 import fastrnn
 from fastrnn import _core, reference
 
-WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
-EXTRA = {"rnn": (), "lstm": ("w_hr", "w_peep"), "gru": ()}
-LAYERS = {
-    "rnn": lambda x: fastrnn.RNN(16, 64, rng=0),
-    "lstm": lambda x: fastrnn.LSTM(16, 64, proj_size=8, peephole=True, rng=0),
-    "gru": lambda x: fastrnn.GRU(16, 64, rng=0),
-}
-
 # A subclass of a tape, one field of which is another from the second look on, or the third, ...
 CHANGING = """
-import sys
+import json, sys
 import numpy as np, fastrnn
 from fastrnn import reference
 kind, module = sys.argv[1], {"compiled": fastrnn, "reference": reference}[sys.argv[2]]
@@ -31,16 +25,12 @@ if kind == "linear":
 elif kind == "embedding":
     output, tape = fastrnn.embedding_forward(np.ones((50, 8), int), np.ones((64, 16), np.float32))
 else:
-    layer = {
-        "rnn": fastrnn.RNN(16, 64, rng=0),
-        "lstm": fastrnn.LSTM(16, 64, proj_size=8, peephole=True, rng=0),
-        "gru": fastrnn.GRU(16, 64, rng=0),
-    }[kind]
+    layer = getattr(fastrnn, kind.upper())(16, 64, rng=0, **json.loads(sys.argv[3]))
     output, _, tape = layer.forward(x, lengths=[50] * 8)
     tape = tape.tapes[0]
 backward = getattr(module, kind + "_backward")
 want = backward(tape, output)
-for field in sys.argv[3:]:
+for field in sys.argv[4:]:
     real = getattr(tape, field)
     if field == "shape":
         fake = (10**6, 10**6, 16)
@@ -64,10 +54,11 @@ for field in sys.argv[3:]:
 print("alive")
 """
 
+EVERY = ("x", "w_ih", "w_hh", "b_ih", "output", "lengths")
 FIELDS = {
-    "rnn": ("x", "w_ih", "w_hh", "b_ih", "output", "lengths"),
-    "lstm": ("x", "w_hh", "w_hr", "w_peep", "output", "c", "gates"),
-    "gru": ("x", "w_ih", "b_hh", "output", "gates", "lengths"),
+    name: (*EVERY, *cell.kept, *(EXTRAS[extra].argument for extra in cell.extras))
+    for name, cell in CELLS.items()
+} | {
     "linear": ("x", "weight", "bias", "shape"),
     "embedding": ("indices", "shape"),
 }
@@ -76,24 +67,25 @@ FIELDS = {
 @pytest.mark.parametrize("module", ["compiled", "reference"])
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_tape_that_changes_between_two_looks(kind: str, module: str) -> None:
-    done = script(CHANGING, kind, module, *FIELDS[kind])
+    options = RICH[kind].layer_options(64) if kind in RICH else {}
+    done = script(CHANGING, kind, module, json.dumps(options), *FIELDS[kind])
     assert done.returncode == 0, done.stderr
     assert done.stdout == "alive\n"
 
 
-@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("variant", RICH.values(), ids=RICH)
 @pytest.mark.quick
-def test_the_compiled_side_looks_itself(kind):
+def test_the_compiled_side_looks_itself(variant):
     """Another thread may run between the check in Python and the call."""
     x = np.ones((6, 2, 16), np.float32)
-    _, _, tape = LAYERS[kind](x).forward(x)
+    _, _, tape = variant.layer(16, 64, rng=0).forward(x)
     tape = tape.tapes[0]
-    number = {"rnn": 0, "lstm": 2, "gru": 3}[kind]
-    weights = [getattr(tape, name) for name in (*WEIGHTS, *EXTRA[kind])]
+    number = KINDS[variant.kind].number
+    weights = [getattr(tape, name) for name in tape.arguments if name[:2] in ("w_", "b_")]
 
     def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
         arrays = (x, h_0, None, *weights[:4], tuple(weights[4:]))
-        call = (number, arrays, lengths, restart, False, False, 0, False, output)
+        call = (number, arrays, lengths, restart, False, None, 0, False, output)
         return _core.forward([call], 1)
 
     forward(x, weights)
@@ -196,11 +188,8 @@ def test_a_stream_whose_layer_has_other_weights():
     want = stream.step(x)
     stream.reset()
     for D, H in ((5, 3), (2, 30), (50, 60)):
-        for given in (
-            fastrnn.LSTM(D, H, rng=0),
-            fastrnn.LSTM(2, 3, 2, rng=0),
-            fastrnn.GRU(2, 3, rng=0),
-        ):
+        others = [cell.layer(2, 3, rng=0) for name, cell in CELLS.items() if name != "lstm"]
+        for given in (fastrnn.LSTM(D, H, rng=0), fastrnn.LSTM(2, 3, 2, rng=0), *others):
             with pytest.raises((RuntimeError, ValueError)):
                 stream._pack(2, given._directions)
     assert (stream.step(x) == want).all()
@@ -361,4 +350,4 @@ def test_the_compiled_side_knows_its_cells():
     arrays = (x, None, None, w, w, None, None, (None, w[:3, 0].copy()))
     for kind in (-1, 5, 99, 0, 3):
         with pytest.raises(ValueError, match="while it was in use"):
-            _core.forward([(kind, arrays, None, None, False, False, 0, False, None)], 1)
+            _core.forward([(kind, arrays, None, None, False, None, 0, False, None)], 1)

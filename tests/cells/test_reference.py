@@ -9,24 +9,24 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+from marks import each_variant
 from reference_cells import (
     LENGTHS,
     RESTART,
     TOLERANCE,
-    VARIANTS,
     WALKS,
     check_gradients,
     differences,
     name_of,
     upstream,
 )
+from registry import VARIANTS
 
 from fastrnn import reference
 from fastrnn.reference.rnn import RNNTape
 from fastrnn.reference.sequences import sigmoid
 
 all_walks = pytest.mark.parametrize("walk", WALKS, ids=name_of)
-all_cells = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 
 # Other row counts make NumPy's matrix product sum in another order, and sums over time are taken
 # in another order: n <= 15 terms below 10 err by at most n u 150 = 3e-13 in either.
@@ -117,6 +117,7 @@ def test_tanh_by_hand():
     assert grads.w_ih.item() == pytest.approx(0.5 * (1 - h * h), rel=1e-15)
 
 
+@pytest.mark.pairs
 @all_walks
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_hh"), ("b_ih",)], ids="-".join)
@@ -154,7 +155,7 @@ def test_sigmoid_at_the_ends(dtype):
 # ------------------------------------------------------------------------------ rows and steps
 
 
-@all_cells
+@each_variant
 @pytest.mark.parametrize("reverse", [False, True])
 def test_unbatched(variant, reverse):
     arrays = variant.arrays(B=1)
@@ -181,7 +182,7 @@ def test_unbatched(variant, reverse):
     assert np.array_equal(norms, reference.gradient_norms(tape, up.output, *up.states)[:, 0])
 
 
-@all_cells
+@each_variant
 @all_walks
 def test_a_ragged_batch_is_its_rows_alone(variant, walk):
     arrays = variant.arrays()
@@ -210,7 +211,7 @@ def test_a_ragged_batch_is_its_rows_alone(variant, walk):
         np.testing.assert_allclose(getattr(grads, name), total, **CLOSE, err_msg=name)
 
 
-@all_cells
+@each_variant
 def test_a_row_without_steps(variant):
     arrays = variant.arrays()
     _, states, tape = variant.forward(**arrays, lengths=LENGTHS)
@@ -221,7 +222,7 @@ def test_a_row_without_steps(variant):
         assert np.array_equal(getattr(grads, f"{name}_0")[1], d_state[1])
 
 
-@all_cells
+@each_variant
 @all_walks
 def test_padding_is_never_looked_at(variant, walk):
     arrays = variant.arrays()
@@ -242,7 +243,7 @@ def test_padding_is_never_looked_at(variant, walk):
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@all_cells
+@each_variant
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_restart_is_a_cut(variant, reverse):
     arrays = variant.arrays()
@@ -274,7 +275,7 @@ def test_a_restart_is_a_cut(variant, reverse):
         np.testing.assert_allclose(getattr(grads, name), expected, **CLOSE, err_msg=name)
 
 
-@all_cells
+@each_variant
 def test_a_restart_at_the_first_step_drops_the_initial_state(variant):
     arrays = variant.arrays()
     restart = np.zeros((5, 3), bool)
@@ -291,7 +292,7 @@ def test_a_restart_at_the_first_step_drops_the_initial_state(variant):
     assert all(np.array_equal(a, b) for a, b in zip(grads, grads_2, strict=True) if a is not None)
 
 
-@all_cells
+@each_variant
 def test_reverse_is_flipping(variant):
     arrays = variant.arrays()
     flipped = arrays | {"x": arrays["x"][::-1]}
@@ -312,7 +313,7 @@ def test_reverse_is_flipping(variant):
     assert np.array_equal(reference.gradient_norms(tape, up.output, *up.states), norms_f[::-1])
 
 
-@all_cells
+@each_variant
 def test_nan_and_infinity_pass_in_their_own_row(variant):
     arrays = variant.arrays()
     arrays["x"][2, 1, 0] = np.nan
@@ -324,7 +325,7 @@ def test_nan_and_infinity_pass_in_their_own_row(variant):
     assert np.isfinite(output[:, 0]).all()
 
 
-@all_cells
+@each_variant
 @pytest.mark.parametrize("sizes", [(0, 3, 2, 3), (5, 0, 2, 3), (5, 3, 0, 3), (0, 0, 0, 2)])
 def test_sizes_of_zero(variant, sizes):
     arrays = variant.arrays(*sizes)
@@ -346,7 +347,7 @@ def test_sizes_of_zero(variant, sizes):
     assert reference.gradient_norms(tape, np.ones_like(output)).shape == (T, B)
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu", "lstm", "lstm-peepholes", "gru"])
+@pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if "projection" not in v.extras])
 def test_no_units(name):
     variant = VARIANTS[name]
     arrays = variant.arrays(H=0)
@@ -357,7 +358,7 @@ def test_no_units(name):
     assert not grads.x.any()
 
 
-@all_cells
+@each_variant
 def test_float32_stays_float32(variant):
     arrays = variant.arrays(dtype=np.float32)
     output, states, tape = variant.forward(**arrays, lengths=LENGTHS, restart=RESTART)
@@ -369,7 +370,7 @@ def test_float32_stays_float32(variant):
     assert reference.gradient_norms(tape, up.output).dtype == np.float64
 
 
-@all_cells
+@each_variant
 @pytest.mark.parametrize("order", "<>")
 def test_any_layout_of_the_arguments(variant, order):
     arrays = variant.arrays()
@@ -407,7 +408,8 @@ def run_piece(variant, arrays, walk, part, state):
     )
 
 
-@all_cells
+@pytest.mark.pairs
+@each_variant
 @all_walks
 @pytest.mark.parametrize("t", range(5))
 def test_gradient_norms_are_those_of_the_state_carried_on(variant, walk, t):
@@ -439,7 +441,7 @@ def test_gradient_norms_are_those_of_the_state_carried_on(variant, walk, t):
     assert not norms[t, ~live].any()
 
 
-@all_cells
+@each_variant
 def test_gradient_norms_at_the_ends(variant):
     arrays = variant.arrays()
     _, states, tape = variant.forward(**arrays)

@@ -5,18 +5,18 @@ import pickle
 
 import numpy as np
 import pytest
-from reference_cells import LENGTHS, RESTART, VARIANTS
+from marks import each_variant
+from reference_cells import LENGTHS, RESTART
+from registry import GATED, VARIANTS
 
 from fastrnn import reference
 from fastrnn.reference.arguments import backward_arguments, forward_arguments, is_whole
-
-all_cells = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-
+from fastrnn.reference.cells import CELLS
 
 # ------------------------------------------------------------------------------ tapes, wrt
 
 
-@all_cells
+@each_variant
 def test_wrt_chooses(variant):
     arrays = variant.arrays()
     output, _, tape = variant.forward(**arrays)
@@ -29,7 +29,7 @@ def test_wrt_chooses(variant):
     assert set(variant.backward(tape, output, wrt=())) == {None}
 
 
-@all_cells
+@each_variant
 def test_the_tape(variant):
     arrays = variant.arrays()
     output, states, tape = variant.forward(**arrays, lengths=LENGTHS, reverse=True)
@@ -72,7 +72,7 @@ def test_tapes_describe_themselves(problem):
     ]
 
 
-@all_cells
+@each_variant
 def test_a_checking_tape_notices_a_change(variant):
     arrays = variant.arrays()
     output, _, tape = variant.forward(**arrays, check=True)
@@ -89,7 +89,7 @@ def test_a_checking_tape_notices_a_change(variant):
     variant.backward(tape, d_output)
 
 
-@all_cells
+@each_variant
 def test_a_tape_is_not_believed(variant):
     _, states, tape = variant.forward(**variant.arrays(), lengths=LENGTHS, restart=RESTART)
     d_states = [np.ones_like(state) for state in states]
@@ -110,13 +110,13 @@ def test_a_tape_is_not_believed(variant):
         if name in tape._fields:
             with pytest.raises(ValueError, match="another shape or dtype in place"):
                 variant.backward(tape._replace(**{name: None}), None, d_states)
-    if variant.projection:
+    if "projection" in variant.extras:
         with pytest.raises(ValueError, match="another shape or dtype in place"):
             variant.backward(tape._replace(w_hr=None), None, d_states)
     variant.backward(tape, None, d_states)
 
 
-@all_cells
+@each_variant
 def test_another_cells_tape(variant):
     name = f"{variant.cell.name}_forward"
     kind = f"{variant.cell.name.upper()}Tape"
@@ -131,13 +131,14 @@ def test_another_cells_tape(variant):
 # ------------------------------------------------------------------------------ arguments
 
 
-@all_cells
+@each_variant
 def test_arguments_that_will_do_are_not_copied(variant):
     arrays = variant.arrays()
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
     values = [arrays.get(name) for name in names]
-    extra = tuple(values[7:][: len(variant.cell.extras)])
-    got = forward_arguments(variant.cell, (*values[:7], extra), LENGTHS, RESTART)
+    spec = CELLS[variant.cell.name].CELL
+    extra = tuple(arrays.get(extra.name) for extra in spec.extras)
+    got = forward_arguments(spec, (*values[:7], extra), LENGTHS, RESTART)
     for a, given in zip((*got.arrays[:7], *got.arrays[7]), values, strict=False):
         assert a is given
     assert got.lengths.tolist() == LENGTHS
@@ -154,10 +155,12 @@ def refused(variant, arrays, error, *parts, **options):
         assert part in str(caught.value), caught.value
 
 
-ELMAN, LSTM, GRU = VARIANTS["tanh"], VARIANTS["lstm"], VARIANTS["gru"]
+ELMAN = VARIANTS["tanh"]
+LSTM = VARIANTS["lstm"]
+GRU = VARIANTS["gru"]
 PROJECTION, PEEPHOLES = VARIANTS["lstm-projection"], VARIANTS["lstm-projection-peepholes"]
 
-gated = pytest.mark.parametrize("variant", [PEEPHOLES, LSTM, GRU], ids=["peepholes", "lstm", "gru"])
+gated = pytest.mark.parametrize("variant", [VARIANTS[name] for name in GATED], ids=GATED)
 
 
 @gated
@@ -223,10 +226,10 @@ def test_shape_texts():
 
 
 def test_one_sequence_has_states_without_a_batch_axis():
-    for variant in (LSTM, PROJECTION, GRU):
+    for variant in map(VARIANTS.get, GATED):
         arrays = variant.arrays(B=1)
         arrays["x"] = arrays["x"][:, 0]
-        units = "P" if variant.projection else "H"
+        units = "P" if "projection" in variant.extras else "H"
         text = f"expected ({units},) = ({arrays['h_0'].shape[1]},), because x is one sequence"
         refused(variant, arrays, ValueError, f"h_0 has shape {arrays['h_0'].shape}, {text}")
         arrays["h_0"] = arrays["h_0"][0]
@@ -252,7 +255,7 @@ def test_types_come_before_shapes_in_the_order_of_the_signature():
     refused(PEEPHOLES, arrays | {"h_0": 1, "c_0": 2}, TypeError, "h_0 is a int")
 
 
-@all_cells
+@each_variant
 def test_lengths_restart_and_flags(variant):
     arrays = variant.arrays()
     text = "lengths[1] is 6, expected 0 <= length <= T = 5"
@@ -271,10 +274,10 @@ def giant(*shape):
 def test_products_of_sizes_that_overflow():
     # What the kernel writes for the gates is four vectors of H a step, in a GRU's tape too.
     n = 2**20
-    for variant in (LSTM, GRU):
+    for variant in (VARIANTS[name] for name in GATED if not VARIANTS[name].extras):
         rows = variant.cell.gates * n
         arrays = {"x": giant(n, n, 1), "h_0": None, "w_ih": giant(rows, 1), "w_hh": giant(rows, n)}
-        arrays |= {"c_0": None} if variant is LSTM else {}
+        arrays |= {"c_0": None} if "c" in variant.cell.states else {}
         text = f"T x B x 4·H = {n} x {n} x {4 * n} elements is larger than"
         refused(variant, arrays, ValueError, text)
 
@@ -282,10 +285,10 @@ def test_products_of_sizes_that_overflow():
 # ------------------------------------------------------------------------------ backward
 
 
-@all_cells
+@each_variant
 def test_gradients_that_do_not_fit(variant):
     output, states, tape = variant.forward(**variant.arrays())
-    h = "P" if variant.projection else "H"
+    h = "P" if "projection" in variant.extras else "H"
     sizes = {"d_output": ("T", "B", h), "d_h_n": ("B", h), "d_c_n": ("B", "H")}
     right = dict(zip(sizes, (output, *states), strict=False))
     backward = getattr(reference, f"{variant.cell.name}_backward")
@@ -308,7 +311,7 @@ def test_gradients_that_do_not_fit(variant):
         backward(tape, output, wrt="x")
 
 
-@all_cells
+@each_variant
 def test_gradients_are_brought_into_the_kernels_form(variant):
     output, states, tape = variant.forward(**variant.arrays())
     scattered = [np.repeat(a, 2, axis=-1)[..., ::2] for a in (output, *states)]

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from reference_cells import VARIANTS, WALKS, check_gradients, name_of
+from reference_cells import WALKS, check_gradients, name_of
+from registry import VARIANTS
 
 from fastrnn import reference
 
@@ -89,6 +90,7 @@ def test_what_the_tape_keeps(variant):
     np.testing.assert_allclose(a, expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.pairs
 @both_grus
 @all_walks
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_ih", "b_hh")], ids="-".join)

@@ -1,6 +1,7 @@
 """Files: what comes back is what was saved, here or by safetensors; what is refused to save."""
 
 import copy
+import functools
 import math
 import os
 import pickle
@@ -22,6 +23,7 @@ from io_files import (
     parts,
     special,
 )
+from registry import CELLS, VARIANTS
 
 import fastrnn
 from fastrnn import io as files
@@ -48,19 +50,15 @@ def through(path, value):
 # ------------------------------------------------------------------------------ round trips
 
 
+OPTIONS = {"bidirectional": True, "bias": False, "batch_first": True, "dropout": 0.1}
 LAYERS = [
-    lambda **o: fastrnn.RNN(3, 5, **o),
-    lambda **o: fastrnn.RNN(3, 5, nonlinearity="relu", bias=False, batch_first=True, **o),
-    lambda **o: fastrnn.RNN(0, 1, dropout=0.1, **o),
-    lambda **o: fastrnn.RNN(3, 5, 3, bidirectional=True, **o),
-    lambda **o: fastrnn.LSTM(3, 5, **o),
-    lambda **o: fastrnn.LSTM(3, 5, 2, bidirectional=True, proj_size=2, peephole=True, **o),
-    lambda **o: fastrnn.LSTM(3, 5, forget_bias=1, batch_first=True, **o),
-    lambda **o: fastrnn.GRU(3, 5, 2, dropout=0.1, **o),
-    lambda **o: fastrnn.GRU(3, 5, reset_after=False, bias=False, **o),
-    lambda **o: fastrnn.Linear(3, 5, **o),
-    lambda **o: fastrnn.Linear(1, 7, False, **o),
-    lambda **o: fastrnn.Embedding(11, 3, **o),
+    *(functools.partial(variant.layer, 3, 5) for variant in VARIANTS.values()),
+    *(functools.partial(cell.layer, 3, 5, 2, **OPTIONS) for cell in CELLS.values()),
+    functools.partial(fastrnn.LSTM, 3, 5, forget_bias=1),
+    functools.partial(fastrnn.LSTM, 0, 1, dropout=0.1),
+    functools.partial(fastrnn.Linear, 3, 5),
+    functools.partial(fastrnn.Linear, 1, 7, False),
+    functools.partial(fastrnn.Embedding, 11, 3),
 ]
 
 
@@ -271,10 +269,10 @@ def test_metadata(path):
     loaded = fastrnn.load(str(path))
     assert loaded.metadata == {}
     assert type(loaded) is files.Loaded
-    for twin in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
-        assert type(twin) is files.Loaded
-        assert twin.metadata == {}
-        assert_same(loaded["a"], twin["a"])
+    for copied in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        assert type(copied) is files.Loaded
+        assert copied.metadata == {}
+        assert_same(loaded["a"], copied["a"])
 
 
 # ------------------------------------------------------------------------------ the other library

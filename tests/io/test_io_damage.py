@@ -164,7 +164,7 @@ OUTCOMES = {}
 
 
 @settings(
-    max_examples=3000, derandomize=True, deadline=None, database=None,
+    derandomize=True, deadline=None, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(which=POSITION, other=POSITION, changes=st.lists(damage(), min_size=1, max_size=3))

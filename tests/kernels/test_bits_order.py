@@ -1,6 +1,6 @@
 """Which bits they are: those of sums in the documented order, each operation rounded as stated.
 
-All is computed again, an operation at a time, but for the activations: these are the library's own,
+All is recomputed, an operation at a time, but for the activations: these are the library's own,
 and test_activations.py looks after them.
 """
 

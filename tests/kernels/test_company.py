@@ -1,4 +1,4 @@
-"""How many threads a call has beside others: the policy, told of a machine that is made up."""
+"""How many threads a call has while others run: the policy, on a made-up machine."""
 
 import itertools
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from fastrnn import _core
 class Machine:
     """Processors, and how many of them others keep busy at a time.
 
-    Threads that have to share a processor get half of it each. A team is done when its last member
-    is; members that are done earlier sleep.
+    Threads that have to share a processor get half of it each. A team is done when its last thread
+    is; threads that are done earlier sleep.
     """
 
     processors: int
@@ -24,23 +24,23 @@ class Machine:
     time: float = 0.0
 
     def call(self, work: float, wanted: int) -> tuple[int, float]:
-        """A call of so many seconds' work; its members, and how long it took."""
-        members = self.company.allows(wanted, self.time)
-        assert 1 <= members <= wanted
-        sharing = max(0, members + self.others(self.time) - self.processors)
-        if members == 1:
+        """A call of so many seconds' work; its threads, and how long it took."""
+        threads = self.company.allows(wanted, self.time)
+        assert 1 <= threads <= wanted
+        sharing = max(0, threads + self.others(self.time) - self.processors)
+        if threads == 1:
             took = work  # the one thread finds the processor that is not shared
             sharing = 0
         else:
-            took = work / members * (2 if sharing else 1)
+            took = work / threads * (2 if sharing else 1)
         self.time += took
-        if members > 1:
-            lost = min(sharing, members) * took / 2
-            self.company.saw(members, took, lost, self.time)
-        return members, took
+        if threads > 1:
+            lost = min(sharing, threads) * took / 2
+            self.company.saw(threads, took, lost, self.time)
+        return threads, took
 
     def calls(self, work: float, wanted: int, seconds: float) -> list[tuple[float, int, float]]:
-        """(when, members, how long) of the calls of so many seconds."""
+        """(when, threads, how long) of the calls of so many seconds."""
         end, made = self.time + seconds, []
         while self.time < end:
             begun = self.time
@@ -55,7 +55,7 @@ WORKS = (2e-4, 1e-3, 0.02, 0.5)
 @pytest.mark.parametrize("processors", [2, 8, 64])
 def test_alone_all_threads_are_used(processors: int, work: float) -> None:
     made = Machine(processors, lambda time: 0).calls(work, processors, 3)
-    assert {members for _, members, _ in made} == {processors}
+    assert {threads for _, threads, _ in made} == {processors}
 
 
 @pytest.mark.parametrize("work", WORKS)
@@ -68,19 +68,20 @@ def test_a_busy_program_is_left_its_processor(wanted: int, work: float) -> None:
     # a processor each call takes as long as one thread does, of eight it takes twice as long.
     fair = len(made) * work / (wanted - 1)
     assert taken <= fair * 1.2
-    tried = sum(took for _, members, took in made if members == wanted)
+    tried = sum(took for _, threads, took in made if threads == wanted)
     assert tried <= taken / 5
-    late = [members for when, members, _ in made if when > 10]
+    late = [threads for when, threads, _ in made if when > 10]
     assert np.median(late) == wanted - 1
 
 
 def test_many_others() -> None:
     made = Machine(8, lambda time: 6).calls(1e-3, 8, 20)
-    late = [members for when, members, _ in made if when > 10]
+    late = [threads for when, threads, _ in made if when > 10]
     assert np.median(late) == 2
     assert np.mean(np.array(late) > 2) < 0.1
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("work", WORKS[:3])
 @pytest.mark.parametrize("wanted", [2, 8])
 @pytest.mark.parametrize("busy_for", [0.02, 1, 30])
@@ -89,7 +90,7 @@ def test_when_the_others_sleep_all_threads_are_back_soon(
 ) -> None:
     machine = Machine(wanted, lambda time: 1 if time < busy_for else 0)
     machine.calls(work, wanted, busy_for)
-    back = next(when for when, members, _ in machine.calls(work, wanted, 5) if members == wanted)
+    back = next(when for when, threads, _ in machine.calls(work, wanted, 5) if threads == wanted)
     assert back - busy_for < 0.2 + 6 * work
 
 
@@ -101,7 +102,7 @@ def test_no_oscillation() -> None:
     assert len(tries) <= 20 / 0.16 + 10
     assert max(tries) <= 6  # what five milliseconds hold, and one more
     made = Machine(2, lambda time: 0).calls(1e-3, 2, 20)
-    assert {members for _, members, _ in made} == {2}
+    assert {threads for _, threads, _ in made} == {2}
 
 
 def test_others_who_come_and_go() -> None:
@@ -125,7 +126,7 @@ def test_a_moment_without_a_processor_is_no_company() -> None:
 
 def test_long_calls_are_tried_rarely() -> None:
     made = Machine(2, lambda time: 1).calls(10.0, 2, 2000)
-    tries = [when for when, members, _ in made if members == 2]
+    tries = [when for when, threads, _ in made if threads == 2]
     assert len(tries) <= 2000 / 60 + 1
     assert len(tries) >= 10
 
@@ -133,35 +134,35 @@ def test_long_calls_are_tried_rarely() -> None:
 def test_fewer_wanted_than_allowed_and_more_later() -> None:
     machine = Machine(8, lambda time: 5)
     machine.calls(1e-3, 8, 2)
-    assert {members for _, members, _ in machine.calls(1e-3, 2, 0.2)} == {2}
+    assert {threads for _, threads, _ in machine.calls(1e-3, 2, 0.2)} == {2}
     machine.others = lambda time: 0
     machine.calls(1e-3, 2, 2)
-    assert 8 in {members for _, members, _ in machine.calls(1e-3, 8, 0.5)}
+    assert 8 in {threads for _, threads, _ in machine.calls(1e-3, 8, 0.5)}
 
 
 @pytest.mark.parametrize("few", [2, 3, 4])
 @pytest.mark.parametrize(
-    ("most", "least"), [(4e-3, 1e-3), (1e-3, 1e-3), (2e-3, 4e-3), (1e-3, 2e-3)]
+    ("large", "small"), [(4e-3, 1e-3), (1e-3, 1e-3), (2e-3, 4e-3), (1e-3, 2e-3)]
 )
-def test_calls_of_two_sizes_in_turns(few: int, most: float, least: float) -> None:
+def test_calls_of_two_sizes_in_turns(few: int, large: float, small: float) -> None:
     """Neither keeps the other from being judged."""
 
     def both(machine: Machine, seconds: float) -> list[int]:
-        end, large = machine.time + seconds, []
+        end, threads = machine.time + seconds, []
         while machine.time < end:
-            large.append(machine.call(most, 8)[0])
-            machine.call(least, few)
-        return large
+            threads.append(machine.call(large, 8)[0])
+            machine.call(small, few)
+        return threads
 
     machine = Machine(8, lambda time: 5 if time < 0.3 else 0)
     both(machine, 0.3)
     assert set(both(machine, 10)[-1000:]) == {8}
     machine = Machine(8, lambda time: 5)
     both(machine, 5)
-    large = np.array(both(machine, 10))
+    taken = np.array(both(machine, 10))
     # Three are right; of four one lacks half a processor, which the small calls dilute.
-    assert np.median(large) in (3, 4)
-    assert np.mean(large > 4) < 0.15
+    assert np.median(taken) in (3, 4)
+    assert np.mean(taken > 4) < 0.15
 
 
 def test_a_process_that_was_stopped() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from bit_checks import FIRST, assert_same, assert_same_results, bits, each, forward, rows_of
 from bounds import Array, Spec, draw, processing_order, run, with_every_kind
-from registry import Cell, each_cell
+from marks import each_cell
+from registry import Cell
 
 import fastrnn
 

@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registry import CELLS, EXTRAS, RICH
 
 import fastrnn
 from fastrnn.optim import SGD, Adam
 
-RECURRENT = (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU)
+RECURRENT = tuple(cell.layer for cell in CELLS.values())
 X = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
 
 
 def layers() -> dict[str, Any]:
-    return {
-        "rnn": fastrnn.RNN(3, 4, 2, rng=0),
-        "lstm": fastrnn.LSTM(3, 4, 2, forget_bias=1, peephole=True, proj_size=2, rng=0),
-        "gru": fastrnn.GRU(3, 4, 2, bidirectional=True, rng=0),
+    return {name: variant.layer(3, 4, 2, rng=0) for name, variant in RICH.items()} | {
+        "both": fastrnn.LSTM(3, 4, 2, forget_bias=1, bidirectional=True, rng=0),
         "without": fastrnn.LSTM(3, 4, bias=False, rng=0),
         "linear": fastrnn.Linear(3, 4, rng=0),
         "embedding": fastrnn.Embedding(5, 3, rng=0),
@@ -115,7 +114,7 @@ def test_the_arrays_are_not_replaced(kind: str) -> None:
     assert np.array_equal(flat, want)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "linear", "embedding"])
+@pytest.mark.parametrize("kind", [*CELLS, "linear", "embedding"])
 def test_gradients_are_not_replaced_by_name(kind: str) -> None:
     layer = layers()[kind]
     if kind == "embedding":
@@ -152,11 +151,12 @@ def test_gradients_are_not_replaced_by_name(kind: str) -> None:
 
 # ----------------------------------------------------------------------------- fixed attributes
 
+EVERY = ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype"]
 FIXED = {
-    "rnn": ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype"],
-    "lstm": ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype",
-             "proj_size", "peephole", "forget_bias"],
-    "gru": ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype"],
+    name: EVERY + [option for extra in cell.extras for option in EXTRAS[extra].option(4)]
+    for name, cell in CELLS.items()
+} | {
+    "both": [*EVERY, "forget_bias"],
     "without": ["hidden_size", "bias", "forget_bias"],
     "linear": ["in_features", "out_features", "bias", "dtype"],
     "embedding": ["num_embeddings", "embedding_dim", "dtype"],
@@ -506,7 +506,7 @@ def test_dropout_on_a_single_layer_is_told(cls: Any, tmp_path: Path) -> None:
 def all_gradients() -> dict[str, Any]:
     x = np.ones((3, 2, 4), np.float32)
     made: dict[str, Any] = {}
-    for kind in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+    for kind in RECURRENT:
         layer = kind(4, 4, rng=0)
         output, _, tape = layer.forward(x)
         made[kind.__name__] = layer.backward(tape, output)
@@ -565,7 +565,7 @@ def test_a_forget_bias_beyond_the_type(dtype: str, value: float) -> None:
     assert np.isfinite(fastrnn.LSTM(3, 4, forget_bias=value, dtype="float64").flat_weights).all()
 
 
-@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU, fastrnn.Linear])
+@pytest.mark.parametrize("kind", [*RECURRENT, fastrnn.Linear])
 def test_a_layer_made_again_in_the_same_form_keeps_its_optimisers(kind: Any) -> None:
     layer = kind(3, 4, rng=0)
     sgd = fastrnn.optim.SGD([layer.flat_weights], lr=1.0)

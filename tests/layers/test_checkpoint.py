@@ -4,29 +4,22 @@ import pickle
 
 import numpy as np
 import pytest
+from marks import each_name
+from registry import VARIANTS
 from stacked_layers import as_tuple, draw, is_pair
 
 import fastrnn
 
 ISAS = fastrnn.available_isas()
 D = 3
-CLASSES = {
-    "tanh": (fastrnn.RNN, {}),
-    "lstm": (fastrnn.LSTM, {}),
-    "peephole": (fastrnn.LSTM, {"peephole": True, "bias": False}),
-    "projection": (fastrnn.LSTM, {"proj_size": 4, "peephole": True}),
-    "gru": (fastrnn.GRU, {}),
-    "reset-first": (fastrnn.GRU, {"reset_after": False}),
-}
 # T, B, H; weight gradients take 512 rows at a time, of many segments, of one, or of parts of two.
 SIZES = ((0, 2, 5), (1, 1, 5), (7, 3, 9), (130, 5, 16), (30, 40, 33), (1100, 1, 7))
-each_kind = pytest.mark.parametrize("kind", CLASSES)
 each_isa = pytest.mark.parametrize("isa", ISAS)
 
 
 def make(kind, H=9, dtype="float32", **options):
-    cls, own = CLASSES[kind]
-    return cls(D, H, dtype=dtype, rng=0, **own | options)
+    own = {"bias": kind != "lstm-peepholes", "dtype": dtype, "rng": 0}
+    return VARIANTS[kind].layer(D, H, **own | options)
 
 
 def arrays(gradients):
@@ -50,8 +43,9 @@ def given(which, T, B):
     }[which]
 
 
+@pytest.mark.pairs
 @each_isa
-@each_kind
+@each_name
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("which", ["plain", "lengths", "both"])
 def test_same_bits(kind, dtype, isa, which):
@@ -78,19 +72,19 @@ def draw_state_of(layer, B):
     return (h, draw(layer, rows, B, layer.hidden_size, seed=3)) if is_pair(layer) else h
 
 
-@each_kind
+@each_name
 def test_the_tape_is_short(kind):
     T, B, K = 100, 4, 10
     layer = make(kind, num_layers=2)
     _, _, tape = layer.forward(draw(layer, T, B, D, seed=1), checkpoint=K)
     for cell in tape.tapes:
         own = [a for name, a in cell._asdict().items() if name in ("c", "gates") and a is not None]
-        lstm = isinstance(layer, fastrnn.LSTM)
-        assert [a.shape for a in own] == [((T - 1) // K, B, 9)] * lstm
-        assert ("checkpoint=10" in repr(cell)) == (kind != "tanh")
+        kept = VARIANTS[kind].cell.kept
+        assert [a.shape for a in own] == [((T - 1) // K, B, 9)] * ("c" in kept)
+        assert ("checkpoint=10" in repr(cell)) == bool(kept)
 
 
-@each_kind
+@each_name
 def test_on_the_way_down(kind):
     """Whoever takes a tape takes a short one: copies, norms, `wrt`, the reference."""
     layer = make(kind, 6, "float64", num_layers=2, bidirectional=True)

@@ -287,10 +287,10 @@ def test_the_tape_has_indices_of_its_own(backend: str) -> None:
         weight[...] = np.nan
         assert np.isfinite(output).all()
         pickled = [pickle.loads(pickle.dumps(tape, protocol)) for protocol in (2, 5)]
-        for twin in (tape, tape, copy.copy(tape), copy.deepcopy(tape), *pickled):
-            assert repr(twin) == "EmbeddingTape(indices (12,), (5, 7), float64)"
-            assert_same(fastrnn.embedding_backward(twin, d).weight, want, "a copied tape")
-            assert fastrnn.embedding_backward(twin, d, wrt=()) == (None,)
+        for copied in (tape, tape, copy.copy(tape), copy.deepcopy(tape), *pickled):
+            assert repr(copied) == "EmbeddingTape(indices (12,), (5, 7), float64)"
+            assert_same(fastrnn.embedding_backward(copied, d).weight, want, "a copied tape")
+            assert fastrnn.embedding_backward(copied, d, wrt=()) == (None,)
         assert fastrnn.embedding_forward([0], np.eye(2), record=False)[1] is None
 
 
@@ -307,9 +307,10 @@ changes = [{"indices": np.array(i)} for i in wrong]
 changes += [{"indices": wide.astype(t)} for t in ("i8", "i4", ">i8", "u1")] + [{"shape": (4, 7)}]
 for change in changes:
     for functions in (fastrnn.reference, fastrnn):
-        for twin in (tape._replace(**change), pickle.loads(pickle.dumps(tape._replace(**change)))):
+        changed = tape._replace(**change)
+        for copied in (changed, pickle.loads(pickle.dumps(changed))):
             try:
-                got = functions.embedding_backward(twin, d).weight.tolist()
+                got = functions.embedding_backward(copied, d).weight.tolist()
             except Exception as error:
                 assert type(error) in (TypeError, ValueError), (functions, change, error)
             else:  # the right indices in another form

@@ -1,4 +1,4 @@
-"""Writing on: `fastrnn.generate` against the functions it is made of, the reference, and chance."""
+"""Autoregressive generation against the functions it is made of, the reference, and chance."""
 
 import functools
 import itertools

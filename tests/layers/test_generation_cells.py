@@ -1,4 +1,4 @@
-"""Writing on with every cell and with layers on layers: `fastrnn.generate` and the layers alone."""
+"""Autoregressive generation with every cell and with stacked layers: as the layers alone do."""
 
 import functools
 import itertools
@@ -9,7 +9,8 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bounds import Array
 from generation_networks import ISAS, choose, each_backend, each_dtype
-from stream_layers import assert_same_state, draw, each_kind, like, make, parts, units
+from marks import each_name
+from stream_layers import assert_same_state, draw, like, make, parts, units
 
 import fastrnn
 from fastrnn import reference
@@ -70,9 +71,10 @@ def cases(kind: str, dtype: Any) -> list[Any]:
     return made
 
 
+@pytest.mark.pairs
 @each_isa
 @each_dtype
-@each_kind
+@each_name
 def test_the_bits_of_the_layers_alone(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     for net, prompt, length, state, temperature, seed in cases(kind, dtype):
@@ -91,7 +93,7 @@ def test_the_bits_of_the_layers_alone(kind: str, dtype: Any, isa: str) -> None:
             assert_same_state(state, before, "the caller's own")
 
 
-@each_kind
+@each_name
 def test_the_indices_of_the_reference(kind: str) -> None:
     # In float64 no rounding decides between indices of these networks: their probabilities differ
     # by far more than 1e-12, and so do the numbers drawn from where those add up.
@@ -115,7 +117,7 @@ def test_the_indices_of_the_reference(kind: str) -> None:
 
 @each_dtype
 @pytest.mark.parametrize("layers", [1, 2])
-@each_kind
+@each_name
 def test_an_index_that_comes_again_is_read_as_the_first_time(
     kind: str, layers: int, dtype: Any
 ) -> None:
@@ -131,7 +133,7 @@ def test_an_index_that_comes_again_is_read_as_the_first_time(
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_a_vocabulary_too_large_for_a_table(kind: str, dtype: Any) -> None:
     # Input parts are kept where all of them fit into 16 MiB: here they do not.
     V, H = 30_000, 150
@@ -146,7 +148,7 @@ def test_a_vocabulary_too_large_for_a_table(kind: str, dtype: Any) -> None:
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_threads_and_instruction_sets_give_the_same_bits(kind: str, dtype: Any) -> None:
     net = network(kind, 50, 17, 65, 2, dtype)
     results = {}
@@ -161,7 +163,7 @@ def test_threads_and_instruction_sets_give_the_same_bits(kind: str, dtype: Any) 
 
 
 @each_backend
-@each_kind
+@each_name
 def test_going_on_is_one_longer_run(module: Any, kind: str) -> None:
     net = network(kind, 20, 5, 9, 2, np.float32)
     for temperature in (0.0, 1.0):
@@ -193,14 +195,14 @@ def f32(*shape: int) -> Array:
 @each_backend
 def test_a_state_that_does_not_fit(module: Any) -> None:
     for kind, bad in {
-        "projection": (
+        "lstm-projection": (
             (f32(2, 5), TypeError, "^state is a ndarray, expected a pair"),
-            ((f32(2, 3),), ValueError, "^state has 1 elements, expected a pair"),
-            ((f32(2, 5), f32(2, 5)), ValueError, r"^state\[0\] has shape \(2, 5\), .*\(2, 3\)"),
-            ((f32(2, 3), f32(2, 3)), ValueError, r"^state\[1\] has shape \(2, 3\), .*\(2, 5\)"),
-            ((f32(1, 3), f32(1, 5)), ValueError, r"^state\[0\] has shape \(1, 3\)"),
-            ((f32(2, 1, 3), f32(2, 1, 5)), ValueError, r"^state\[0\] has shape \(2, 1, 3\)"),
-            ((f32(2, 3), f32(2, 5).astype(float)), TypeError, r"^state\[1\] is float64"),
+            ((f32(2, 2),), ValueError, "^state has 1 elements, expected a pair"),
+            ((f32(2, 5), f32(2, 5)), ValueError, r"^state\[0\] has shape \(2, 5\), .*\(2, 2\)"),
+            ((f32(2, 2), f32(2, 2)), ValueError, r"^state\[1\] has shape \(2, 2\), .*\(2, 5\)"),
+            ((f32(1, 2), f32(1, 5)), ValueError, r"^state\[0\] has shape \(1, 2\)"),
+            ((f32(2, 1, 2), f32(2, 1, 5)), ValueError, r"^state\[0\] has shape \(2, 1, 2\)"),
+            ((f32(2, 2), f32(2, 5).astype(float)), TypeError, r"^state\[1\] is float64"),
         ),
         "gru": (
             ((f32(2, 5), f32(2, 5)), TypeError, "^state is a tuple, expected a numpy.ndarray"),
@@ -216,7 +218,7 @@ def test_a_state_that_does_not_fit(module: Any) -> None:
 
 
 @each_backend
-@each_kind
+@each_name
 def test_layers_that_do_not_fit(module: Any, kind: str) -> None:
     embedding, rnn, linear = network(kind, 4, 3, 5, 2, np.float32)
     both = make(kind, 3, 5, 2, bidirectional=True)

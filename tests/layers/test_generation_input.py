@@ -1,4 +1,4 @@
-"""Writing on: bad input, NaN, what is left as it was, and other threads and signals meanwhile."""
+"""Generation: bad input, NaN, what is left as it was, and other threads and signals meanwhile."""
 
 import os
 import signal

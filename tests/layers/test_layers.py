@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from registry import LAST
 
 import fastrnn
 
@@ -140,37 +141,37 @@ def test_load_state_dict_of_no_mapping():
 @pytest.mark.parametrize(
     "layer",
     [
-        make(num_layers=2, batch_first=True, nonlinearity="relu", dropout=0.5),
-        fastrnn.LSTM(D, H, 2, True, True, 0.5, True, 2, peephole=True, forget_bias=1, rng=0,
-                     dtype="float64"),
-        fastrnn.GRU(D, H, 2, batch_first=True, reset_after=False, rng=0, dtype="float64"),
+        variant.layer(
+            D, H, 2, batch_first=True, dropout=0.5, bidirectional=True, rng=0, dtype="float64"
+        )
+        for variant in LAST.values()
     ],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
 def test_copies(x, layer, way, protocol):
     layer = copy.deepcopy(layer)
-    twin = {
+    copied = {
         "deepcopy": copy.deepcopy,
         "copy": copy.copy,
         "pickle": lambda a: pickle.loads(pickle.dumps(a, protocol)),
     }[way](layer)
-    assert repr(twin) == repr(layer)
-    assert np.array_equal(twin.flat_weights, layer.flat_weights)
-    assert twin.flat_weights.ctypes.data % 64 == 0
-    assert all(np.shares_memory(w, twin.flat_weights) for w in twin.weights.values())
-    assert np.shares_memory(twin.flat_weights, layer.flat_weights) == (way == "copy")
-    assert np.array_equal(twin(x)[0], layer(x)[0])
-    twin.flat_weights[...] = 0
-    assert not twin(x)[0].any()
+    assert repr(copied) == repr(layer)
+    assert np.array_equal(copied.flat_weights, layer.flat_weights)
+    assert copied.flat_weights.ctypes.data % 64 == 0
+    assert all(np.shares_memory(w, copied.flat_weights) for w in copied.weights.values())
+    assert np.shares_memory(copied.flat_weights, layer.flat_weights) == (way == "copy")
+    assert np.array_equal(copied(x)[0], layer(x)[0])
+    copied.flat_weights[...] = 0
+    assert not copied(x)[0].any()
     assert bool(layer.flat_weights.any()) == (way != "copy")
 
 
 def test_unpickling_from_a_read_only_buffer():
     layer, buffers = make(), []
     data = pickle.dumps(layer, 5, buffer_callback=buffers.append)
-    twin = pickle.loads(data, buffers=[bytes(b) for b in buffers])
-    twin.weights["bias_ih_l0"][...] = 7
-    assert 7 in twin.flat_weights
+    copied = pickle.loads(data, buffers=[bytes(b) for b in buffers])
+    copied.weights["bias_ih_l0"][...] = 7
+    assert 7 in copied.flat_weights
     assert 7 not in layer.flat_weights
 
 
@@ -417,7 +418,7 @@ def test_one_layer_serves_many_threads(x, state):
         lambda: fastrnn.GRU(1, 16, rng=0, init="orthogonal"),
         lambda: fastrnn.GRU(1, 16, 2, reset_after=False, rng=0, init="orthogonal"),
     ],
-    ids=["RNN", "LSTM", "projection", "GRU", "two-layers"],
+    ids=["plain", "gates", "projection", "reset", "two-layers"],
 )
 def test_gradient_descent_learns(make_layer):
     # Remember the first of ten inputs: only a gradient through time can teach it.

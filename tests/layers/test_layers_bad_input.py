@@ -34,7 +34,7 @@ LSTM_STATE = np.zeros((2, B, H)), np.zeros((2, B, H))
          "state[0] is float32, the layer is float64: pass state[0].astype(np.float64)"),
         ("lstm", {"state": (LSTM_STATE[0], LSTM_STATE[1][:1])}, ValueError,
          "state[1] has shape (1, 4, 5), expected (layers·directions, B, H) = (2, 4, 5)"),
-        ("projection", {"state": LSTM_STATE}, ValueError,
+        ("lstm-projection", {"state": LSTM_STATE}, ValueError,
          "state[0] has shape (2, 4, 5), expected (layers·directions, B, P) = (2, 4, 2)"),
         ("lstm", {"x": X.astype("f4")}, TypeError, "x is float32, the layer is float64"),
         ("gru", {"x": X[:, :, :2]}, ValueError,
@@ -76,7 +76,8 @@ def test_bad_options(kind, options, error, text):
 
 
 def test_bad_gradients():
-    lstm, gru = make("projection", "both"), make("gru", "two", batch_first=True)
+    lstm = make("lstm-projection", "both")
+    gru = make("gru", "two", batch_first=True)
     _, (h, c), tape = lstm.forward(X)
     _, state, gru_tape = gru.forward(X.swapaxes(0, 1))
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import each_first, each_last, each_name
+from registry import CELLS, VARIANTS
 from stacked_layers import (
     OPTIONS,
     B,
@@ -15,7 +17,6 @@ from stacked_layers import (
     draw,
     draw_state,
     each_backend,
-    each_kind,
     each_shape,
     make,
 )
@@ -77,9 +78,10 @@ def check_noticed(layer: Any, x: Any, state: Any, **options: Any) -> None:
     output -= 1
 
 
+@pytest.mark.pairs
 @pytest.mark.usefixtures("one_thread")
 @each_shape
-@each_kind
+@each_name
 @each_backend
 def test_every_layer(backend: Any, kind: str, shape: str) -> None:
     with fastrnn.backend(backend):
@@ -87,10 +89,11 @@ def test_every_layer(backend: Any, kind: str, shape: str) -> None:
         check_noticed(layer, draw(layer, T, B, D, seed=1), draw_state(layer, B), **OPTIONS["both"])
 
 
+@pytest.mark.pairs
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("way", ["batch first", "unbatched", "checkpoint", "keep", "dropout", "T"])
 @pytest.mark.parametrize("shape", ["one", "both", "two", "three-both"])
-@pytest.mark.parametrize("kind", ["tanh", "projection", "gru"])
+@each_last
 @each_backend
 def test_every_way(backend: Any, kind: str, shape: str, way: str) -> None:
     with fastrnn.backend(backend):
@@ -102,7 +105,7 @@ def test_every_way(backend: Any, kind: str, shape: str, way: str) -> None:
             x, state = x[:, 0].copy(), None
         elif way == "checkpoint":
             options["checkpoint"] = 2
-        elif way == "keep" and kind != "tanh":
+        elif way == "keep" and VARIANTS[kind].cell.kept:
             options["keep"] = ["gates"]
         elif way == "dropout" and "two" in shape + "three":
             if layer.num_layers > 1:
@@ -121,7 +124,7 @@ def test_two_threads(backend: Any) -> None:
         check_noticed(layer, draw(layer, 9, 4, 16, seed=1), None)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "lstm", "gru"])
+@each_first
 def test_a_tape_of_one_backend_on_the_other(kind: str) -> None:
     layer = make(kind, "two", batch_first=True)
     x = draw(layer, B, T, D, seed=1)
@@ -220,12 +223,10 @@ def test_the_output_layer(backend: Any) -> None:
 @pytest.mark.parametrize("name", ["c", "gates"])
 def test_what_was_kept_is_noticed(backend: Any, name: str) -> None:
     x = np.ones((5, 2, 3), np.float32)
-    for kind in (fastrnn.LSTM, fastrnn.GRU):
-        if kind is fastrnn.GRU and name == "c":
-            continue
-        for layers in (1, 2):
+    for cell in CELLS.values():
+        for layers in (1, 2) if name in cell.kept else ():
             with fastrnn.backend(backend):
-                layer = kind(3, 4, layers, rng=0)
+                layer = cell.layer(3, 4, layers, rng=0)
                 output, _, tape = layer.forward(x, keep=(name,), check=True)
                 layer.backward(tape, output)
                 getattr(tape, name)[-1][0, 0, 0] = 0.25

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from registry import CELLS, GATED, VARIANTS
 
 import fastrnn
 
@@ -30,7 +31,7 @@ KEYWORDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("cls", SIGNATURES)
+@pytest.mark.parametrize("cls", [cell.layer for cell in CELLS.values()])
 def test_signature_and_attributes(cls):
     parameters = inspect.signature(cls).parameters
     positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -177,9 +178,9 @@ def test_orthogonal_initialisation():
     options = {"rng": 3, "dtype": "float64", "init": "orthogonal"}
     w_hh = fastrnn.RNN(4, 32, **options).weights["weight_hh_l0"]
     np.testing.assert_allclose(w_hh @ w_hh.T, np.eye(32), rtol=0, atol=1e-13)
-    gated = fastrnn.GRU(4, 32, 2, **options), fastrnn.LSTM(4, 32, 2, proj_size=8, **options)
-    for layer, gates in zip(gated, (3, 4), strict=True):
-        for gate in np.split(layer.weights["weight_hh_l1"], gates):
+    for variant in (VARIANTS[name] for name in GATED):
+        layer = variant.layer(4, 32, 2, **options)
+        for gate in np.split(layer.weights["weight_hh_l1"], variant.cell.gates):
             eye = np.eye(gate.shape[1])
             np.testing.assert_allclose(gate.T @ gate, eye, rtol=0, atol=1e-13)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marks import each_first, each_last, each_name
 from stacked_layers import (
     ARGUMENTS,
     OPTIONS,
@@ -18,7 +19,6 @@ from stacked_layers import (
     draw_state,
     dropout_problem,
     each_backend,
-    each_kind,
     each_shape,
     functions,
     is_pair,
@@ -38,11 +38,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # ------------------------------------------------------------------------------ composition
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
 @each_shape
-@each_kind
+@each_name
 @each_backend
 def test_a_layer_is_its_functions(backend, kind, shape, options, batch_first, dtype):
     layer = make(kind, shape, batch_first=batch_first, dtype=dtype)
@@ -75,8 +76,9 @@ def test_a_layer_is_its_functions(backend, kind, shape, options, batch_first, dt
     )
 
 
+@pytest.mark.pairs
 @each_shape
-@each_kind
+@each_name
 @each_backend
 def test_one_sequence_is_a_batch_of_one(backend, kind, shape):
     layer = make(kind, shape, batch_first=True)
@@ -101,7 +103,7 @@ def test_one_sequence_is_a_batch_of_one(backend, kind, shape):
     assert all(a.ndim == 2 for a in as_tuple(layer(x, state)[1]))
 
 
-@each_kind
+@each_name
 def test_a_sequence_in_pieces(kind):
     layer = make(kind, "two")
     x = draw(layer, T, B, D, seed=1)
@@ -113,10 +115,11 @@ def test_a_sequence_in_pieces(kind):
     assert all(np.array_equal(a, b) for a, b in zip(as_tuple(state), as_tuple(last), strict=True))
 
 
+@pytest.mark.pairs
 @each_shape
 @each_backend
 @pytest.mark.parametrize("sizes", [(0, B), (T, 0), (0, 0)], ids=str)
-@pytest.mark.parametrize("kind", ["tanh", "projection", "gru"])
+@each_last
 def test_nothing_to_do(kind, sizes, backend, shape):
     layer = make(kind, shape)
     steps, batch = sizes
@@ -138,7 +141,7 @@ def test_nothing_to_do(kind, sizes, backend, shape):
         assert np.array_equal(d_start, d_end)
 
 
-@each_kind
+@each_name
 def test_either_gradient_of_the_state(kind):
     """What is None counts as zeros, in each part of the state."""
     layer = make(kind, "three-both")
@@ -175,9 +178,10 @@ WRT = [
 ]
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("wrt", WRT, ids=str)
 @pytest.mark.parametrize("with_state", [True, False])
-@pytest.mark.parametrize("kind", ["tanh", "lstm", "gru"])
+@each_first
 @each_backend
 def test_wrt(backend, kind, with_state, wrt, monkeypatch):
     layer = make(kind, "three-both")
@@ -237,7 +241,7 @@ def test_wrt(backend, kind, with_state, wrt, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", ["one", "two"])
-@pytest.mark.parametrize("kind", ["relu", "peephole", "reset-first"])
+@each_last
 def test_every_gradient_alone(kind, shape):
     layer = make(kind, shape)
     x, state = draw(layer, T, B, D, seed=1), draw_state(layer, B)
@@ -255,7 +259,7 @@ def test_every_gradient_alone(kind, shape):
 # ------------------------------------------------------------------------------ bits
 
 
-@each_kind
+@each_name
 def test_the_same_bits_on_any_threads_and_instruction_set(kind):
     """Stacking adds nothing of its own to what the kernel promises."""
     layer, x, state, d_output, d_state = dropout_problem(kind, dtype="float32")
@@ -275,9 +279,10 @@ def test_the_same_bits_on_any_threads_and_instruction_set(kind):
 
 
 @pytest.mark.filterwarnings("ignore:dropout is 0.4 without effect")
+@pytest.mark.pairs
 @pytest.mark.parametrize("dropped", [False, True])
 @each_shape
-@each_kind
+@each_name
 @each_backend
 @pytest.mark.quick
 def test_gradient_norms(backend, kind, shape, dropped):
@@ -312,7 +317,7 @@ def test_gradient_norms(backend, kind, shape, dropped):
 
 
 def test_gradient_norms_of_one_sequence():
-    layer = make("projection", "three-both")
+    layer = make("lstm-projection", "three-both")
     x = draw(layer, T, D, seed=1)
     output, (h, c), tape = layer.forward(x)
     norms = fastrnn.gradient_norms(tape, output, None, c)
@@ -329,7 +334,7 @@ def test_gradient_norms_of_one_sequence():
     np.testing.assert_allclose(ends, np.linalg.norm(h[4:], axis=1), rtol=1e-14)
 
 
-@each_kind
+@each_name
 @pytest.mark.parametrize("batch", [1, 2, 5, 12])
 def test_two_directions_side_by_side(kind, batch):
     """Few rows of both directions at the same time, or one direction after the other: same bits."""

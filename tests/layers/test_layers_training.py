@@ -6,8 +6,9 @@ import threading
 
 import numpy as np
 import pytest
+from marks import each_last, each_name
+from registry import GATED
 from stacked_layers import (
-    KINDS,
     OPTIONS,
     B,
     D,
@@ -20,7 +21,6 @@ from stacked_layers import (
     draw,
     dropout_problem,
     each_backend,
-    each_kind,
     is_pair,
     make,
     run,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # ------------------------------------------------------------------------------ dropout
 
 
-@each_kind
+@each_name
 @each_backend
 @pytest.mark.parametrize("shape", ["two", "three-both"])
 def test_dropout_is_between_the_layers(backend, kind, shape):
@@ -52,7 +52,7 @@ def test_dropout_is_between_the_layers(backend, kind, shape):
     assert_same(got, want)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "projection", "gru"])
+@each_last
 def test_dropout_is_seeded(kind):
     layer, x, state, d_output, d_state = dropout_problem(kind)
     first, _, tape = run(layer, x, state, d_output, d_state, rng=3)
@@ -90,7 +90,7 @@ def test_how_much_is_dropped():
     )
 
 
-@each_kind
+@each_name
 def test_inference_has_no_dropout(kind):
     layer, x, state, d_output, d_state = dropout_problem(kind)
     plain = make(kind, "three-both")
@@ -111,7 +111,7 @@ def test_one_layer_has_nothing_to_drop():
     assert tape.dropped == ()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_name
 @pytest.mark.parametrize("options", ["plain", "both"])
 def test_gradients_with_dropout_by_finite_differences(kind, options):
     """The gradient uses the same mask: along a random direction it is the loss's slope.
@@ -165,7 +165,7 @@ def test_what_is_dropped_may_be_infinite():
 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("shape", ["one", "three-both"])
-@pytest.mark.parametrize("kind", ["projection", "gru", "reset-first"])
+@pytest.mark.parametrize("kind", GATED)
 @each_backend
 def test_keep(backend, kind, shape, batch_first):
     layer = make(kind, shape, batch_first=batch_first)
@@ -192,7 +192,8 @@ def test_keep(backend, kind, shape, batch_first):
 
 def test_gates_are_what_they_say():
     """The last step's state follows from what was kept of it."""
-    lstm, gru = make("lstm", "two"), make("gru", "two")
+    lstm = make("lstm", "two")
+    gru = make("gru", "two")
     x = draw(lstm, T, B, D, seed=1)
     output, (_, c_n), tape = lstm.forward(x, keep=("c", "gates"))
     i, f, g, o = np.split(tape.gates[1], 4, axis=2)
@@ -223,20 +224,20 @@ def test_what_was_not_kept():
             getattr(tape, name)
 
 
-@each_kind
+@each_name
 def test_a_tape_can_be_copied(kind):
     layer, x, state, d_output, d_state = dropout_problem(kind)
     want, _, tape = run(layer, x, state, d_output, d_state, rng=3)
     before = pickle.dumps(tape)
-    for twin in (tape, copy.deepcopy(tape), pickle.loads(before), copy.copy(tape)):
+    for copied in (tape, copy.deepcopy(tape), pickle.loads(before), copy.copy(tape)):
         for own in (layer, copy.deepcopy(layer)):
-            grads = own.backward(twin, d_output, d_state)
+            grads = own.backward(copied, d_output, d_state)
             assert np.array_equal(grads.x, want["x"])
             assert all(np.array_equal(grads.weights[n], want[n]) for n in layer.weights)
     assert pickle.dumps(tape) == before  # backward changes nothing
 
 
-@each_kind
+@each_name
 def test_either_backend_takes_the_tape_of_the_other(kind):
     layer, x, state, d_output, d_state = dropout_problem(kind, batch_first=True)
     x, d_output = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, d_output))
@@ -253,7 +254,7 @@ def test_either_backend_takes_the_tape_of_the_other(kind):
 
 
 def test_one_layer_serves_many_threads():
-    layer, x, state, d_output, d_state = dropout_problem("projection")
+    layer, x, state, d_output, d_state = dropout_problem("lstm-projection")
     want, _, shared = run(layer, x, state, d_output, d_state, rng=3)
     before = dict(vars(layer))
     failures = []

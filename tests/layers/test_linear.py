@@ -191,7 +191,7 @@ def test_threads(spec: Spec, dtype: Any, isa: str) -> None:
         fastrnn.set_num_threads(n)
         before = _core.teams_run()
         assert_same_results(run(fastrnn, p), alone, f"{n} threads")
-        # One row is one member's work forward; backward the gradient's rows are shared out too.
+        # One row is one thread's work forward; backward partitions the gradient's rows too.
         teams = 1 if spec.N == 1 else 2
         assert _core.teams_run() >= before + teams or not _core.build_info()["openmp"]
 
@@ -291,8 +291,8 @@ def test_subsets_tapes_used_twice_and_copies(spec: Spec, dtype: Any, isa: str) -
             for name, value in grads._asdict().items():
                 want = every[f"d_{name}"] if name in wrt else None
                 assert_same(value, want, f"{name} of wrt={wrt}")
-    for twin in (copy.copy(tape), copy.deepcopy(tape), pickle.loads(pickle.dumps(tape))):
-        grads = fastrnn.linear_backward(twin, p["d_output"])
+    for copied in (copy.copy(tape), copy.deepcopy(tape), pickle.loads(pickle.dumps(tape))):
+        grads = fastrnn.linear_backward(copied, p["d_output"])
         for name, value in grads._asdict().items():
             assert_same(value, every[f"d_{name}"], name)
 

@@ -280,12 +280,12 @@ def test_a_state_that_is_loaded_goes_on_as_before(kind: Any, options: Any, dtype
     for p, q in zip(later, params, strict=True):
         p[...] = q
     fresh.load_state_dict(pickle.loads(pickle.dumps(state)))
-    twin = copy.deepcopy(optimiser)  # with parameters of its own
+    copied = copy.deepcopy(optimiser)  # with parameters of its own
     kept = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
     for grads in steps[7:]:
-        for each_one in (optimiser, fresh, twin):
+        for each_one in (optimiser, fresh, copied):
             each_one.step(grads)
-    for p, q, r in zip(params, later, twin.params, strict=True):
+    for p, q, r in zip(params, later, copied.params, strict=True):
         assert_same(q, p, "loaded")
         assert_same(r, p, "copied")
     for name, value in kept.items():  # a copy, which later steps leave alone

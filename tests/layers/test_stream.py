@@ -10,16 +10,16 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same
 from bounds import Array
+from marks import each_name
+from registry import VARIANTS
 from stream_layers import (
     DTYPES,
     ISAS,
-    KINDS,
     assert_same_state,
     draw,
     draw_state,
     each_dtype,
     each_isa,
-    each_kind,
     in_pieces,
     like,
     make,
@@ -47,7 +47,7 @@ def small(kind: str, dtype: Any) -> Any:
     """Layer and batch: every H, with D, B and the number of layers changing in between."""
     for k, H in enumerate(SIZES):
         if H > 1 or "projection" not in kind:
-            D = (*SIZES, 0)[(5 * k + 3 * list(KINDS).index(kind)) % (len(SIZES) + 1)]
+            D = (*SIZES, 0)[(5 * k + 3 * list(VARIANTS).index(kind)) % (len(SIZES) + 1)]
             yield make(kind, D, H, 1 + k % 3, dtype), BATCHES[(k + k // 4) % len(BATCHES)]
 
 
@@ -58,9 +58,10 @@ def restarts(batch: int, steps: int = T, seed: int = 3) -> Array:
 # ------------------------------------------------------------------------- the bits of the layer
 
 
+@pytest.mark.pairs
 @each_isa
 @each_dtype
-@each_kind
+@each_name
 def test_steps_are_the_layer_on_the_whole_sequence(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     for layer, B in small(kind, dtype):
@@ -79,9 +80,10 @@ def test_steps_are_the_layer_on_the_whole_sequence(kind: str, dtype: Any, isa: s
                     assert_same_state(stream.state, now, f"after step {t} of {layer}, B={B}")
 
 
+@pytest.mark.pairs
 @each_isa
 @each_dtype
-@each_kind
+@each_name
 @pytest.mark.quick
 def test_runs_in_any_cuts_are_the_layer(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
@@ -99,9 +101,9 @@ def test_runs_in_any_cuts_are_the_layer(kind: str, dtype: Any, isa: str) -> None
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_threads(kind: str, dtype: Any) -> None:
-    # Many rows, and few rows of many units, which threads share out: two ways of going together.
+    # Many rows, and few rows of many units, which threads split by hidden units.
     for D, H, B, layers, steps in ((20, 65, 33, 2, 21), (9, 300, 2, 1, 12), (30, 300, 1, 1, 12)):
         layer = make(kind, D, H, layers, dtype)
         x, state, restart = draw(layer, steps, B, D), draw_state(layer, B), restarts(B, steps)
@@ -135,7 +137,7 @@ def test_the_number_of_threads_is_that_of_the_call() -> None:
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_a_stream_goes_on_when_the_instruction_set_changes(kind: str, dtype: Any) -> None:
     layer, B = make(kind, 9, 33, 2, dtype), 7
     x, restart = draw(layer, T, B, 9), restarts(B)
@@ -156,7 +158,7 @@ def test_a_stream_goes_on_when_the_instruction_set_changes(kind: str, dtype: Any
             assert_same(np.concatenate([first, second]), want, f"{made}, updated under {other}")
 
 
-@each_kind
+@each_name
 def test_a_batch_of_nobody(kind: str) -> None:
     layer = make(kind, 3, 5, 2)
     stream = layer.stream(0)
@@ -177,7 +179,7 @@ def test_a_batch_of_nobody(kind: str) -> None:
 # ---------------------------------------------------------------------------------- restart
 
 
-@each_kind
+@each_name
 @pytest.mark.quick
 def test_restart_is_one_bool_or_one_for_each_row(kind: str) -> None:
     layer, B = make(kind, 3, 9, 2), 7
@@ -207,7 +209,7 @@ def test_restart_is_one_bool_or_one_for_each_row(kind: str) -> None:
 
 
 def test_a_restart_leaves_nothing_of_a_state_that_is_not_finite() -> None:
-    for kind in KINDS:
+    for kind in VARIANTS:
         layer = make(kind, 3, 9, 2)
         x = draw(layer, 4, 2, 3)
         stream = layer.stream(2)
@@ -221,7 +223,7 @@ def test_a_restart_leaves_nothing_of_a_state_that_is_not_finite() -> None:
 
 
 def test_nan_stays_in_its_row() -> None:
-    for kind in KINDS:
+    for kind in VARIANTS:
         layer = make(kind, 3, 9, 2)
         x = draw(layer, T, 7, 3)
         want, final = layer(x)
@@ -237,7 +239,7 @@ def test_nan_stays_in_its_row() -> None:
 # ------------------------------------------------------------------------------------ the state
 
 
-@each_kind
+@each_name
 def test_the_state_is_copied_both_ways(kind: str) -> None:
     layer, B = make(kind, 3, 9, 2), 7
     x = draw(layer, 2 * T, B, 3)
@@ -265,7 +267,7 @@ def test_the_state_is_copied_both_ways(kind: str) -> None:
         assert_same_state(stream.state, final)
 
 
-@each_kind
+@each_name
 def test_a_new_stream_and_reset(kind: str) -> None:
     layer, B = make(kind, 3, 9, 2), 5
     zero = like(draw_state(layer, B), np.zeros_like)
@@ -302,7 +304,7 @@ def test_a_new_stream_and_reset(kind: str) -> None:
 
 
 @pytest.mark.parametrize("isa", PROMISED)
-@each_kind
+@each_name
 def test_a_snapshot_of_the_weights_until_update(kind: str, isa: str) -> None:
     fastrnn.set_isa(isa)
     layer, B = make(kind, 3, 17, 2), 3
@@ -357,7 +359,7 @@ def test_a_stream_outlives_its_layer_and_others_do_not_disturb() -> None:
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_out_is_written_in_place(kind: str, dtype: Any) -> None:
     layer, B = make(kind, 9, 9, 2, dtype), 7
     x = draw(layer, T, B, 9)
@@ -380,7 +382,7 @@ def test_out_is_written_in_place(kind: str, dtype: Any) -> None:
     assert_same(rows, want, "the rows of one array")
 
 
-@each_kind
+@each_name
 def test_out_may_overlap_x(kind: str) -> None:
     for layers, B in ((1, 7), (2, 7), (1, 1), (3, 33)):
         layer = make(kind, 17, 17, layers)
@@ -412,7 +414,7 @@ def test_out_may_overlap_x(kind: str) -> None:
 
 
 def test_with_out_no_array_is_made() -> None:
-    for kind, dtype in itertools.product(KINDS, DTYPES):
+    for kind, dtype in itertools.product(VARIANTS, DTYPES):
         layer, B = make(kind, 33, 33, 2, dtype), 33
         stream, x = layer.stream(B), draw(layer, B, 33)
         out = np.empty((B, units(layer)), dtype)
@@ -436,7 +438,7 @@ def test_with_out_no_array_is_made() -> None:
             tracemalloc.stop()
 
 
-@each_kind
+@each_name
 def test_every_layout_of_x(kind: str) -> None:
     layer, B = make(kind, 6, 9, 2), 7
     x = draw(layer, T, B, 6)
@@ -469,7 +471,7 @@ def test_every_layout_of_x(kind: str) -> None:
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_batch_first(kind: str, dtype: Any) -> None:
     plain, turned = (make(kind, 3, 9, 2, dtype, batch_first=turn) for turn in (False, True))
     for B in (1, 5):
@@ -487,7 +489,7 @@ def test_batch_first(kind: str, dtype: Any) -> None:
 
 
 @each_dtype
-@each_kind
+@each_name
 def test_one_sequence_without_a_batch_axis(kind: str, dtype: Any) -> None:
     for layers, batch_first in ((1, False), (2, True)):
         layer = make(kind, 3, 17, layers, dtype, batch_first=batch_first)

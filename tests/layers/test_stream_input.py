@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
+from marks import each_name
+from registry import VARIANTS
 from stream_layers import (
     assert_same_state,
     draw,
     draw_state,
-    each_kind,
     in_pieces,
     make,
 )
@@ -185,7 +186,7 @@ def test_a_bad_state_of_an_lstm(value: Any, kind: Any, text: str) -> None:
         stream.state = value
 
 
-@pytest.mark.parametrize("cell", ["tanh", "gru"])
+@pytest.mark.parametrize("cell", [n for n, v in VARIANTS.items() if v.cell.states == ("h",)])
 def test_a_bad_state_of_one_array(cell: str) -> None:
     stream = stream_of(cell)
     shape = r"^state has shape .*, expected \(layers·directions, B, H\) = \(2, 4, 5\)"
@@ -270,7 +271,7 @@ def test_a_batch_or_a_sequence_too_large_for_memory() -> None:
         stream.run(np.broadcast_to(f32(1), (2**58, D)))
 
 
-@each_kind
+@each_name
 def test_a_bidirectional_layer_has_no_stream(kind: str) -> None:
     layer = make(kind, D, H, bidirectional=True)
     with pytest.raises(ValueError, match=f"^{type(layer).__name__} is bidirectional: its output"):

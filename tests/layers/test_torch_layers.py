@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registry import VARIANTS
 
 import fastrnn
 
@@ -57,14 +58,12 @@ SHAPES = (
     Shape(3, False, 7, 5, 1, 9, state=False),
     Shape(3, True, 8, 6, 7, 20),
 )
-# Name of the class, its options, and P as a function of H.
-CELLS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tanh": ("RNN", {}),
-    "relu": ("RNN", {"nonlinearity": "relu"}),
-    "lstm": ("LSTM", {}),
-    "projection": ("LSTM", {"proj_size": 5}),
-    "gru": ("GRU", {}),
-}
+# What torch has too.
+KINDS = [
+    name
+    for name, variant in VARIANTS.items()
+    if "peepholes" not in variant.extras and variant.options.get("reset_after", True)
+]
 MARGIN = 1e-5  # of a relu's argument from 0; see `draw`
 
 
@@ -80,10 +79,9 @@ class Problem(NamedTuple):
 
 
 def layer_of(kind: str, shape: Shape, dtype: Any, batch_first: bool = False) -> Any:
-    name, options = CELLS[kind]
-    return getattr(fastrnn, name)(
+    return VARIANTS[kind].layer(
         shape.D, shape.H, shape.layers, bias=shape.bias, bidirectional=shape.bidirectional,
-        batch_first=batch_first, dtype=dtype, rng=0, **options,
+        batch_first=batch_first, dtype=dtype, rng=0,
     )  # fmt: skip
 
 
@@ -147,12 +145,13 @@ def turn(a: Any, batch_first: bool) -> Any:
 
 def run_torch(kind: str, shape: Shape, packed: bool, batch_first: bool, dtype: Any) -> Results:
     p = draw(kind, shape, packed)
-    name, options = CELLS[kind]
+    options = VARIANTS[kind].layer_options(shape.H)
+    options.pop("reset_after", None)  # torch has no other
 
     def tensor(a: Array) -> Any:
         return torch.tensor(a.astype(dtype), requires_grad=True)
 
-    module = getattr(torch.nn, name)(
+    module = getattr(torch.nn, VARIANTS[kind].cell.layer.__name__)(
         shape.D, shape.H, shape.layers, bias=shape.bias, bidirectional=shape.bidirectional,
         batch_first=batch_first, dtype=getattr(torch, np.dtype(dtype).name), **options,
     )  # fmt: skip
@@ -163,7 +162,8 @@ def run_torch(kind: str, shape: Shape, packed: bool, batch_first: bool, dtype: A
             parameter.copy_(torch.tensor(p.weights[weight].astype(dtype)))
     x = tensor(turn(p.x, batch_first))
     state = None if p.state is None else tuple(map(tensor, p.state))
-    given = state if state is None or name == "LSTM" else state[0]
+    pair = VARIANTS[kind].cell.states == ("h", "c")
+    given = state if state is None or pair else state[0]
     if p.lengths is None:
         output, final = module(x, given)
     else:
@@ -172,7 +172,7 @@ def run_torch(kind: str, shape: Shape, packed: bool, batch_first: bool, dtype: A
         )
         sequence, final = module(sequence, given)
         output, _ = torch.nn.utils.rnn.pad_packed_sequence(sequence, batch_first=batch_first)
-    finals = final if name == "LSTM" else (final,)
+    finals = final if pair else (final,)
     gradients = [turn(p.d_output, batch_first), *p.d_state]
     torch.autograd.backward([output, *finals], [torch.tensor(d.astype(dtype)) for d in gradients])
     results = {
@@ -236,11 +236,12 @@ def one_thread_each(one_thread: None) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.pairs
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch_first"])
 @pytest.mark.parametrize("packed", [False, True], ids=["full", "packed"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.layers}-{'both' * s.bidirectional}")
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("isa", "dtype"), list(itertools.product(ISAS, U)), ids=lambda v: getattr(v, "__name__", v)
 )
@@ -253,7 +254,7 @@ def test_agrees_with_torch(
     exact, errors = truth(kind, shape, packed, batch_first)
     got = run_layer(kind, shape, packed, batch_first, dtype)
     assert got.keys() == exact.keys()
-    gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[CELLS[kind][0]]
+    gates = VARIANTS[kind].cell.gates
     below = shape.D if shape.layers == 1 else max(shape.D, exact["output"].shape[2])
     longest = max(below + shape.H, gates * shape.H, shape.T * shape.B)
     assert longest > 4**2

@@ -15,8 +15,8 @@ REGISTRY = CELLS / "cells.h"
 # What runs any cell.
 DRIVERS = ("sequence.h", "forward.h", "bptt.h", "weights.h", "generate.h", "plan.h")
 
-MOST_LINES = 60
-MOST_PARAMETERS = 12
+MAX_LINES = 60
+MAX_PARAMETERS = 12
 # So many cells in one place are a list of them.
 LISTED = 3
 
@@ -114,7 +114,7 @@ def too_long(text: str) -> list[str]:
     return [
         f"{name}, line {first}: {last - first + 1} lines"
         for name, first, last in functions(text)
-        if last - first + 1 > MOST_LINES
+        if last - first + 1 > MAX_LINES
     ]
 
 
@@ -123,7 +123,7 @@ def too_wide(text: str) -> list[str]:
         f"{name}, line {line}: {count} arguments"
         for name, line, count in groups(text)
         # Intrinsics that set a vector have one for each lane.
-        if count > MOST_PARAMETERS and not name.startswith("_mm")
+        if count > MAX_PARAMETERS and not name.startswith("_mm")
     ]
 
 
@@ -231,19 +231,19 @@ BODY = "    a(b, '}', \"(,{\"); /* { */ // {\n"
 )
 def test_a_long_function_is_found(head: str, name: str) -> None:
     own = len(head[head.index(name) :].splitlines()) + 1
-    shortest = head + BODY * (MOST_LINES - own) + "}\n"
+    shortest = head + BODY * (MAX_LINES - own) + "}\n"
     assert [n for n, _, _ in functions(shortest)] == [name]
     assert too_long(shortest) == []
     found = too_long(shortest.replace(BODY, BODY * 2, 1))
     assert len(found) == 1
     assert found[0].startswith(f"{name}, line ")
-    assert found[0].endswith(f": {MOST_LINES + 1} lines")
+    assert found[0].endswith(f": {MAX_LINES + 1} lines")
 
 
 @pytest.mark.parametrize("name", ["f", "FN(f)", "void (*f)", "x = f", "#define F f"])
 def test_many_parameters_are_found(name: str) -> None:
     arguments = ["g(1, 2)", "'('", '","', "(t){1, 2}", "a[b, c]"]
-    arguments += ["x"] * (MOST_PARAMETERS - len(arguments))
+    arguments += ["x"] * (MAX_PARAMETERS - len(arguments))
     assert too_wide(f"{name}({', '.join(arguments)});") == []
     assert len(too_wide(f"{name}({', '.join([*arguments, 'y'])});")) == 1
     assert too_wide(f"_mm512_setr_epi32({', '.join(['1'] * 16)});") == []

@@ -1,4 +1,4 @@
-"""What holds between the modules: twins, imports, and what an import loads."""
+"""What holds between the modules: reference implementations, imports, and what an import loads."""
 
 import ast
 import inspect
@@ -19,7 +19,7 @@ PACKAGE = Path(fastrnn.__file__).parent
 LEAVES = {"bench", "cli", "char_lm", "gradients", "plots", "torch", "estimators", "__main__"}
 
 # Nothing compiled is in these modules (settings, moving rows about, files) and in these functions.
-WITHOUT_TWIN = {"fastrnn.config", "fastrnn.runtime", "fastrnn.padding", "fastrnn.io"}
+WITHOUT_REFERENCE = {"fastrnn.config", "fastrnn.runtime", "fastrnn.padding", "fastrnn.io"}
 PLAIN_NUMPY = {"clip_grad_value"}
 
 
@@ -29,7 +29,7 @@ def compiled_functions() -> list[str]:
         name
         for name, f in functions.items()
         if isinstance(f, FunctionType)
-        and f.__module__ not in WITHOUT_TWIN
+        and f.__module__ not in WITHOUT_REFERENCE
         and name not in PLAIN_NUMPY
     ]
 
@@ -42,21 +42,21 @@ def test_all_names_exist_once() -> None:
 
 
 @pytest.mark.parametrize("name", compiled_functions())
-def test_every_compiled_function_has_a_twin(name: str) -> None:
-    compiled, twin = getattr(fastrnn, name), getattr(fastrnn.reference, name, None)
-    assert twin is not None, f"fastrnn.reference.{name} is missing"
+def test_every_compiled_function_has_a_reference_implementation(name: str) -> None:
+    compiled, plain = getattr(fastrnn, name), getattr(fastrnn.reference, name, None)
+    assert plain is not None, f"fastrnn.reference.{name} is missing"
     assert name in fastrnn.reference.__all__
-    assert inspect.signature(twin) == inspect.signature(compiled)
-    # A twin is plain Python of its own: neither the compiled function nor an extension's.
-    assert twin is not compiled
-    assert isinstance(twin, FunctionType)
-    assert twin.__module__.startswith("fastrnn.reference.")
+    assert inspect.signature(plain) == inspect.signature(compiled)
+    # It is plain Python of its own: neither the compiled function nor an extension's.
+    assert plain is not compiled
+    assert isinstance(plain, FunctionType)
+    assert plain.__module__.startswith("fastrnn.reference.")
 
 
-def test_what_has_no_twin_calls_nothing_compiled() -> None:
+def test_what_has_no_reference_implementation_calls_nothing_compiled() -> None:
     for name in PLAIN_NUMPY:
         assert "_core" not in inspect.getsource(getattr(fastrnn, name))
-    for module in WITHOUT_TWIN:
+    for module in WITHOUT_REFERENCE:
         source = inspect.getsource(sys.modules[module])
         settings = r"_core\.(?:[gs]et_\w+|available_isas|build_info)\b"
         assert "_core." not in re.sub(settings, "", source), module

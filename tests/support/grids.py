@@ -87,3 +87,8 @@ def grid(
         marks = () if row in chosen else (pytest.mark.full,)
         cases.append(pytest.param(*case, marks=marks))
     return pytest.mark.parametrize([name.strip() for name in names.split(",")], cases, ids=ids)
+
+
+def beyond(values: Iterable[Any]) -> list[Any]:
+    """Values of a parametrize that the default run leaves out."""
+    return [pytest.param(value, marks=pytest.mark.full) for value in values]

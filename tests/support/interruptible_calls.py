@@ -1,4 +1,4 @@
-"""Every kind of call that can be interrupted, for tests of what may come between.
+"""Every kind of call that can be interrupted, for tests of what may come in the middle.
 
 Each makes the same results every time it is called, as bytes. `small` ones have many meetings and
 polls in a few milliseconds, where a schedule makes threads late; the others take tens of
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from registry import FIRST, LAST
 
 import fastrnn
 
@@ -50,15 +51,8 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
     T, B, D, H = (60, 30, 9, 40) if small else (200, 32, 64, 200)
     xs, lengths = array(T, B, D), rng.integers(0, T + 1, B)
     restart = rng.random((T, B)) < 0.1
-    layers: dict[str, Any] = {
-        "RNN": fastrnn.RNN(D, H, rng=1),
-        "LSTM": fastrnn.LSTM(D, H, rng=1),
-        "LSTM with peepholes and projection": fastrnn.LSTM(
-            D, H, proj_size=H // 2, peephole=True, rng=1
-        ),
-        "GRU": fastrnn.GRU(D, H, rng=1),
-        "GRU, reset first": fastrnn.GRU(D, H, reset_after=False, rng=1),
-    }
+    variants = {v.name: v for v in (*FIRST.values(), *LAST.values()) if v.kind != "relu"}
+    layers = {name: variant.layer(D, H, rng=1) for name, variant in variants.items()}
     for name, layer in layers.items():
         output, _, of_layer = layer.forward(xs, lengths=lengths, restart=restart)
         add(f"{name} forward", lambda layer=layer: layer.forward(xs, lengths=lengths)[0])
@@ -66,12 +60,12 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
             f"{name} backward",
             lambda layer=layer, t=of_layer, d=output: layer.backward(t, d).flat_weights,
         )
-    _, _, short = layers["LSTM"].forward(xs, checkpoint=7)
+    _, _, short = layers["lstm"].forward(xs, checkpoint=7)
     d = array(T, B, H)
-    add("LSTM backward of a short tape", lambda: layers["LSTM"].backward(short, d)[:2])
+    add("LSTM backward of a short tape", lambda: layers["lstm"].backward(short, d)[:2])
 
     both = fastrnn.GRU(D, H, 2, bidirectional=True, rng=2)
-    for rows in (1, B):  # the directions beside each other; one after the other
+    for rows in (1, B):  # two concurrent calls; one after the other
         some = np.ascontiguousarray(xs[:, :rows])
         output, _, of_both = both.forward(some)
         add(f"both directions of {rows} forward", lambda some=some: both(some)[0])
@@ -80,7 +74,7 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
             lambda t=of_both, d=output: both.backward(t, d).flat_weights,
         )
 
-    # One sequence: its steps are split by units, or a second member makes the input part.
+    # One sequence: split by hidden units, or by a producer and a consumer of input projections.
     T, D, H = (500, 20, 70) if small else (3000, 64, 300)
     one, lstm = array(T, 1, D), fastrnn.LSTM(D, H, rng=3)
     never = np.zeros((T, 1), bool)

@@ -37,17 +37,17 @@ def outcome(call: Callable[[], bytes], *delays: Delay) -> tuple[bytes | None, in
         _core.set_delays()
 
 
-def meetings(members: int = 2, many: int = len(MEETINGS)) -> Iterator[Delay]:
+def meetings(threads: int = 2, many: int = len(MEETINGS)) -> Iterator[Delay]:
     for place in ("before meeting", "after meeting"):
-        for member in range(members):
+        for thread in range(threads):
             for nth in MEETINGS[:many]:
-                yield place, member, nth, LATE
+                yield place, thread, nth, LATE
 
 
 def late(call: Callable[[], bytes]) -> int:
     """A late thread changes no bit."""
     want, hit = call(), 0
-    counts = [("after count", member, nth, 10 * LATE) for member in (0, 1) for nth in (1, 2, 9, 20)]
+    counts = [("after count", thread, nth, 10 * LATE) for thread in (0, 1) for nth in (1, 2, 9, 20)]
     workers = [("before job", 1, 0, LATE), ("after job", 1, 0, LATE), ("before sleep", 0, 0, LATE)]
     for delay in (*meetings(), *counts, *workers):
         got, ended = outcome(call, delay)
@@ -59,7 +59,7 @@ def late(call: Callable[[], bytes]) -> int:
 def three(call: Callable[[], bytes]) -> int:
     """Two wait for the third, and one of these two is late in going to sleep."""
     want, hit = call(), 0
-    for delay in meetings(members=3, many=2):
+    for delay in meetings(threads=3, many=2):
         got, ended = outcome(call, delay, ("before sleep", 0, 0, LATE))
         assert got == want, delay
         hit += ended
@@ -115,7 +115,7 @@ def fork(call: Callable[[], bytes]) -> int:
 
 
 def main(what: str) -> None:
-    # Teams of two, however small the work is, whose members are not asked where they run.
+    # Teams of two, however small the work is, whose threads are not asked where they run.
     fastrnn.set_num_threads(3 if what == "three" else 2)
     _core.swap_team_policy(0, 0)
     hits = {}

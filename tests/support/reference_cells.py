@@ -1,19 +1,13 @@
-"""The cells of the reference as the tests run them: one way to call all, and finite differences."""
+"""Walks over the steps, and finite differences, for the tests of the reference."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from fastrnn import reference
-from fastrnn.reference.arguments import CellSpec
-from fastrnn.reference.gru import CELL as GRU
-from fastrnn.reference.lstm import CELL as LSTM
-from fastrnn.reference.rnn import CELL as RNN
+from registry import Variant
 
 # Rows that are empty, partial and whole; restarts at the first step, inside and in the padding.
 LENGTHS = [5, 0, 3]
@@ -31,56 +25,6 @@ WALKS = [
 def name_of(options: dict[str, Any]) -> str:
     given = {k: v for k, v in options.items() if v is not None and v is not False}
     return "-".join(str(v) if k == "nonlinearity" else k for k, v in given.items()) or "plain"
-
-
-class Variant(NamedTuple):
-    """A cell and its options; calls go by the arguments' names and have the states in a tuple."""
-
-    cell: CellSpec
-    options: Mapping[str, Any] = MappingProxyType({})
-    projection: bool = False
-    peepholes: bool = False
-
-    def arrays(
-        self, T: int = 5, B: int = 3, D: int = 2, H: int = 3, dtype: Any = np.float64, seed: int = 0
-    ) -> dict[str, Any]:
-        """The array arguments; weights small enough to keep the gates away from flat parts."""
-        rng = np.random.default_rng(seed)
-        rows, P = self.cell.gates * H, H - 1 if self.projection else H
-        shapes: dict[str, tuple[int, ...]] = {"x": (T, B, D), "h_0": (B, P), "c_0": (B, H)}
-        shapes |= {"w_ih": (rows, D), "w_hh": (rows, P), "b_ih": (rows,), "b_hh": (rows,)}
-        shapes |= {"w_hr": (P, H), "w_peep": (3 * H,)}
-        lacking = [] if self.cell is LSTM else ["c_0"]
-        lacking += [] if self.projection else ["w_hr"]
-        lacking += [] if self.peepholes else ["w_peep"]
-        return {
-            name: ((1 if name in "x h_0 c_0" else 0.5) * rng.standard_normal(shape)).astype(dtype)
-            for name, shape in shapes.items()
-            if name not in lacking
-        }
-
-    def forward(self, **arguments: Any) -> tuple[Any, tuple[Any, ...], Any]:
-        """output, (h_n,) or (h_n, c_n), tape."""
-        function = getattr(reference, f"{self.cell.name}_forward")
-        output, *states, tape = function(**self.options, **arguments)
-        return output, tuple(states), tape
-
-    def backward(self, tape: Any, d_output: Any, d_states: Any = (), **options: Any) -> Any:
-        return getattr(reference, f"{self.cell.name}_backward")(
-            tape, d_output, *d_states, **options
-        )
-
-
-VARIANTS = {
-    "tanh": Variant(RNN),
-    "relu": Variant(RNN, {"nonlinearity": "relu"}),
-    "lstm": Variant(LSTM),
-    "lstm-projection": Variant(LSTM, projection=True),
-    "lstm-peepholes": Variant(LSTM, peepholes=True),
-    "lstm-projection-peepholes": Variant(LSTM, projection=True, peepholes=True),
-    "gru": Variant(GRU),
-    "gru-reset-first": Variant(GRU, {"reset_after": False}),
-}
 
 
 class Upstream(NamedTuple):

@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 
 import fastrnn
 from fastrnn import reference
@@ -143,9 +142,13 @@ class Variant(NamedTuple):
 
     def layer(self, D: int, H: int, num_layers: int = 1, **options: Any) -> Any:
         """A layer of this variant; what the caller says wins."""
+        return self.cell.layer(D, H, num_layers, **self.layer_options(H) | options)
+
+    def layer_options(self, H: int) -> dict[str, Any]:
+        options = dict(self.options)
         for extra in self.extras:
-            options = EXTRAS[extra].option(H) | options
-        return self.cell.layer(D, H, num_layers, **self.options | options)
+            options |= EXTRAS[extra].option(H)
+        return options
 
 
 VARIANTS = {
@@ -155,14 +158,17 @@ VARIANTS = {
     for variant in (Variant(kind, e) for e in itertools.combinations(KINDS[kind].cell.extras, n))
 }
 
-# The variant that stands for its cell where options and extra weights play no part.
-PLAIN = {name: next(v for v in VARIANTS.values() if v.cell is cell) for name, cell in CELLS.items()}
+# Of each cell: the first variant, which is the plain one; that with all extra weights; the last,
+# which has all of them and the other option.
+FIRST = {name: next(v for v in VARIANTS.values() if v.cell is cell) for name, cell in CELLS.items()}
+RICH = {name: VARIANTS[Variant(FIRST[name].kind, c.extras).name] for name, c in CELLS.items()}
+LAST = {name: [v for v in VARIANTS.values() if v.cell is cell][-1] for name, cell in CELLS.items()}
 
-each_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+GATED = [name for name, variant in VARIANTS.items() if "gates" in variant.cell.kept]
+UNBIASED = {variant.name for variant in LAST.values()}  # tests of layers make them without biases
 
 
 def variants_of(cell: Cell) -> list[Variant]:
-    """Those of a cell, with all of its extra weights first after the plain one."""
+    """Those of a cell; the second has all of its extra weights."""
     of_cell = [variant for variant in VARIANTS.values() if variant.cell is cell]
     return [of_cell[0], *sorted(of_cell[1:], key=lambda v: -len(v.extras))]

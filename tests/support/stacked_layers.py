@@ -6,23 +6,12 @@ state and of the output belong to which cell, what the next layer reads, and wha
 
 import numpy as np
 import pytest
+from registry import CELLS, EXTRAS, UNBIASED, VARIANTS
 
-import fastrnn
-
-T, B, D, H, P = 6, 4, 3, 5, 2
+T, B, D, H = 6, 4, 3, 5
 RESTART = np.random.default_rng(7).random((T, B)) < 0.25
-ARGUMENTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh",
-             "weight_hr": "w_hr", "weight_peephole": "w_peep"}  # fmt: skip
-
-KINDS = {
-    "tanh": (fastrnn.RNN, {}),
-    "relu": (fastrnn.RNN, {"nonlinearity": "relu", "bias": False}),
-    "lstm": (fastrnn.LSTM, {}),
-    "projection": (fastrnn.LSTM, {"proj_size": P}),
-    "peephole": (fastrnn.LSTM, {"proj_size": P, "peephole": True, "bias": False}),
-    "gru": (fastrnn.GRU, {}),
-    "reset-first": (fastrnn.GRU, {"reset_after": False}),
-}
+ARGUMENTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
+ARGUMENTS |= {extra.weight: extra.argument for extra in EXTRAS.values()}
 OPTIONS = {
     "plain": {},
     "lengths": {"lengths": [6, 0, 3, 5]},
@@ -31,16 +20,16 @@ OPTIONS = {
 }
 SHAPES = {"one": (1, False), "both": (1, True), "two": (2, False), "three-both": (3, True)}
 
-each_kind = pytest.mark.parametrize("kind", KINDS)
 each_backend = pytest.mark.parametrize("backend", ["compiled", "reference"])
 each_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 def make(kind, shape="two", **options):
-    cls, own = KINDS[kind]
+    """A layer of a variant; some have no biases."""
     layers, both = SHAPES[shape]
-    own = own | {"num_layers": layers, "bidirectional": both, "dtype": "float64", "rng": 0}
-    return cls(D, H, **own | options)
+    bias = kind not in UNBIASED
+    own = {"bidirectional": both, "bias": bias, "dtype": "float64", "rng": 0}
+    return VARIANTS[kind].layer(D, H, **{"num_layers": layers} | own | options)
 
 
 def directions(layer):
@@ -51,8 +40,12 @@ def units(layer):
     return getattr(layer, "proj_size", 0) or layer.hidden_size
 
 
+def cell_of(layer):
+    return next(cell for cell in CELLS.values() if type(layer) is cell.layer)
+
+
 def is_pair(layer):
-    return isinstance(layer, fastrnn.LSTM)
+    return len(cell_of(layer).states) == 2
 
 
 def draw(layer, *shape, seed):
@@ -72,10 +65,9 @@ def as_tuple(state):
 
 def functions(layer):
     """forward and backward of the layer's cell, and the options of forward."""
-    name = type(layer).__name__.lower()
-    option = {"rnn": "nonlinearity", "gru": "reset_after"}.get(name)
-    options = {option: getattr(layer, option)} if option else {}
-    return *(getattr(fastrnn, f"{name}_{way}") for way in ("forward", "backward")), options
+    cell = cell_of(layer)
+    names = {name for v in VARIANTS.values() if v.cell is cell for name in v.options}
+    return cell.forward(), cell.backward(), {name: getattr(layer, name) for name in names}
 
 
 def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, dropped=(), scale=1.0):
@@ -91,8 +83,8 @@ def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, drop
             i = len(tapes)
             suffix = f"_l{k}" + "_reverse" * reverse
             weights = {arg: layer.weights.get(name + suffix) for name, arg in ARGUMENTS.items()}
-            if not is_pair(layer):
-                del weights["w_hr"], weights["w_peep"]
+            for extra in EXTRAS.keys() - set(cell_of(layer).extras):
+                del weights[EXTRAS[extra].argument]
             initial = [None if state is None else s[i] for s in as_tuple(state)]
             if is_pair(layer) and state is None:
                 initial = [None, None]

@@ -7,25 +7,13 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
+from registry import UNBIASED, VARIANTS
 
 import fastrnn
 
 ISAS = tuple(fastrnn.available_isas())
 DTYPES = (np.float32, np.float64)
 
-KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "tanh": (fastrnn.RNN, {}),
-    "relu": (fastrnn.RNN, {"nonlinearity": "relu", "bias": False}),
-    "lstm": (fastrnn.LSTM, {}),
-    "forget-bias": (fastrnn.LSTM, {"forget_bias": 1.5}),
-    "projection": (fastrnn.LSTM, {"proj_size": 0.6}),  # of the hidden size
-    "peephole": (fastrnn.LSTM, {"peephole": True}),
-    "projection-peephole": (fastrnn.LSTM, {"proj_size": 0.4, "peephole": True, "bias": False}),
-    "gru": (fastrnn.GRU, {}),
-    "reset-first": (fastrnn.GRU, {"reset_after": False}),
-}
-
-each_kind = pytest.mark.parametrize("kind", KINDS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 each_isa = pytest.mark.parametrize("isa", ISAS)
 
@@ -33,11 +21,11 @@ each_isa = pytest.mark.parametrize("isa", ISAS)
 def make(
     kind: str, D: int, H: int, layers: int = 1, dtype: Any = np.float32, **options: Any
 ) -> Any:
-    cls, own = KINDS[kind]
-    if "proj_size" in own:
-        own = own | {"proj_size": max(1, int(own["proj_size"] * H))}
+    """A layer of a variant; some have no biases, one has biased forget gates."""
+    own: dict[str, Any] = {"bias": kind not in UNBIASED}
+    own |= {"forget_bias": 1.5} if kind == "lstm-projection" else {}
     options = {"dtype": np.dtype(dtype).name, "rng": [D, H, layers], **own, **options}
-    layer = cls(D, H, layers, **options)
+    layer = VARIANTS[kind].layer(D, H, layers, **options)
     layer.flat_weights[...] *= 2  # so that the state matters
     return layer
 
