@@ -188,7 +188,7 @@ cdef inline void fill_direction(
     fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
-    """What forward and backward have in common, beside the weights."""
+    """What forward and backward have in common, but for the weights."""
     a.T = cnp.PyArray_DIM(x, 0)
     a.B = cnp.PyArray_DIM(x, 1)
     a.reverse = reverse

@@ -83,9 +83,9 @@ class Options:
 
     def check(self) -> None:
         """Raise GradientsError if something is out of range."""
-        for name, least in (("steps", 2), ("hidden_size", 1), ("seed", 0)):
-            if (value := getattr(self, name)) < least:
-                raise GradientsError(f"{name} is {value}, expected at least {least}")
+        for name, minimum in (("steps", 2), ("hidden_size", 1), ("seed", 0)):
+            if (value := getattr(self, name)) < minimum:
+                raise GradientsError(f"{name} is {value}, expected at least {minimum}")
         if self.plot is not None:
             try:
                 check_plot(self.plot, self.force)
@@ -295,7 +295,7 @@ def training_table(options: Options, runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------ the picture
+# ------------------------------------------------------------------------------ the plot
 
 
 def draw(options: Options, signals: list[Signal], runs: list[Run]) -> Any:

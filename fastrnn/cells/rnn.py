@@ -56,7 +56,8 @@ def rnn_forward(
         and x is not read; a row's final state is that of its own last step. One integer will do
         for one sequence.
     restart : boolean array, optional
-        (T, B), or (T,) for one sequence. Where true, the state before step t is zero, never h_0.
+        The reset mask, (T, B), or (T,) for one sequence. Where true, the state before step t is
+        zero, never h_0.
     reverse : bool
         Process each row from its last step to its first. output[t] stays aligned with x[t].
     record : bool

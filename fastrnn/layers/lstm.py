@@ -110,7 +110,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     _cell = CELL
     _fixed: ClassVar[Checks] = Recurrent._fixed | {
-        "proj_size": partial(_checks.size, least=0), "peephole": _checks.flag,
+        "proj_size": partial(_checks.size, minimum=0), "peephole": _checks.flag,
         "forget_bias": _checks.number,
     }  # fmt: skip
 

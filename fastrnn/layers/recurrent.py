@@ -43,7 +43,7 @@ class Recurrent(Weighted, Generic[State]):
     """
 
     _fixed: ClassVar[Checks] = {
-        "input_size": partial(_checks.size, least=0), "hidden_size": _checks.size,
+        "input_size": partial(_checks.size, minimum=0), "hidden_size": _checks.size,
         "num_layers": _checks.size, "bias": _checks.flag, "bidirectional": _checks.flag,
     }  # fmt: skip
     _settable: ClassVar[Checks] = {"batch_first": _checks.flag, "dropout": _checks.fraction}
@@ -169,8 +169,8 @@ class Recurrent(Weighted, Generic[State]):
             (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is
             zero; see `fastrnn.rnn_forward`.
         restart : boolean array, optional
-            (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of every layer is
-            zero before that step (in the order in which a direction takes them).
+            The reset mask, (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of
+            every layer is zero before that step (in the order in which a direction takes them).
 
         Returns
         -------

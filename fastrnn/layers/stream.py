@@ -89,7 +89,8 @@ class Stream(Guarded, _core.StreamCore):
         x : ndarray
             (T, B, D), or (B, T, D) if the layer is `batch_first`, or (T, D) where B = 1.
         restart : boolean array, optional
-            (T, B), (B, T) or (T,), like x: where true, the state before that step is zero.
+            The reset mask, (T, B), (B, T) or (T,), like x: where true, the state before that step
+            is zero.
 
         Returns
         -------
@@ -102,24 +103,24 @@ class Stream(Guarded, _core.StreamCore):
             If an argument does not fit; the error names it, and the state is as before. So it is
             where Ctrl-C ends the call before it is done.
         """
-        batch, units, turned = self.batch, self.units, self._layer.batch_first
+        batch, units, batch_first = self.batch, self.units, self._layer.batch_first
         x = _checks.array("x", x, self._dtype, "the layer")
-        alone = _checks.sequence_axes(x, *sequence_axes(turned, False, "D")[:2]) and batch == 1
-        axes = sequence_axes(turned, alone, "D")
+        alone = _checks.sequence_axes(x, *sequence_axes(batch_first, False, "D")[:2]) and batch == 1
+        axes = sequence_axes(batch_first, alone, "D")
         _checks.shape("x", x.shape, axes, {"B": batch, "D": self.features})
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
-            restart = np.ascontiguousarray(restart.T if turned else restart).reshape(-1, batch)
-        x = x[:, None] if alone else x.swapaxes(0, 1) if turned else x
+            restart = np.ascontiguousarray(restart.T if batch_first else restart).reshape(-1, batch)
+        x = x[:, None] if alone else x.swapaxes(0, 1) if batch_first else x
         steps = len(x)
         _checks.elements(T=steps, B=batch, P=units)
-        output = _core.empty_sequence(steps, batch, units, self._dtype.num, turned)
+        output = _core.empty_sequence(steps, batch, units, self._dtype.num, batch_first)
         # The outputs of all layers but the last, which the next ones read.
         intermediate = [np.empty_like(output, order="C") for _ in range(self.count - 1)]
         if output.size:
             self._run(_checks.strided(x), output, intermediate, restart)
-        return output[:, 0] if alone else output.swapaxes(0, 1) if turned else output
+        return output[:, 0] if alone else output.swapaxes(0, 1) if batch_first else output
 
     @property
     def state(self) -> Any:

@@ -133,7 +133,7 @@ class Weighted(Guarded):
         """Make uninitialised weights for the sizes configured."""
         shapes = self._shapes()
         count = sum(math.prod(shape) for shape in shapes.values())
-        if count > _checks.MOST_ELEMENTS:
+        if count > _checks.MAX_ELEMENTS:
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(
                 f"the weights {sizes} have {count} elements, which is larger than the address space"
@@ -175,12 +175,12 @@ class Weighted(Guarded):
         known = [n for n in signature(cls).parameters if n not in ("dtype", "rng", "init")]
         if set(arguments) != set(known):
             raise ValueError(f"the arguments are {', '.join(arguments)}, not {', '.join(known)}")
-        most = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
+        largest = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
         for name, value in arguments.items():
             if name == "num_layers":  # before it becomes a list of that length
                 if isinstance(value, int) and value > len(arrays):
                     raise ValueError(f"{name} is {value}, but there are {len(arrays)} weights")
-            elif isinstance(value, int) and value > most:
+            elif isinstance(value, int) and value > largest:
                 raise ValueError(f"{name} is {value}, but no weight has so many rows or columns")
         layer._configure(**arguments)
         shapes = layer._shapes()

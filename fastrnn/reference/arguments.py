@@ -1,4 +1,4 @@
-"""What the cells share beside their equations: what a cell is called and has, checks, tapes.
+"""What the cells share but for their equations: what a cell is called and has, checks, tapes.
 
 Both backends check here, which makes them raise the same errors, before any work is done. Shapes
 are given in the letters of the equations; P, the units of the state h, is H but for an LSTM with a
@@ -40,7 +40,7 @@ class CellSpec(NamedTuple):
     name: str
     gates: int
     states: tuple[str, ...]
-    option: str | None = None  # the keyword argument that its function has beside arrays
+    option: str | None = None  # the keyword argument that its function has besides arrays
     extras: tuple[Extra, ...] = ()
 
 
