@@ -228,22 +228,13 @@ cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     kind, option, unbatched = record
     # The tape has its own initial state: callers carry it on, and clear rows of it in place.
-    cdef list fields = [x, copied(h_0)]
-    if cell.has_c:
-        fields.append(copied(c_0))
-    fields += (w_ih, w_hh, b_ih, b_hh)
-    fields += extra
-    fields.append(output)
-    if cell.has_c:
-        fields.append(c)
-    if cell.tape_gates:
-        fields.append(gates)
-    fields += (lengths, restart)
-    if option is not None:
-        fields.append(option)
-    fields += (reverse, unbatched, batch_major, None)
-    if cell.tape_gates:
-        fields.append(checkpoint)
+    states = (copied(h_0), copied(c_0)) if cell.has_c else (copied(h_0),)
+    kept = (c, gates) if cell.has_c else (gates,) if cell.tape_gates else ()
+    options, short = () if option is None else (option,), (checkpoint,) if cell.tape_gates else ()
+    fields = (
+        x, *states, w_ih, w_hh, b_ih, b_hh, *extra, output, *kept, lengths, restart, *options,
+        reverse, unbatched, batch_major, None, *short,
+    )
     return new_tuple(kind, fields)
 
 

@@ -8,11 +8,6 @@ from .rnn import RNN, rnn_backward, rnn_forward
 CELLS: dict[str, Cell] = {cell.spec.name: cell for cell in (RNN, LSTM, GRU)}
 
 __all__ = [
-    "CELLS",
-    "gru_backward",
-    "gru_forward",
-    "lstm_backward",
-    "lstm_forward",
-    "rnn_backward",
+    "CELLS", "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward",
     "rnn_forward",
-]
+]  # fmt: skip

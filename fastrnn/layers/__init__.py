@@ -13,17 +13,6 @@ LAYERS: dict[str, type[Weighted]] = {
 }
 
 __all__ = [
-    "GRU",
-    "LAYERS",
-    "LSTM",
-    "RNN",
-    "Embedding",
-    "LayerGradients",
-    "LayerTape",
-    "Linear",
-    "Weighted",
-    "embedding_backward",
-    "embedding_forward",
-    "linear_backward",
-    "linear_forward",
-]
+    "GRU", "LAYERS", "LSTM", "RNN", "Embedding", "LayerGradients", "LayerTape", "Linear",
+    "Weighted", "embedding_backward", "embedding_forward", "linear_backward", "linear_forward",
+]  # fmt: skip

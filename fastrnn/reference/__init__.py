@@ -15,19 +15,8 @@ from .norms import gradient_norms
 from .rnn import rnn_backward, rnn_forward
 
 __all__ = [
-    "clip_grad_norm",
-    "embedding_backward",
-    "embedding_forward",
-    "generate",
-    "gradient_norms",
-    "gru_backward",
-    "gru_forward",
-    "linear_backward",
-    "linear_forward",
-    "lstm_backward",
-    "lstm_forward",
-    "mean_squared_error",
-    "rnn_backward",
-    "rnn_forward",
+    "clip_grad_norm", "embedding_backward", "embedding_forward", "generate", "gradient_norms",
+    "gru_backward", "gru_forward", "linear_backward", "linear_forward", "lstm_backward",
+    "lstm_forward", "mean_squared_error", "rnn_backward", "rnn_forward",
     "softmax_cross_entropy",
-]
+]  # fmt: skip
