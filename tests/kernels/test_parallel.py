@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 from bounds import Problem, Spec, draw, run
+from processes import TIMEOUT, script
 
 import fastrnn
 
 ISAS = tuple(fastrnn.available_isas())
-TIMEOUT = 120.0  # seconds
 
 # Enough work for several threads, several blocks of time and several chunks of weight gradients.
 LARGE = Spec(70, 37, 20, 100, lengths=True)
@@ -36,17 +36,6 @@ on_posix = os.name == "posix"
 def digest(p: Problem) -> bytes:
     """Every bit of every result."""
     return b"".join(a.tobytes() for a in run(fastrnn, p).values() if a is not None)
-
-
-def script(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
 
 
 # ------------------------------------------------------------------------------------------ fork

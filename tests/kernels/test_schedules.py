@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from grids import beyond
-from test_parallel import script
+from processes import script
 
 from fastrnn import _core
 
