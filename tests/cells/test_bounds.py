@@ -25,7 +25,7 @@ from test_agreement import DTYPES, LARGE, SPECS, large_of, prepared
 
 from fastrnn import reference
 
-SOME = (*SPECS[::27], *LARGE[::3])
+SOME = (*SPECS[::54], *LARGE[::4])
 MORE = [spec for spec in (*SPECS[::9], *LARGE) if spec not in SOME]
 some_specs = pytest.mark.parametrize("spec", [*SOME, *beyond(MORE)], ids=str)
 
