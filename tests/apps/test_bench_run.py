@@ -239,6 +239,7 @@ class TestRun:
             }
             assert timed == plain | extra | {("step", ONE)}
 
+    @pytest.mark.full
     def test_several_cells_and_lengths(self):
         """Ours by layers, NumPy's by layers on the reference; every mode that has the shape."""
         cells, modes = list(bench.CELLS), ["forward", "training", "tape", "stream"]
