@@ -1,10 +1,9 @@
 """Recurrent networks on a CPU: run and trained from NumPy arrays, by compiled kernels.
 
-Functions run one layer in one direction and come in pairs, forward and backward, each with a twin
-in plain NumPy in `fastrnn.reference`. Layers own their weights and carry PyTorch's names.
+Functions run one layer in one direction and come in pairs, forward and backward, each with a
+reference implementation in plain NumPy in `fastrnn.reference`. Layers own their weights and carry
+PyTorch's names.
 """
-
-__version__ = "0.1.0"
 
 try:
     from . import _core  # noqa: F401
@@ -14,20 +13,8 @@ except ImportError as error:
         'Python in another folder, or install the source with "pip install -e ."'
     ) from error
 from . import optim, reference
-from .config import (
-    available_isas,
-    backend,
-    get_isa,
-    get_num_threads,
-    num_threads,
-    read_environment,
-    set_isa,
-    set_num_threads,
-    show_config,
-)
-from .embedding import Embedding, embedding_backward, embedding_forward
-from .functional import (
-    gradient_norms,
+from ._version import __version__ as __version__
+from .cells import (
     gru_backward,
     gru_forward,
     lstm_backward,
@@ -35,12 +22,33 @@ from .functional import (
     rnn_backward,
     rnn_forward,
 )
+from .clipping import clip_grad_norm, clip_grad_value
+from .config import backend, num_threads
 from .generation import generate
 from .io import load, save
-from .layers import GRU, LSTM, RNN
-from .linear import Linear, linear_backward, linear_forward
-from .losses import clip_grad_norm, clip_grad_value, mean_squared_error, softmax_cross_entropy
+from .layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Embedding,
+    Linear,
+    embedding_backward,
+    embedding_forward,
+    linear_backward,
+    linear_forward,
+)
+from .losses import mean_squared_error, softmax_cross_entropy
+from .norms import gradient_norms
 from .padding import pad_sequence, unpad_sequence
+from .runtime import (
+    available_isas,
+    get_isa,
+    get_num_threads,
+    read_environment,
+    set_isa,
+    set_num_threads,
+    show_config,
+)
 
 read_environment(stacklevel=2)
 del read_environment

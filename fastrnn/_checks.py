@@ -1,7 +1,7 @@
-"""Argument checks, shared by the compiled functions and their NumPy twins.
+"""Argument checks, shared by the compiled functions and their reference implementations.
 
-What concerns the recurrent cells is in _recurrent.py, what concerns one function alone beside its
-twin in reference/.
+What concerns the recurrent cells is in reference/arguments.py, what concerns one function alone
+beside its reference implementation.
 
 Sharing it is what makes both backends raise the same errors. Every check runs before any work is
 done and before anything is allocated.
@@ -33,7 +33,7 @@ NONLINEARITIES = ("tanh", "relu")
 
 # No product of sizes may pass this many elements of eight bytes: the largest that NumPy's and the
 # kernel's signed sizes can count. A bound for float32 half as large as it could be costs nobody.
-MOST_ELEMENTS = sys.maxsize // 8
+MAX_ELEMENTS = sys.maxsize // 8
 
 
 RESHAPED = (
@@ -281,16 +281,16 @@ def flag(name: str, value: Any) -> bool:
     raise TypeError(f"{name} is {value!r}, expected True or False")
 
 
-def size(name: str, value: Any, least: int = 1) -> int:
-    """The value as an int of at least `least`."""
+def size(name: str, value: Any, minimum: int = 1) -> int:
+    """The value as an int of at least `minimum`."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is {value!r}, expected an integer") from None
-    if number < least:
-        raise ValueError(f"{name} is {number}, expected at least {least}")
+    if number < minimum:
+        raise ValueError(f"{name} is {number}, expected at least {minimum}")
     return number
 
 
@@ -308,12 +308,12 @@ def number(name: str, value: Any) -> float:
         raise TypeError(f"{name} is {value!r}, expected a number") from None
 
 
-def bounded(name: str, value: Any, least: float = 0.0, above: bool = False) -> float:
-    """The value as a finite float, at least `least`, or greater if `above`."""
+def bounded(name: str, value: Any, minimum: float = 0.0, above: bool = False) -> float:
+    """The value as a finite float, at least `minimum`, or greater if `above`."""
     given = number(name, value)
-    if not (least < given if above else least <= given) or given == math.inf:
+    if not (minimum < given if above else minimum <= given) or given == math.inf:
         sign = ">" if above else ">="
-        raise ValueError(f"{name} is {value!r}, expected a finite number {sign} {least:g}")
+        raise ValueError(f"{name} is {value!r}, expected a finite number {sign} {minimum:g}")
     return given
 
 
@@ -371,7 +371,7 @@ def elements(**sizes: int) -> None:
     product = 1
     for n in sizes.values():
         product *= n or 1  # NumPy bounds the product of the other sizes even where one is zero
-    if product > MOST_ELEMENTS:
+    if product > MAX_ELEMENTS:
         raise ValueError(
             f"an array of {' x '.join(sizes)} = {' x '.join(map(str, sizes.values()))} elements "
             "is larger than the address space"
@@ -476,6 +476,16 @@ def some_gradient(**given: Any) -> None:
     """Raise ValueError where every incoming gradient is missing."""
     if all(value is None for value in given.values()):
         raise ValueError(f"{' and '.join(given)} are None: give at least one of them")
+
+
+def state_pair(name: str, state: Any) -> tuple[Any, Any]:
+    """The two elements of an LSTM's state, or of its gradient."""
+    if not isinstance(state, tuple | list):
+        kind = type(state).__name__
+        raise TypeError(f"{name} is a {kind}, expected a pair of arrays, (h, c)")
+    if len(state) != 2:
+        raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
+    return state[0], state[1]
 
 
 # ------------------------------------------------------------------------------ arrays of a list

@@ -7,47 +7,33 @@ from numpy.typing import NDArray
 
 _Array = NDArray[Any]
 
-# Up to two calls of layer_forward or of layer_backward: their results are there after `run`.
-class Together:
-    def run(self) -> None: ...
+# Of each cell that C has, by its number: name, gates, how many values a unit has on the tape beside
+# c, whether there is a c, and the extra weights, each a name and its axes.
+CELLS: tuple[tuple[str, int, int, bool, tuple[tuple[str, tuple[str, ...]], ...]], ...]
 
 # x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
 # strides on the others; every other array is C-contiguous. All are aligned, in native byte order
 # and of one type, float32 or float64. Results are written whole, padding included;
 # a result that is None is not computed. threads 0: the process-wide number.
-# kind is enum fastrnn_cell: 0 tanh, 1 relu, 2 LSTM, 3 GRU, 4 GRU with its reset gate first. What
-# the cell does not have is None: c_0, c_n and c but for an LSTM, gates for an Elman cell; so are c
-# and gates where nothing is recorded. checkpoint K > 0: gates None, and c of every K-th step only.
-# output: None, or where to write it.
-def layer_forward(
-    kind: int,
-    x: _Array,
-    h_0: _Array | None,
-    c_0: _Array | None,
-    w_ih: _Array,
-    w_hh: _Array,
-    b_ih: _Array | None,
-    b_hh: _Array | None,
-    w_hr: _Array | None,
-    w_peep: _Array | None,
-    lengths: _Array | None,
-    restart: _Array | None,
-    reverse: bool,
-    record: bool,
-    checkpoint: int,
-    batch_major: bool,
-    output: _Array | None,
-    together: Together | None,
-    threads: int,
-) -> tuple[_Array, _Array, Any, Any, Any]: ...  # output, h_n, c_n, c, gates
+#
+# What the cell does not have, or what is absent, is None. arrays: (x, h_0, c_0, w_ih, w_hh, b_ih,
+# b_hh, extra), and extra the tuple of weights that CELLS names.
+#
+# One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths,
+# restart, reverse, record, checkpoint, batch_major, output): record: None, or (the class of the
+# tape, the cell's option, whether x came without a batch axis); checkpoint 0, or K: the tape has no
+# gates, and c of every K-th step only; output: None, or where to write it. Of each direction
+# output, h_n, c_n, tape. ask: of one direction, the rank that arrays_fit gives instead, where it is
+# not 3.
+def forward(directions: list[tuple[Any, ...]], threads: int, ask: bool = False) -> Any: ...
 
-# The most common call of a layer, in one piece: one cell, no lengths, restart or tape, x (T, B, D)
-# or (B, T, D), h_0 and c_0 None or (1, B, .). weights: w_ih, w_hh, b_ih, b_hh, w_hr, w_peep.
+# The most common call of a layer, in one piece: one direction, no lengths, restart or tape, x
+# (T, B, D) or (B, T, D), h_0 and c_0 None or (1, B, .). weights: (w_ih, w_hh, b_ih, b_hh, extra).
 # Returns output like x, h_n and c_n like h_0 and c_0; None where an argument is not in the form
 # that the kernel takes.
-def layer_at_once(
-    kind: int,
-    weights: tuple[_Array | None, ...],
+def fast_forward(
+    cell: int,
+    weights: tuple[Any, ...],
     x: object,
     h_0: object,
     c_0: object,
@@ -55,37 +41,11 @@ def layer_at_once(
     threads: ContextVar[int],
 ) -> tuple[_Array, _Array, Any] | None: ...
 
-# wanted: names of arguments; into: where some of their gradients go, made where it does not say;
-# norms: None, or a float64 (T, B) array. Returns the gradients of x, h_0, c_0, w_ih, w_hh, b_ih,
-# b_hh, w_hr and w_peep, None for what is absent or not wanted.
-def layer_backward(
-    kind: int,
-    x: _Array,
-    h_0: _Array | None,
-    c_0: _Array | None,
-    w_ih: _Array,
-    w_hh: _Array,
-    b_ih: _Array | None,
-    b_hh: _Array | None,
-    w_hr: _Array | None,
-    w_peep: _Array | None,
-    lengths: _Array | None,
-    restart: _Array | None,
-    reverse: bool,
-    output: _Array,
-    c: _Array | None,
-    gates: _Array | None,
-    checkpoint: int,
-    d_output: _Array | None,
-    d_h_n: _Array | None,
-    d_c_n: _Array | None,
-    wanted: frozenset[str],
-    into: dict[str, _Array],
-    batch_major: bool,
-    norms: _Array | None,
-    together: Together | None,
-    threads: int,
-) -> tuple[Any, ...]: ...
+# As forward; each direction is (cell, tape, d_output, d_h_n, d_c_n, wanted, into, norms). wanted:
+# names of arguments; into: where some of their gradients go, made where it does not say; norms:
+# None, or a float64 (T, B) array. Of each direction the gradients of the cell's arguments, in the
+# order of the tape; None for what is absent or not wanted.
+def backward(directions: list[tuple[Any, ...]], threads: int) -> list[list[Any]]: ...
 
 # x, logits and d_output are (N, .) with contiguous rows at any stride; the rest as above.
 def linear_forward(
@@ -113,8 +73,8 @@ def cross_entropy(
     threads: int,
 ) -> float: ...
 
-# layers: of each (kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c); h (P,) and c (H,) or None are
-# the state, written in place.
+# layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c); h (P,) and c (H,) or None are the
+# state, written in place.
 def generate(
     embedding: _Array,
     layers: tuple[tuple[Any, ...], ...],
@@ -127,37 +87,10 @@ def generate(
 ) -> None: ...
 def sum_of_squares(x: _Array) -> float: ...
 def empty_sequence(T: int, B: int, n: int, type_number: int, batch_major: bool) -> _Array: ...
-def cell_fits(
-    gates: int,
-    x: object,
-    h_0: object,
-    c_0: object,
-    w_ih: object,
-    w_hh: object,
-    b_ih: object,
-    b_hh: object,
-    w_hr: object = None,
-    w_peep: object = None,
-    small: bool = True,
-) -> int: ...
-def tape_fits(
-    gates: int,
-    x: object,
-    h_0: object,
-    c_0: object,
-    w_ih: object,
-    w_hh: object,
-    b_ih: object,
-    b_hh: object,
-    w_hr: object,
-    w_peep: object,
-    output: object,
-    c: object,
-    kept: object,
-    checkpoint: object,
-    lengths: object,
-    restart: object,
-) -> bool: ...
+
+# The rank of x where `forward` can take the arrays as they are, (T, D) with an axis added; else 0.
+def arrays_fit(cell: int, arrays: tuple[Any, ...], small: bool = True) -> int: ...
+def tape_fits(cell: int, tape: Any) -> bool: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def available_isas() -> tuple[str, ...]: ...
@@ -188,11 +121,11 @@ class StreamCore:
     units: int
 
     def _allocate(
-        self, kind: int, weights: list[tuple[_Array | None, ...]], batch: int, threads: Any
+        self, cell: int, weights: list[tuple[Any, ...]], batch: int, threads: Any
     ) -> None: ...
-    def _pack(self, kind: int, weights: list[tuple[_Array | None, ...]]) -> None: ...
+    def _pack(self, cell: int, weights: list[tuple[Any, ...]]) -> None: ...
     def _run(
-        self, x: _Array, output: _Array, between: list[_Array], restart: _Array | None
+        self, x: _Array, output: _Array, intermediate: list[_Array], restart: _Array | None
     ) -> None: ...
     def _states(self) -> tuple[_Array, _Array | None]: ...
     def step(self, x_t: _Array, restart: Any = None, out: _Array | None = None) -> _Array: ...

@@ -133,25 +133,32 @@ cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept
     return T if checkpoint == 0 else (T - 1) // checkpoint if T > 0 else 0
 
 
-def cells():
-    """The cells of the C table: (name, gates, has_c, tape_gates, extras) each, extras (name, ((times, of), ...))."""
-    found = []
+# ------------------------------------------------------------------------------------------ the cells
+
+cdef tuple cells_of_c():
+    """What C says of its cells, by their numbers: (name, gates, tape_gates, has_c, extra weights)."""
+    cdef const fastrnn_cell *cell
+    cdef list found = [], extras
+    cdef int e, i
     while get_cell(len(found)) != NULL:
         cell = get_cell(len(found))
         extras = []
-        for i in range(cell.extras):
-            shape = tuple((cell.extra[i].shape[k].times, chr(cell.extra[i].shape[k].of)) for k in range(cell.extra[i].rank))
-            extras.append((cell.extra[i].name.decode(), shape))
-        found.append((cell.name.decode(), cell.gates, bool(cell.has_c), cell.tape_gates, tuple(extras)))
+        for e in range(cell.extras):
+            axes = [(cell.extra[e].shape[i].times, chr(cell.extra[e].shape[i].of)) for i in range(cell.extra[e].rank)]
+            axes = tuple(of if times == 1 else f"{times}·{of}" for times, of in axes)
+            extras.append((cell.extra[e].name.decode(), axes))
+        found.append((cell.name.decode(), cell.gates, cell.tape_gates, bool(cell.has_c), tuple(extras)))
     return tuple(found)
 
 
-cdef int FASTRNN_LSTM = [cell[0] for cell in cells()].index("lstm"), FASTRNN_RNN_RELU = 1
-cdef int FASTRNN_RNN_TANH = 0, FASTRNN_GRU_RESET_FIRST = len(cells()) - 1
+CELLS = cells_of_c()
+cdef list extra_names = [tuple(name for name, _ in cell[4]) for cell in CELLS]
 
 
-cdef inline int gates_of(int kind) noexcept:
-    return get_cell(kind).gates
+cdef inline const fastrnn_cell *cell_numbered(int number) noexcept:
+    if number < 0:
+        return NULL
+    return get_cell(number)
 
 
 cdef inline double work(const fastrnn_direction *a) noexcept:
@@ -160,27 +167,28 @@ cdef inline double work(const fastrnn_direction *a) noexcept:
 
 
 cdef inline void fill_weights(
-    fastrnn_direction *a, int kind, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh,
-    object w_hr, object w_peep,
+    fastrnn_direction *a, int cell, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh, tuple extra,
 ) noexcept:
     """The cell, its weights and what they say of the sizes; everything else is absent."""
+    cdef int e
     memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
-    a.cell = kind
+    a.cell = cell
     a.D = cnp.PyArray_DIM(w_ih, 1)
-    a.H = cnp.PyArray_DIM(w_hh, 0) // gates_of(kind)
+    a.H = cnp.PyArray_DIM(w_hh, 0) // get_cell(cell).gates
     a.P = cnp.PyArray_DIM(w_hh, 1)
     a.w_ih = data(w_ih)
     a.w_hh = data(w_hh)
     a.b_ih = data(b_ih)
     a.b_hh = data(b_hh)
-    a.extra[0], a.extra[1] = data(w_hr), data(w_peep)
+    for e in range(get_cell(cell).extras):
+        a.extra[e] = data(extra[e])
 
 
-cdef inline void fill_layer(
+cdef inline void fill_direction(
     fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
-    """What forward and backward have in common, beside the weights."""
+    """What forward and backward have in common, but for the weights."""
     a.T = cnp.PyArray_DIM(x, 0)
     a.B = cnp.PyArray_DIM(x, 1)
     a.reverse = reverse
@@ -195,45 +203,6 @@ cdef inline void fill_layer(
     a.checkpoint = min(checkpoint, a.T)
 
 
-cdef class Together:
-    """Up to two calls of layers, both forward or both backward, that `run` makes, at the same time if that pays.
-
-    Whoever wants one passes it to layer_forward or layer_backward, whose results are then not there before `run`.
-    """
-    cdef fastrnn_direction[2] layers
-    cdef list arrays  # what the calls read and write
-    cdef fastrnn_kernel *kernel
-    cdef double flops
-    cdef int count, threads
-
-    def __cinit__(self):
-        self.arrays = []
-
-    cdef int add(self, fastrnn_kernel *kernel, fastrnn_direction *a, double flops, int threads, tuple arrays) except -1:
-        if self.count == 2 or (self.count and kernel != self.kernel):
-            raise RuntimeError("two calls of one kind can be made together")
-        self.layers[self.count] = a[0]
-        self.arrays.append(arrays)
-        self.kernel, self.threads = kernel, threads
-        self.flops += flops
-        self.count += 1
-        return 0
-
-    def run(self):
-        cdef int count = self.count
-        self.count = 0
-        if count:
-            call_directions(self.kernel, self.layers, count, self.flops, self.threads)
-
-
-cdef inline int call_layer(
-    fastrnn_kernel *kernel, fastrnn_direction *a, double flops, int threads, Together together, tuple arrays,
-) except -1:
-    if together is None:
-        return call_directions(kernel, a, 1, flops, threads)
-    return together.add(kernel, a, flops, threads, arrays)
-
-
 cdef inline cnp.ndarray rows_of(cnp.npy_intp rows, cnp.npy_intp n, int type_number):
     cdef cnp.npy_intp *shape = [rows, n]
     return cnp.PyArray_EMPTY(2, shape, type_number, 0)
@@ -246,48 +215,105 @@ cdef inline void copy_or_zero(cnp.ndarray to, object of) noexcept:
         memcpy(data(to), data(of), cnp.PyArray_NBYTES(to))
 
 
-def layer_forward(
-    int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
-    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, bint record, int64_t checkpoint,
-    bint batch_major, output, Together together, int threads,
-):
-    cdef fastrnn_direction a
-    cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.ndarray h_n
-    cdef object c_n = None, c = None, gates = None
-    expect(
-        kind_fits(kind, w_hr, w_peep)
-        and cell_fits(gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, False) == 3
-    )
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+cdef object new_tuple = tuple.__new__
+
+
+cdef inline object copied(object array):
+    return None if array is None else cnp.PyArray_NewCopy(<cnp.ndarray>array, cnp.NPY_CORDER)
+
+
+cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
+    """The tape: the arguments, what forward keeps for backward, and how it was called."""
+    _, arrays, lengths, restart, reverse, record, checkpoint, batch_major, _ = direction
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    kind, option, unbatched = record
+    # The tape has its own initial state: callers carry it on, and clear rows of it in place.
+    cdef list fields = [x, copied(h_0)]
+    if cell.has_c:
+        fields.append(copied(c_0))
+    fields += (w_ih, w_hh, b_ih, b_hh)
+    fields += extra
+    fields.append(output)
+    if cell.has_c:
+        fields.append(c)
+    if cell.tape_gates:
+        fields.append(gates)
+    fields += (lengths, restart)
+    if option is not None:
+        fields.append(option)
+    fields += (reverse, unbatched, batch_major, None)
+    if cell.tape_gates:
+        fields.append(checkpoint)
+    return new_tuple(kind, fields)
+
+
+cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
+    """Fill the struct for one direction of a layer: (output, h_n, c_n, tape), which the call fills."""
+    expect(len(direction) == 9)
+    cdef int cell = direction[0]
+    cdef tuple arrays = direction[1]
+    lengths, restart = direction[2], direction[3]
+    cdef bint reverse = direction[4]
+    cdef tuple record = direction[5]
+    cdef int64_t checkpoint = direction[6]
+    cdef bint batch_major = direction[7]
+    output = direction[8]
+    expect(fit or arrays_fit(cell, arrays, False) == 3)
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    cdef const fastrnn_cell *known = get_cell(cell)
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    cdef object c_n = None, c = None, gates = None, tape = None
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     expect(options_fit(lengths, restart, T, B))
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    h_n = rows_of(B, a.P, number)
-    if kind == FASTRNN_LSTM:
+    fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
+    cdef cnp.ndarray h_n = rows_of(B, a.P, number)
+    if known.has_c:
         c_n = rows_of(B, a.H, number)
-    if record and kind > FASTRNN_RNN_RELU:
+    if record is not None and known.tape_gates:
         if checkpoint == 0:
-            gates = empty_sequence(T, B, 4 * a.H, number, False)
-        if kind == FASTRNN_LSTM:
+            gates = empty_sequence(T, B, known.tape_gates * a.H, number, False)
+        if known.has_c:
             c = empty_sequence(kept_steps(T, checkpoint), B, a.H, number, False)
     if output is None:
         output = empty_sequence(T, B, a.P, number, batch_major)
-    if cnp.PyArray_SIZE(<cnp.ndarray>output) == 0:  # no step is made
+    if record is not None:
+        tape = tape_of(known, direction, output, c, gates)
+    if T * B * a.P == 0:  # no step is made
         copy_or_zero(h_n, h_0)
         if c_n is not None:
             copy_or_zero(c_n, c_0)
-        return output, h_n, c_n, c, gates
+        return output, h_n, c_n, tape
     expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
-    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
+    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.h_n = data(h_n)
     a.c_n = data(c_n)
-    cdef double flops = work(&a)
-    call_layer(
-        fastrnn_kernels_in_use().forward[is_double(x)], &a, flops, threads, together,
-        None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
-                                       output, h_n, c_n, c, gates),
-    )
-    return output, h_n, c_n, c, gates
+    return output, h_n, c_n, tape
+
+
+def forward(list directions not None, int threads, bint ask=False):
+    cdef fastrnn_direction[2] a
+    cdef int count = 0, number = -1
+    cdef int rank
+    cdef double flops = 0
+    cdef list results = []
+    cdef tuple result
+    expect(1 <= len(directions) <= (1 if ask else 2))
+    for direction in directions:
+        if ask:
+            rank = arrays_fit((<tuple>direction)[0], (<tuple>direction)[1])
+            if rank != 3:
+                return rank
+        result = prepare_forward(&a[count], direction, ask)
+        results.append(result)
+        expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>result[0])))
+        number = cnp.PyArray_TYPE(<cnp.ndarray>result[0])
+        if cnp.PyArray_SIZE(<cnp.ndarray>result[0]):
+            flops += work(&a[count])
+            count += 1
+    expect(count < 2 or (a[0].T == a[1].T and a[0].B == a[1].B))
+    if count:
+        call_directions(fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
+    return results
 
 
 cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B, cnp.npy_intp units):
@@ -306,7 +332,7 @@ cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B,
     )
 
 
-def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
+def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
     cdef fastrnn_direction a
     cdef cnp.npy_intp T, B
     cdef int number
@@ -315,21 +341,21 @@ def layer_at_once(int kind, tuple weights not None, x, h_0, c_0, bint batch_firs
     cdef double flops
     if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or cnp.PyArray_SIZE(<cnp.ndarray>x) == 0:
         return None
-    w_ih, w_hh, b_ih, b_hh, w_hr, w_peep = weights
+    w_ih, w_hh, b_ih, b_hh, extra = weights
     if batch_first:
         x = cnp.PyArray_SwapAxes(x, 0, 1)
-    if cell_fits(gates_of(kind), x, None, None, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
+    if direction_fits(cell_numbered(cell), x, None, None, w_ih, w_hh, b_ih, b_hh, extra, True) != 3:
         return None
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+    fill_weights(&a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     T, B = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
         return None
     h_n = empty_sequence(1, B, a.P, number, False)
-    if kind == FASTRNN_LSTM:
+    if get_cell(cell).has_c:
         c_n = empty_sequence(1, B, a.H, number, False)
     output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
-    fill_layer(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
+    fill_direction(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
     if batch_first:
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
     a.h_n = data(h_n)
@@ -355,42 +381,65 @@ cdef inline object gradient(str name, object argument, frozenset wanted, dict in
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), shape, cnp.PyArray_TYPE(a), 0)
 
 
-def layer_backward(
-    int kind, cnp.ndarray x not None, h_0, c_0, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None,
-    b_ih, b_hh, w_hr, w_peep, lengths, restart, bint reverse, cnp.ndarray output not None, c, gates,
-    int64_t checkpoint, d_output, d_h_n, d_c_n, frozenset wanted not None, dict into not None, bint batch_major, norms,
-    Together together, int threads,
-):
-    cdef fastrnn_direction a
-    expect(
-        kind_fits(kind, w_hr, w_peep)
-        and tape_fits(
-            gates_of(kind), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, gates, checkpoint,
-            lengths, restart,
-        )
-    )
-    fill_weights(&a, kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    cdef int number = cnp.PyArray_TYPE(x)
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
-    d_x = gradient("x", x, wanted, into, batch_major)
+cdef tuple parts_of(int cell, tape):
+    """What a tape holds, each field read once: arrays, lengths, restart, reverse, output, c, gates, checkpoint."""
+    cdef const fastrnn_cell *known = cell_numbered(cell)
+    expect(known != NULL)
+    c_0 = c = gates = None
+    checkpoint = 0
+    if known.has_c:
+        c_0, c = tape.c_0, tape.c
+    if known.tape_gates:
+        gates, checkpoint = tape.gates, tape.checkpoint
+    extra = tuple([getattr(tape, name) for name in extra_names[cell]])
+    arrays = tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, extra
+    return arrays, tape.lengths, tape.restart, tape.reverse, tape.output, c, gates, checkpoint
+
+
+cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
+    """Fill the struct for one direction of a layer: the gradients, which the call fills; `used` keeps its arrays."""
+    expect(len(direction) == 8)
+    cdef int cell = direction[0], e
+    tape, d_output, d_h_n, d_c_n = direction[1:5]
+    cdef frozenset wanted = direction[5]
+    cdef dict into = direction[6]
+    norms = direction[7]
+    cdef tuple parts = parts_of(cell, tape)
+    expect(parts_fit(cell, parts))
+    used.append(parts)
+    arrays, lengths, restart, reverse, output, c, gates, checkpoint = parts
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    cdef bint has_c = get_cell(cell).has_c
+    cdef tuple names = extra_names[cell]
+    d_x = gradient("x", x, wanted, into, tape.batch_major)
     d_h_0 = gradient("h_0", h_0, wanted, into, False)
     d_c_0 = gradient("c_0", c_0, wanted, into, False)
     d_w_ih = gradient("w_ih", w_ih, wanted, into, False)
     d_w_hh = gradient("w_hh", w_hh, wanted, into, False)
     d_b_ih = gradient("b_ih", b_ih, wanted, into, False)
     d_b_hh = gradient("b_hh", b_hh, wanted, into, False)
-    d_w_hr = gradient("w_hr", w_hr, wanted, into, False)
-    d_w_peep = gradient("w_peep", w_peep, wanted, into, False)
-    results = d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_w_peep
+    cdef list d_extra = []
     expect(
         (d_output is None or tape_sequence(d_output, number, T, B, a.P, True))
         and (d_h_n is None or plain(d_h_n, number, 2, B, a.P))
-        and (d_c_n is None or plain(d_c_n, number, 2, B, a.H))
+        and (d_c_n is None or has_c and plain(d_c_n, number, 2, B, a.H))
         and (norms is None or plain(norms, cnp.NPY_DOUBLE, 2, T, B) and written(norms))
         and like(d_x, x) and like(d_h_0, h_0) and like(d_c_0, c_0) and like(d_w_ih, w_ih) and like(d_w_hh, w_hh)
-        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh) and like(d_w_hr, w_hr) and like(d_w_peep, w_peep)
+        and like(d_b_ih, b_ih) and like(d_b_hh, b_hh)
     )
-    if cnp.PyArray_SIZE(output) == 0:  # no step was made: sums of nothing, and the state went through
+    for e in range(len(names)):
+        d = gradient(names[e], extra[e], wanted, into, False)
+        expect(like(d, extra[e]))
+        d_extra.append(d)
+        a.d_extra[e] = data(d)
+    cdef list results = [d_x, d_h_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh]
+    if has_c:
+        results.insert(2, d_c_0)
+    results += d_extra
+    if T * B * a.P == 0:  # no step was made: sums of nothing, and the state went through
         for result in (*results, norms):
             if result is not None:
                 result[...] = 0
@@ -399,7 +448,7 @@ def layer_backward(
         if d_c_0 is not None and d_c_n is not None:
             d_c_0[...] = d_c_n
         return results
-    fill_layer(&a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
+    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     a.d_h_n = data(d_h_n)
     a.d_c_n = data(d_c_n)
@@ -410,14 +459,27 @@ def layer_backward(
     a.d_w_hh = data(d_w_hh)
     a.d_b_ih = data(d_b_ih)
     a.d_b_hh = data(d_b_hh)
-    a.d_extra[0], a.d_extra[1] = data(d_w_hr), data(d_w_peep)
     a.norms = <double *>data(norms)
-    cdef double flops = work(&a)
-    call_layer(
-        fastrnn_kernels_in_use().backward[is_double(x)], &a, flops, threads, together,
-        None if together is None else (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart,
-                                       output, c, gates, d_output, d_h_n, d_c_n, norms, results),
-    )
+    return results
+
+
+def backward(list directions not None, int threads):
+    cdef fastrnn_direction[2] a
+    cdef int count = 0, number = -1
+    cdef double flops = 0
+    cdef list results = [], used = []
+    expect(1 <= len(directions) <= 2)
+    for direction in directions:
+        results.append(prepare_backward(&a[count], direction, used))
+        output = used[len(used) - 1][4]
+        expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>output)))
+        number = cnp.PyArray_TYPE(<cnp.ndarray>output)
+        if cnp.PyArray_SIZE(<cnp.ndarray>output):
+            flops += work(&a[count])
+            count += 1
+    expect(count < 2 or (a[0].T == a[1].T and a[0].B == a[1].B))
+    if count:
+        call_directions(fastrnn_kernels_in_use().backward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
     return results
 
 
@@ -564,10 +626,10 @@ def generate(
         a.embedding = data(embedding)
         a.layers, a.count = each, len(layers)
         for k in range(a.count):
-            kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, h, c = layers[k]
-            expect(kind_fits(kind, w_hr, w_peep) and (c is None) == (kind != FASTRNN_LSTM))
-            expect(weights_fit(gates_of(kind), number, below, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep))
-            fill_weights(&each[k], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
+            cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c = layers[k]
+            expect(weights_fit(cell_numbered(cell), number, below, w_ih, w_hh, b_ih, b_hh, extra))
+            expect((c is None) != get_cell(cell).has_c)
+            fill_weights(&each[k], cell, w_ih, w_hh, b_ih, b_hh, extra)
             each[k].T = each[k].B = 1
             below = each[k].P
             expect(plain(h, number, 1, below, 0) and written(h))

@@ -38,44 +38,47 @@ cdef inline bint walkable(object value, int rank) noexcept:
 
 
 cdef inline bint state_fits(object state, int type_number, int rank, cnp.npy_intp B, cnp.npy_intp units) noexcept:
-    """Whether this is the state of a layer whose x has that rank, or None."""
+    """Whether this is the state of a layer whose x has this rank, or None."""
     return state is None or plain(state, type_number, rank - 1, units if rank == 2 else B, units)
 
 
-cdef inline bint kind_fits(int kind, object w_hr, object w_peep) noexcept:
-    """Whether this is a cell, and only an LSTM has a projection or peepholes."""
-    return FASTRNN_RNN_TANH <= kind <= FASTRNN_GRU_RESET_FIRST and (
-        kind == FASTRNN_LSTM or (w_hr is None and w_peep is None)
-    )
+cdef inline cnp.npy_intp extent(const fastrnn_size *size, cnp.npy_intp H, cnp.npy_intp P) noexcept:
+    return size.times * (P if size.of == b"P" else H)
 
 
 cdef inline bint weights_fit(
-    int gates, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object w_hr,
-    object w_peep,
+    const fastrnn_cell *cell, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object extra,
 ) noexcept:
-    """Whether these are the weights of a cell of that type with D features."""
+    """Whether these are the weights of a cell with D features; `extra` as the cell says, each or None."""
+    if cell == NULL or type(extra) is not tuple or len(<tuple>extra) != cell.extras:
+        return False
     if not cnp.PyArray_CheckExact(w_hh) or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2:
         return False
-    cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // gates
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // cell.gates
     cdef cnp.npy_intp P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+    cdef const fastrnn_size *shape
+    cdef bint projected = False
+    cdef int e
+    for e in range(cell.extras):
+        if (<tuple>extra)[e] is not None:
+            shape = &cell.extra[e].shape[0]
+            if not plain((<tuple>extra)[e], number, cell.extra[e].rank, extent(shape, H, P), extent(shape + 1, H, P)):
+                return False
+            projected = projected or shape.of == b"P"
     return (
-        plain(w_hh, number, 2, gates * H, P)
+        plain(w_hh, number, 2, cell.gates * H, P)
         and plain(w_ih, number, 2, rows, D)
         and (b_ih is None or plain(b_ih, number, 1, rows, 0))
         and (b_hh is None or plain(b_hh, number, 1, rows, 0))
-        and (P == H if w_hr is None else 0 < P < H and plain(w_hr, number, 2, P, H))
-        and (w_peep is None or plain(w_peep, number, 1, 3 * H, 0))
+        and (0 < P < H if projected else P == H)
     )
 
 
-cpdef int cell_fits(
-    int gates, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
-    object w_hr=None, object w_peep=None, bint small=True,
-):
-    """The rank of x where layer_forward can take these as they are, (T, D) with an axis added; else 0.
-
-    `small`: and their sizes are so small that no product of them has to be looked at.
-    """
+cdef inline int direction_fits(
+    const fastrnn_cell *cell, object x, object h_0, object c_0, object w_ih, object w_hh, object b_ih, object b_hh,
+    object extra, bint small,
+) noexcept:
+    """`arrays_fit` of arrays one by one."""
     if not cnp.PyArray_CheckExact(x):
         return 0
     cdef cnp.ndarray a = x
@@ -87,15 +90,24 @@ cpdef int cell_fits(
     ):
         return 0
     cdef cnp.npy_intp D = cnp.PyArray_DIM(a, rank - 1), B = 1 if rank == 2 else cnp.PyArray_DIM(a, 1)
-    if not weights_fit(gates, number, D, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep):
+    if not weights_fit(cell, number, D, w_ih, w_hh, b_ih, b_hh, extra):
         return 0
     cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
     # The careful way finds the sizes whose product is too large to count.
     if small and <double>cnp.PyArray_DIM(a, 0) * B * rows > 1e15:
         return 0
-    if state_fits(h_0, number, rank, B, P) and state_fits(c_0, number, rank, B, rows // gates):
+    if state_fits(h_0, number, rank, B, P) and state_fits(c_0, number, rank, B, rows // cell.gates):
         return rank
     return 0
+
+
+cpdef int arrays_fit(int cell, tuple arrays, bint small=True) except -1:
+    """The rank of x where `forward` can take these as they are, (T, D) with an axis added; else 0.
+
+    `small`: and their sizes are so small that no product of them has to be looked at.
+    """
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
+    return direction_fits(cell_numbered(cell), x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra, small)
 
 
 cdef inline bint tape_sequence(
@@ -125,13 +137,13 @@ cdef inline bint lengths_fit(object lengths, cnp.npy_intp T, cnp.npy_intp B) noe
     return True
 
 
-cdef inline bint indices_fit(cnp.ndarray indices, object counts, cnp.npy_intp N, cnp.npy_intp most) noexcept:
+cdef inline bint indices_fit(cnp.ndarray indices, object counts, cnp.npy_intp N, cnp.npy_intp count) noexcept:
     """Whether each of N indices is one of so many, where it counts."""
     cdef const int64_t *index = <const int64_t *>data(indices)
     cdef const uint8_t *counted = <const uint8_t *>data(counts)
     cdef cnp.npy_intp n
     for n in range(N):
-        if (counted == NULL or counted[n]) and not 0 <= index[n] < most:
+        if (counted == NULL or counted[n]) and not 0 <= index[n] < count:
             return False
     return True
 
@@ -142,24 +154,30 @@ cdef inline bint options_fit(object lengths, object restart, cnp.npy_intp T, cnp
     )
 
 
-cpdef bint tape_fits(
-    int gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, c, kept, checkpoint, lengths,
-    restart,
-):
-    """Whether layer_backward can take these, x with its batch axis. `kept` are the gates on the tape."""
-    if type(checkpoint) is not int or checkpoint < 0:
+cdef bint parts_fit(int cell, tuple parts) except -1:
+    """Whether `backward` can take what a tape holds, x with its batch axis."""
+    arrays, lengths, restart, _, output, c, gates, checkpoint = parts
+    if type(checkpoint) is not int or checkpoint < 0 or arrays_fit(cell, arrays) != 3:
         return False
-    if cell_fits(gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) != 3:
-        return False
-    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-    cdef cnp.npy_intp H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0) // gates
+    cdef const fastrnn_cell *known = get_cell(cell)
+    cdef cnp.ndarray x = (<tuple>arrays)[0], w_hh = (<tuple>arrays)[4]
+    cdef int number = cnp.PyArray_TYPE(x)
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
+    cdef cnp.npy_intp H = cnp.PyArray_DIM(w_hh, 0) // known.gates
     return (
-        tape_sequence(output, number, T, B, cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1), True)
-        and (gates != 4 or tape_sequence(c, number, kept_steps(T, checkpoint), B, H, False))
-        and (gates == 1 or (kept is None if checkpoint else tape_sequence(kept, number, T, B, 4 * H, False)))
+        tape_sequence(output, number, T, B, cnp.PyArray_DIM(w_hh, 1), True)
+        and (not known.has_c or tape_sequence(c, number, kept_steps(T, checkpoint), B, H, False))
+        and (
+            not known.tape_gates
+            or (gates is None if checkpoint else tape_sequence(gates, number, T, B, known.tape_gates * H, False))
+        )
         and options_fit(lengths, restart, T, B)
     )
+
+
+def tape_fits(int cell, tape):
+    """Whether `backward` can take this tape."""
+    return parts_fit(cell, parts_of(cell, tape))
 
 
 cdef inline bint written(object array):

@@ -40,45 +40,52 @@ cdef class StreamCore:
     cdef int now
     cdef bint busy
     cdef double flops  # of a step
-    cdef list packed, states, between
+    cdef list packed, states, intermediate
     cdef object threads
 
     def __dealloc__(self):
         free(self.layers)
 
-    def _allocate(self, int kind, list weights not None, int64_t batch, threads):
-        """For layers of one kind with these weights: (w_ih, w_hh, b_ih, b_hh, w_hr, w_peep) of each."""
+    def _allocate(self, int cell, list weights not None, int64_t batch, threads):
+        """For layers of one cell with these weights: (w_ih, w_hh, b_ih, b_hh, extra) of each."""
         if self.layers != NULL or not weights:
             raise RuntimeError("a stream is made once, of one layer or more")
-        cdef cnp.ndarray w_ih = weights[0][0], w_hh = weights[0][1]
+        w_ih, w_hh, b_ih, b_hh, extra = weights[0]
+        if not cnp.PyArray_CheckExact(w_ih) or cnp.PyArray_NDIM(<cnp.ndarray>w_ih) != 2:
+            raise TypeError("w_ih is not a matrix")
+        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_ih)
+        expect(
+            weights_fit(
+                cell_numbered(cell), number, cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1), w_ih, w_hh, b_ih, b_hh, extra
+            )
+        )
         cdef fastrnn_direction[1] a
-        cdef list states = [], between = []
-        fill_weights(a, kind, w_ih, w_hh, None, None, None, None)
+        cdef list states = [], intermediate = []
+        fill_weights(a, cell, w_ih, w_hh, None, None, extra)
         cdef cnp.npy_intp *shape = [len(weights), batch, a[0].P]
-        cdef int64_t cells = a[0].H if kind == FASTRNN_LSTM else 0
-        cdef int number = cnp.PyArray_TYPE(w_ih)
+        cdef int64_t cells = a[0].H if get_cell(cell).has_c else 0
         for n in (a[0].P, a[0].P, cells, cells):
             shape[2] = n
             states.append(cnp.PyArray_ZEROS(3, shape, number, 0))
         shape[2] = a[0].P
         for _ in range(len(weights) - 1):
-            between.append(cnp.PyArray_EMPTY(2, shape + 1, number, 0))
+            intermediate.append(cnp.PyArray_EMPTY(2, shape + 1, number, 0))
         self.layers = <fastrnn_direction *>calloc(len(weights), sizeof(fastrnn_direction))
         if self.layers == NULL:
             raise MemoryError("no memory for the layers of this stream")
         self.count, self.batch, self.features, self.units = len(weights), batch, a[0].D, a[0].P
         self.cells, self.number, self.threads = cells, number, threads
-        self.states, self.between = states, between
-        self._pack(kind, weights)
+        self.states, self.intermediate = states, intermediate
+        self._pack(cell, weights)
 
-    def _pack(self, int kind, list weights):
+    def _pack(self, int cell, list weights):
         """Pack the weights, for the instruction set in use."""
         cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
         cdef int is_double_ = self.number == cnp.NPY_DOUBLE
         cdef fastrnn_direction *a
         cdef cnp.npy_intp size
         cdef int64_t k
-        cdef int i
+        cdef int e
         cdef list packed = []
         cdef fastrnn_direction[1] made
         cdef cnp.npy_intp below = self.features
@@ -86,11 +93,11 @@ cdef class StreamCore:
             raise RuntimeError(STREAM_BUSY)
         if <int64_t>len(weights) != self.count:
             raise RuntimeError("the layer has another number of layers than when the stream was made")
-        for w_ih, w_hh, b_ih, b_hh, w_hr, w_peep in weights:  # what may fail comes first
-            expect(weights_fit(gates_of(kind), self.number, below, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep))
-            fill_weights(&made[0], kind, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-            # The states and what lies between the layers were made for these.
-            expect(made[0].P == self.units and (made[0].H if kind == FASTRNN_LSTM else 0) == self.cells)
+        for w_ih, w_hh, b_ih, b_hh, extra in weights:  # what may fail comes first
+            expect(weights_fit(cell_numbered(cell), self.number, below, w_ih, w_hh, b_ih, b_hh, extra))
+            fill_weights(&made[0], cell, w_ih, w_hh, b_ih, b_hh, extra)
+            # The states and the intermediate outputs were made for these sizes.
+            expect(made[0].P == self.units and (made[0].H if get_cell(cell).has_c else 0) == self.cells)
             below = made[0].P
             size = kernels.pack[is_double_](&made[0], NULL) + 64
             memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
@@ -99,20 +106,20 @@ cdef class StreamCore:
         self.flops = 0
         for k in range(self.count):
             a = &self.layers[k]
-            w_ih, w_hh, b_ih, b_hh, w_hr, w_peep = weights[k]
-            fill_weights(a, kind, w_ih, w_hh, None, None, w_hr, w_peep)
+            w_ih, w_hh, b_ih, b_hh, extra = weights[k]
+            fill_weights(a, cell, w_ih, w_hh, None, None, extra)
             a.packed = aligned(packed[k])
             # Of these only whether they are there is looked at, and the arrays may go away.
             a.w_ih = a.w_hh = NULL
-            for i in range(FASTRNN_MAX_EXTRA):
-                if a.extra[i] != NULL:
-                    a.extra[i] = a.packed
-            a.B, a.T = self.batch, 1
+            for e in range(FASTRNN_MAX_EXTRA):
+                if a.extra[e] != NULL:
+                    a.extra[e] = a.packed
+            a.T, a.B = 1, self.batch
             self.flops += work(a)
         self.kernels, self.packed = kernels, packed
 
-    cdef int advance(self, cnp.ndarray x, int64_t T, cnp.ndarray output, list between, object restart) except -1:
-        """Run all layers; x and output are (B, .) or (T, B, .), `between` like output, of each layer but the last."""
+    cdef int advance(self, cnp.ndarray x, int64_t T, cnp.ndarray output, list intermediate, object restart) except -1:
+        """Run all layers; x and output are (B, .) or (T, B, .), `intermediate` the outputs of all layers but the last."""
         cdef fastrnn_direction *a
         cdef fastrnn_sequence from_ = steps_of(x), to
         cdef int64_t k
@@ -125,7 +132,7 @@ cdef class StreamCore:
         cdef char *next_c
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
-        if self.kernels == NULL or <int64_t>len(between) != self.count - 1:
+        if self.kernels == NULL or <int64_t>len(intermediate) != self.count - 1:
             raise RuntimeError("this stream was not made by layer.stream()")
         if self.flops * T >= keep_gil_below:
             threads = self.threads.get()
@@ -134,7 +141,7 @@ cdef class StreamCore:
         self.busy = True
         try:
             for k in range(self.count):
-                to = steps_of(output if k == self.count - 1 else between[k])
+                to = steps_of(output if k == self.count - 1 else intermediate[k])
                 a = &self.layers[k]
                 a.T = T
                 a.x, a.output = from_, to
@@ -201,7 +208,7 @@ cdef class StreamCore:
         if overlap(x_t, made):
             x_t = x_t.copy()
         if self.batch:
-            self.advance(x_t, 1, made, self.between, restart)
+            self.advance(x_t, 1, made, self.intermediate, restart)
         return out
 
     cdef inline bint _takes(self, x_t):
@@ -214,7 +221,7 @@ cdef class StreamCore:
             cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
         )
 
-    def _run(self, cnp.ndarray x not None, cnp.ndarray output not None, list between not None, restart):
+    def _run(self, cnp.ndarray x not None, cnp.ndarray output not None, list intermediate not None, restart):
         """All steps of a checked x (T, B, D), T and B positive."""
         cdef cnp.npy_intp T = 0
         if cnp.PyArray_NDIM(x) == 3:
@@ -224,9 +231,9 @@ cdef class StreamCore:
             and tape_sequence(output, self.number, T, self.batch, self.units, True) and written(output)
             and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, self.batch))
         )
-        for each in between:
+        for each in intermediate:
             expect(tape_sequence(each, self.number, T, self.batch, self.units, True) and written(each))
-        self.advance(x, cnp.PyArray_DIM(x, 0), output, between, restart)
+        self.advance(x, cnp.PyArray_DIM(x, 0), output, intermediate, restart)
 
     def _states(self):
         """The current h (layers, B, P) and c (layers, B, H), None where there is none: no copies."""

@@ -1,4 +1,4 @@
-"""Writing on: a network fed with its own output, step by step, without a return to Python."""
+"""Autoregressive generation: a network that reads its own output, step by step, all in C."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _calls, _core, reference
+from . import _core, reference
+from .cells import CELLS
 from .config import current_backend
 from .reference.generation import generate_arguments
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .embedding import Embedding
-    from .layers import GRU, LSTM, RNN
-    from .linear import Linear
+    from .layers import GRU, LSTM, RNN, Embedding, Linear
 
     Array = NDArray[Any]
     State = Array | tuple[Array, Array]
@@ -32,9 +31,9 @@ def generate(
     temperature: float = 1.0,
     rng: Any = None,
 ) -> tuple[Array, State]:
-    """Let a network write on: one-to-many.
+    """Generate indices autoregressively: one-to-many.
 
-    The network reads the prompt; then each index that it writes is what it reads next.
+    The network reads the prompt; then each index that it generates is what it reads next.
 
     Parameters
     ----------
@@ -90,14 +89,11 @@ def generate(
     network, prompt, uniform, temperature = generate_arguments(
         embedding, rnn, linear, prompt, length, state, temperature, rng
     )
-    (number, _), c = _calls.code(network.cell, network.option), network.c
+    (kernel, _), c = CELLS[network.cell.name].kernel(network.option), network.c
     layers = tuple(
-        (
-            number, w["w_ih"], w["w_hh"], w["b_ih"], w["b_hh"], w.get("w_hr"), w.get("w_peep"),
-            network.h[k], None if c is None else c[k],
-        )
-        for k, w in enumerate(network.layers)
-    )  # fmt: skip
+        (kernel, weights, network.h[k], None if c is None else c[k])
+        for k, weights in enumerate(network.layers)
+    )
     indices = np.empty(len(uniform), np.int64)
     _core.generate(
         network.embedding, layers, network.w_out, network.b_out, prompt,

@@ -37,7 +37,7 @@ import numpy as np
 
 import fastrnn
 
-from ._pictures import PictureError, check_picture, save_picture
+from .plots import PlotError, check_plot, save_plot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,13 +83,13 @@ class Options:
 
     def check(self) -> None:
         """Raise GradientsError if something is out of range."""
-        for name, least in (("steps", 2), ("hidden_size", 1), ("seed", 0)):
-            if (value := getattr(self, name)) < least:
-                raise GradientsError(f"{name} is {value}, expected at least {least}")
+        for name, minimum in (("steps", 2), ("hidden_size", 1), ("seed", 0)):
+            if (value := getattr(self, name)) < minimum:
+                raise GradientsError(f"{name} is {value}, expected at least {minimum}")
         if self.plot is not None:
             try:
-                check_picture(self.plot, self.force)
-            except PictureError as error:
+                check_plot(self.plot, self.force)
+            except PlotError as error:
                 raise GradientsError(str(error)) from None
 
 
@@ -143,8 +143,8 @@ def main(options: Options) -> int:
     print(f"\n{training_table(options, runs)}")
     if options.plot is not None:
         try:
-            save_picture(draw(options, signals, runs), options.plot)
-        except PictureError as error:
+            save_plot(draw(options, signals, runs), options.plot)
+        except PlotError as error:
             raise GradientsError(str(error)) from None
         print(f"\ndrawn to {options.plot}")
     return 0
@@ -295,7 +295,7 @@ def training_table(options: Options, runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------ the picture
+# ------------------------------------------------------------------------------ the plot
 
 
 def draw(options: Options, signals: list[Signal], runs: list[Run]) -> Any:

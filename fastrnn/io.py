@@ -26,19 +26,12 @@ import numpy as np
 from numpy import ndarray
 
 from . import _checks
-from .embedding import Embedding
-from .layers import GRU, LSTM, RNN
-from .linear import Linear
-from .weights import Weighted
+from .layers import LAYERS, Weighted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-
-_LAYERS: dict[str, type[Weighted]] = {
-    cls.__name__: cls for cls in (RNN, LSTM, GRU, Linear, Embedding)
-}
 
 _OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -47,8 +40,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("u8"), "U32": np.dtype("u4"), "U16": np.dtype("u2"), "U8": np.dtype("u1"),
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_MOST_HEADER = 100_000_000  # bytes: the format's own limit
-_MOST_AXES = 64  # NumPy's
+_MAX_HEADER = 100_000_000  # bytes: the format's own limit
+_MAX_AXES = 64  # NumPy's
 _DEEPEST = 100  # lists and dicts inside each other: far from the limits of parsers
 
 _shortened = reprlib.Repr()  # for errors: a name in a bad file may be as long as the file
@@ -132,8 +125,8 @@ def save(
         header[name] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    if len(encoded) > _MOST_HEADER:
-        raise ValueError(f"names and values take {len(encoded)} bytes, more than {_MOST_HEADER}")
+    if len(encoded) > _MAX_HEADER:
+        raise ValueError(f"names and values take {len(encoded)} bytes, more than {_MAX_HEADER}")
     start = len(encoded).to_bytes(8, "little") + encoded
     replace_file(path, chain((start,), map(_bytes_of, tensors.values())))
 
@@ -168,7 +161,7 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
         tensors[name] = _array(name, value)
         return {"kind": "array"}
     if isinstance(value, Weighted):
-        if _LAYERS.get(kind) is not type(value):
+        if LAYERS.get(kind) is not type(value):
             raise TypeError(f"{what} is a {kind}, which load does not know: pass its state_dict()")
         arguments = value._arguments()
         _layer(what, kind, arguments, value.weights)  # attributes may have been overwritten
@@ -366,8 +359,8 @@ def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
         raise ValueError(f"the file has {len(start)} bytes, expected at least 8")
     length = int.from_bytes(start, "little")
     size = status.st_size - 8 - length  # of the data
-    if length > _MOST_HEADER:
-        raise ValueError(f"the header has {length} bytes, expected at most {_MOST_HEADER}")
+    if length > _MAX_HEADER:
+        raise ValueError(f"the header has {length} bytes, expected at most {_MAX_HEADER}")
     if size < 0 or len(encoded := file.read(length)) < length:
         raise ValueError(f"the header has {length} bytes, but the file ends before")
     if not encoded.startswith(b"{"):
@@ -407,7 +400,7 @@ def _entry(name: str, entry: Any, size: int) -> tuple[int, int, str, str, tuple[
     dtype, shape, offsets = _fields(what, entry, dtype=str, shape=list, data_offsets=list)
     if dtype not in _DTYPES:
         raise ValueError(f"{what} is {_repr(dtype)}, expected one of {', '.join(_DTYPES)}")
-    if len(shape) > _MOST_AXES or len(offsets) != 2:
+    if len(shape) > _MAX_AXES or len(offsets) != 2:
         raise ValueError(f"{what} has {len(shape)} axes, {len(offsets)} offsets")
     for n in (*shape, *offsets):
         if type(n) is not int or not 0 <= n <= sys.maxsize:
@@ -463,8 +456,8 @@ def _restored(name: str, described: Any, arrays: dict[str, Array]) -> Any:
                 raise ValueError(f"{what}: {_repr(key)} is {_repr(item)}, not what save writes")
             values[key] = arrays[f"{name}.{key}"] if item == "tensor" else item["json"]
         return values
-    if type(kind) is not str or kind not in _LAYERS:
-        known = ", ".join(("array", "dict", *_LAYERS))
+    if type(kind) is not str or kind not in LAYERS:
+        known = ", ".join(("array", "dict", *LAYERS))
         raise ValueError(f"{what} is of the kind {_repr(kind)}, expected one of {known}")
     _, arguments = _fields(what, described, kind=str, arguments=dict)
     weights = {tensor[len(name) + 1 :]: a for tensor, a in arrays.items()}
@@ -476,7 +469,7 @@ def _layer(
 ) -> Weighted:
     """A layer with these arguments, exactly, and these weights."""
     try:
-        layer = _LAYERS[kind]._restored(arguments, arrays)
+        layer = LAYERS[kind]._restored(arguments, arrays)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{what} ({kind}): {error}") from None
     for name, value in layer._arguments().items():

@@ -311,7 +311,7 @@ class Adam(_Optimizer):
     """
 
     _settable: ClassVar[Checks] = {
-        "step_count": partial(_checks.size, least=0), "lr": _checks.bounded, "betas": _betas,
+        "step_count": partial(_checks.size, minimum=0), "lr": _checks.bounded, "betas": _betas,
         "eps": partial(_checks.bounded, above=True),
     }  # fmt: skip
     _slots = ("exp_avg", "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""The run as a picture: how many times slower than the compiled kernels each peer is."""
+"""The run as a plot: how many times slower than the compiled kernels each peer is."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import config
-from .._pictures import PictureError, check_picture, save_picture
+from .. import config, runtime
+from ..plots import PlotError, check_plot, save_plot
 from .corpus import (
     HELP_TOPICS,
     CharLMError,
@@ -67,7 +67,8 @@ def train(options: TrainOptions) -> int:
     print(f"{corpus.name}: {len(corpus.text):,} characters, {len(corpus.characters)} different")
     weights = sum(len(layer.flat_weights) for layer in run.model.layers())
     layers = ", ".join(map(repr, run.model.layers()))
-    print(f"{layers}: {weights:,} weights; {config.get_num_threads()} threads, {config.get_isa()}")
+    threads, isa = runtime.get_num_threads(), runtime.get_isa()
+    print(f"{layers}: {weights:,} weights; {threads} threads, {isa}")
     reserved = None if path else _free_name()
     path = path or reserved
     assert path is not None
@@ -316,13 +317,13 @@ def _check_plot(options: TrainOptions, path: str | None) -> None:
     """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
     plot = options.plot or ""
     try:
-        check_picture(plot, force=True)
+        check_plot(plot, force=True)
         if _same_file(plot, options.text) or _same_file(
             plot, path
         ):  # --force does not replace these
-            raise PictureError(f"--plot {plot}: that is the text or the model")
-        check_picture(plot, options.force)
-    except PictureError as error:
+            raise PlotError(f"--plot {plot}: that is the text or the model")
+        check_plot(plot, options.force)
+    except PlotError as error:
         raise CharLMError(str(error)) from None
 
 
@@ -345,8 +346,8 @@ def _plot(run: Training, path: str) -> None:
     axes.set_ylim(min(1.0, *run.losses), max(1.1, min(6.0, max(run.losses) * 1.05)))
     axes.legend()
     try:
-        save_picture(figure, path)
-    except PictureError as error:
+        save_plot(figure, path)
+    except PlotError as error:
         raise CharLMError(str(error)) from None
     print(f"\ndrawn to {path}")
 

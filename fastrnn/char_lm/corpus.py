@@ -47,9 +47,9 @@ class Settings:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, int):
-                least = 0 if field.name == "seed" else 1
-                if type(value) is not int or not least <= value < 2**63:
-                    raise CharLMError(f"{field.name} is {value!r}, expected an integer >= {least}")
+                lowest = 0 if field.name == "seed" else 1
+                if type(value) is not int or not lowest <= value < 2**63:
+                    raise CharLMError(f"{field.name} is {value!r}, expected an integer >= {lowest}")
             elif isinstance(field.default, float) and (
                 type(value) not in (int, float) or not 0 < value < 1e300
             ):

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import optim
-from ..embedding import Embedding
+from ..clipping import clip_grad_norm
 from ..generation import generate
 from ..io import Loaded, load, save
-from ..layers import GRU, LSTM, RNN
-from ..linear import Linear
-from ..losses import clip_grad_norm, softmax_cross_entropy
+from ..layers import GRU, LSTM, RNN, Embedding, Linear
+from ..losses import softmax_cross_entropy
 from .corpus import CharLMError, Corpus, Settings
 
 if TYPE_CHECKING:

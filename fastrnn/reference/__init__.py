@@ -4,11 +4,12 @@ Same names, signatures, results and errors as the functions of `fastrnn`; slow, 
 be read beside the equations. ``with fastrnn.backend("reference"):`` runs the whole package on it.
 """
 
+from .clipping import clip_grad_norm
 from .embedding import embedding_backward, embedding_forward
 from .generation import generate
 from .gru import gru_backward, gru_forward
 from .linear import linear_backward, linear_forward
-from .losses import clip_grad_norm, mean_squared_error, softmax_cross_entropy
+from .losses import mean_squared_error, softmax_cross_entropy
 from .lstm import lstm_backward, lstm_forward
 from .norms import gradient_norms
 from .rnn import rnn_backward, rnn_forward

@@ -1,26 +1,27 @@
-"""Writing on, in plain NumPy: the specification of `fastrnn.generate`."""
+"""Autoregressive generation in plain NumPy: the specification of `fastrnn.generate`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .. import _checks, _recurrent
+from .. import _checks
+from .arguments import WEIGHT_NAMES, CellSpec, forward_arguments
+from .cells import CELLS, forward
 from .embedding import embedding_forward
-from .gru import gru_forward
 from .linear import linear_arguments, linear_forward
-from .lstm import lstm_forward
-from .rnn import rnn_forward
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ..embedding import Embedding
-    from ..layers import GRU, LSTM, RNN
-    from ..linear import Linear
-
     Array = NDArray[Any]
+    # The layers are built on the reference, which takes whatever is like them.
+    Embedding: TypeAlias = Any
+    RNN: TypeAlias = Any
+    LSTM: TypeAlias = Any
+    GRU: TypeAlias = Any
+    Linear: TypeAlias = Any
     State = Array | tuple[Array, Array]
 
 
@@ -32,9 +33,9 @@ class Network(NamedTuple):
     """The weights of an embedding, recurrent layers of one kind and an output layer; the state."""
 
     embedding: Array
-    cell: _recurrent.Cell
+    cell: CellSpec
     option: Any  # nonlinearity of an RNN, reset_after of a GRU
-    layers: list[dict[str, Any]]
+    layers: list[tuple[Any, ...]]  # the weights of each: w_ih, w_hh, b_ih, b_hh, the extra ones
     w_out: Array
     b_out: Array | None
     h: Array  # (layers, P), to be written to
@@ -56,7 +57,7 @@ def generate(
     temperature: float = 1.0,
     rng: Any = None,
 ) -> tuple[Array, State]:
-    """Let a network write on, in plain NumPy: see `fastrnn.generate`.
+    """Generate indices, in plain NumPy: see `fastrnn.generate`.
 
     Each index is fed to the network, which gives the logits x of the next one. That is drawn from
     softmax(x / temperature), by one uniform number u an index: the first whose running sum of
@@ -87,15 +88,13 @@ def generate(
 
 def _feed(network: Network, index: Any) -> Any:
     """One step of every layer; the last one's output (P,)."""
-    option, h, c = network.option, network.h, network.c
+    h, c = network.h, network.c
     x, _ = embedding_forward([index], network.embedding, record=False)
     for k, weights in enumerate(network.layers):
+        arrays = (x, h[k], None if c is None else c[k], *weights)
+        x, h[k], c_n, _ = forward(network.cell, arrays, network.option, record=False)
         if c is not None:
-            x, h[k], c[k], _ = lstm_forward(x, h[k], c[k], **weights, record=False)
-        elif network.cell is _recurrent.GRU:
-            x, h[k], _ = gru_forward(x, h[k], **weights, reset_after=option, record=False)
-        else:
-            x, h[k], _ = rnn_forward(x, h[k], **weights, nonlinearity=option, record=False)
+            c[k] = c_n
     return x[0]
 
 
@@ -129,20 +128,16 @@ def generate_arguments(
         The network, the prompt (int64), one uniform number for every index, and the temperature,
         within what the dtype can hold.
     """
-    from .._layer_tape import pair  # not above: they are built on the reference
-    from ..embedding import Embedding
-    from ..layers import GRU, LSTM, RNN
-    from ..linear import Linear
-
-    kinds: dict[str, tuple[Any, Any]] = {
-        "embedding": (embedding, (Embedding,)),
-        "rnn": (rnn, (RNN, LSTM, GRU)),
-        "linear": (linear, (Linear,)),
+    recurrent = {name.upper(): module.CELL for name, module in CELLS.items()}
+    kinds = {
+        "embedding": (embedding, ("Embedding",)),
+        "rnn": (rnn, tuple(recurrent)),
+        "linear": (linear, ("Linear",)),
     }
     for name, (layer, allowed) in kinds.items():
-        if not isinstance(layer, allowed):
+        if _kind(layer) not in allowed:
             kind = type(layer).__name__
-            expected = " or ".join(f"fastrnn.{one.__name__}" for one in allowed)
+            expected = " or ".join(f"fastrnn.{one}" for one in allowed)
             raise TypeError(f"{name} is a {kind}, expected a {expected}")
         if layer.dtype != embedding.dtype:
             raise TypeError(f"{name} is {layer.dtype}, embedding is {embedding.dtype}")
@@ -168,13 +163,15 @@ def generate_arguments(
     length = _checks.size("length", length, 0)
     _checks.elements(length=length)
     dtype = embedding.dtype
+    cell = recurrent[str(_kind(rnn))]
+    stack = _weights(rnn, cell)
     c = None
-    if isinstance(rnn, LSTM):
-        h, c = (None, None) if state is None else pair("state", state)
-        h = _state("state[0]", h, dtype, len(rnn._cells), units, "P" if projected else "H")
-        c = _state("state[1]", c, dtype, len(rnn._cells), rnn.hidden_size, "H")
+    if "c" in cell.states:
+        h, c = (None, None) if state is None else _checks.state_pair("state", state)
+        h = _state("state[0]", h, dtype, len(stack), units, "P" if projected else "H")
+        c = _state("state[1]", c, dtype, len(stack), rnn.hidden_size, "H")
     else:
-        h = _state("state", state, dtype, len(rnn._cells), units, "H")
+        h = _state("state", state, dtype, len(stack), units, "H")
     temperature = _checks.bounded("temperature", temperature)
     if temperature > 0:
         info = np.finfo(dtype)
@@ -185,14 +182,10 @@ def generate_arguments(
         raise ValueError(f"rng gave numbers of the shape {uniform.shape}, expected {(length,)}")
 
     # The arrays are what the kernel reads: their shapes count, whatever the attributes say.
-    features, weights = rnn.input_size, []
-    for k, own in enumerate(rnn._cells):
-        arrays = _recurrent.forward_arguments(
-            rnn._cell, np.zeros((1, 1, features), dtype), h[k : k + 1],
-            None if c is None else c[k : k + 1], own["w_ih"], own["w_hh"], own["b_ih"],
-            own["b_hh"], own.get("w_hr"), own.get("w_peep"), None, None,
-        )  # fmt: skip
-        weights.append({name: getattr(arrays, name) for name in own})
+    features = rnn.input_size
+    for k, own in enumerate(stack):
+        x, c_0 = np.zeros((1, 1, features), dtype), None if c is None else c[k : k + 1]
+        stack[k] = forward_arguments(cell, (x, h[k : k + 1], c_0, *own)).arrays[3:]
         features = units
     head = linear.weights
     _, w_out, b_out = linear_arguments(h, head["weight"], head.get("bias"))
@@ -200,10 +193,29 @@ def generate_arguments(
     for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, units)):
         _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
     _checks.in_range("prompt", prompt, len(table), "embedding.num_embeddings")
-    network = Network(
-        _checks.contiguous(table), rnn._cell, rnn._option, weights, w_out, b_out, h, c
-    )
+    option = None if cell.option is None else getattr(rnn, cell.option)
+    network = Network(_checks.contiguous(table), cell, option, stack, w_out, b_out, h, c)
     return network, prompt, uniform, temperature
+
+
+def _kind(layer: Any) -> str | None:
+    """Which of the package's layers this is: the class's name, or that of one it derives from."""
+    package = __name__.partition(".")[0]
+    ours = (c for c in type(layer).__mro__ if c.__module__.partition(".")[0] == package)
+    return next((c.__name__ for c in ours), None)
+
+
+def _weights(rnn: Any, cell: CellSpec) -> list[tuple[Any, ...]]:
+    """The weights of each layer in one direction, as functions take them."""
+    get = rnn.weights.get
+    count = sum(name.startswith("weight_ih_l") for name in rnn.weights)
+    return [
+        (
+            *(get(f"{name}_l{k}") for name in WEIGHT_NAMES.values()),
+            tuple(get(f"{extra.on_layers}_l{k}") for extra in cell.extras),
+        )
+        for k in range(count)
+    ]
 
 
 def _state(name: str, given: Any, dtype: Any, count: int, units: int, letter: str) -> Array:

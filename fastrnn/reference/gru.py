@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks, _recurrent, _tapes
+from .. import _checks, _tapes
 from . import sequences
+from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments, is_whole
 from .sequences import sigmoid
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from .._tapes import Digests
 
     Array = NDArray[Any]
+
+
+CELL = CellSpec("gru", 3, ("h",), "reset_after")
 
 
 @_tapes.changed_in_place
@@ -58,7 +62,7 @@ class _GRUTapeFields(NamedTuple):
     checkpoint: int = 0  # K: backward makes K steps at a time again
 
 
-class GRUTape(_recurrent.CellTape, _GRUTapeFields):
+class GRUTape(CellTape, _GRUTapeFields):
     """What gru_forward keeps for gru_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
@@ -66,7 +70,7 @@ class GRUTape(_recurrent.CellTape, _GRUTapeFields):
     """
 
     __slots__ = ()
-    cell = _recurrent.GRU
+    cell = CELL
     arguments = GRUGradients._fields
 
     def _options(self) -> list[str]:
@@ -121,11 +125,10 @@ def gru_forward(
     >>> output.ravel()  # z = 1/2, n = 0
     array([4., 2.])
     """
-    x, h_0, _, w_ih, w_hh, b_ih, b_hh, _, _, lengths, restart, unbatched = (
-        _recurrent.forward_arguments(
-            _recurrent.GRU, x, h_0, None, w_ih, w_hh, b_ih, b_hh, None, None, lengths, restart
-        )
+    arrays, lengths, restart, unbatched = forward_arguments(
+        CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, restart
     )
+    x, h_0, _, w_ih, w_hh, b_ih, b_hh, _ = arrays
     reset_after = _checks.flag("reset_after", reset_after)
     reverse = _checks.flag("reverse", reverse)
     record = _checks.flag("record", record)
@@ -214,8 +217,9 @@ def gru_backward(
     >>> reference.gru_backward(tape, d_h_n=np.array([[1.0]])).h_0  # z = 1/2, twice
     array([[0.25]])
     """
-    tape, d_output, d_h_n, _, wanted = _recurrent.backward_arguments(
-        tape, GRUTape, d_output, d_h_n, None, wrt
+    _checks.tape(tape, GRUTape, "gru_forward")
+    tape, d_output, d_h_n, _, wanted = backward_arguments(
+        tape, d_output, d_h_n, None, wrt, is_whole
     )
     gradients, _ = bptt(tape, d_output, d_h_n)
     return sequences.chosen(gradients, wanted, tape.unbatched)  # type: ignore[no-any-return]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks, _recurrent, _tapes
+from .. import _checks, _tapes
 from . import sequences
+from .arguments import CellSpec, CellTape, Extra, backward_arguments, forward_arguments, is_whole
 from .sequences import sigmoid
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from .._tapes import Digests
 
     Array = NDArray[Any]
+
+
+CELL = CellSpec(
+    "lstm", 4, ("h", "c"),
+    extras=(Extra("w_hr", ("P", "H"), "weight_hr"), Extra("w_peep", ("3·H",), "weight_peephole")),
+)  # fmt: skip
 
 
 @_tapes.changed_in_place
@@ -64,7 +71,7 @@ class _LSTMTapeFields(NamedTuple):
     checkpoint: int = 0  # K: c is only that after steps K, 2·K, ... in the order of processing
 
 
-class LSTMTape(_recurrent.CellTape, _LSTMTapeFields):
+class LSTMTape(CellTape, _LSTMTapeFields):
     """What lstm_forward keeps for lstm_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0, c_0,
@@ -72,7 +79,7 @@ class LSTMTape(_recurrent.CellTape, _LSTMTapeFields):
     """
 
     __slots__ = ()
-    cell = _recurrent.LSTM
+    cell = CELL
     arguments = LSTMGradients._fields
 
     def _options(self) -> list[str]:
@@ -131,11 +138,10 @@ def lstm_forward(
     >>> tape.c.ravel()  # f = 1/2, g = 0
     array([4., 2.])
     """
-    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart, unbatched = (
-        _recurrent.forward_arguments(
-            _recurrent.LSTM, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart
-        )
+    arrays, lengths, restart, unbatched = forward_arguments(
+        CELL, (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep)), lengths, restart
     )
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep) = arrays
     reverse = _checks.flag("reverse", reverse)
     record = _checks.flag("record", record)
     check = _checks.flag("check", check)
@@ -223,8 +229,9 @@ def lstm_backward(
     >>> reference.lstm_backward(tape, d_c_n=np.array([[1.0]])).c_0  # f = 1/2, twice
     array([[0.25]])
     """
-    tape, d_output, d_h_n, d_c_n, wanted = _recurrent.backward_arguments(
-        tape, LSTMTape, d_output, d_h_n, d_c_n, wrt
+    _checks.tape(tape, LSTMTape, "lstm_forward")
+    tape, d_output, d_h_n, d_c_n, wanted = backward_arguments(
+        tape, d_output, d_h_n, d_c_n, wrt, is_whole
     )
     gradients, _ = bptt(tape, d_output, d_h_n, d_c_n)
     return sequences.chosen(gradients, wanted, tape.unbatched)  # type: ignore[no-any-return]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _checks, _recurrent, _tapes
+from .. import _checks, _tapes
 from . import sequences
+from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments, is_whole
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .._tapes import Digests
 
     Array = NDArray[Any]
+
+
+CELL = CellSpec("rnn", 1, ("h",), "nonlinearity")
 
 
 @_tapes.changed_in_place
@@ -55,7 +59,7 @@ class _RNNTapeFields(NamedTuple):
     digests: Digests | None
 
 
-class RNNTape(_recurrent.CellTape, _RNNTapeFields):
+class RNNTape(CellTape, _RNNTapeFields):
     """What rnn_forward keeps for rnn_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
@@ -63,7 +67,7 @@ class RNNTape(_recurrent.CellTape, _RNNTapeFields):
     """
 
     __slots__ = ()
-    cell = _recurrent.RNN
+    cell = CELL
     arguments = RNNGradients._fields
 
     def _options(self) -> list[str]:
@@ -106,11 +110,10 @@ def rnn_forward(
     >>> output.ravel()
     array([1., 3.])
     """
-    x, h_0, _, w_ih, w_hh, b_ih, b_hh, _, _, lengths, restart, unbatched = (
-        _recurrent.forward_arguments(
-            _recurrent.RNN, x, h_0, None, w_ih, w_hh, b_ih, b_hh, None, None, lengths, restart
-        )
+    arrays, lengths, restart, unbatched = forward_arguments(
+        CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, restart
     )
+    x, h_0, _, w_ih, w_hh, b_ih, b_hh, _ = arrays
     nonlinearity = _checks.choice("nonlinearity", nonlinearity, _checks.NONLINEARITIES)
     reverse = _checks.flag("reverse", reverse)
     record = _checks.flag("record", record)
@@ -174,8 +177,9 @@ def rnn_backward(
     >>> reference.rnn_backward(tape, d_h_n=np.array([[1.0]])).w_ih
     array([[3.]])
     """
-    tape, d_output, d_h_n, _, wanted = _recurrent.backward_arguments(
-        tape, RNNTape, d_output, d_h_n, None, wrt
+    _checks.tape(tape, RNNTape, "rnn_forward")
+    tape, d_output, d_h_n, _, wanted = backward_arguments(
+        tape, d_output, d_h_n, None, wrt, is_whole
     )
     gradients, _ = bptt(tape, d_output, d_h_n)
     return sequences.chosen(gradients, wanted, tape.unbatched)  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ nothing in it, not even a NaN, can reach a result.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,3 +82,19 @@ def chosen(gradients: Any, wanted: Collection[str], unbatched: bool) -> Any:
         )
     left_out = [name for name in gradients._fields if name not in wanted]
     return gradients._replace(**dict.fromkeys(left_out))
+
+
+def halves(a: Array | None, directions: int) -> Sequence[Any]:
+    """What of a (T, B, directions·P) array is of each direction, as views."""
+    if a is None or directions == 1:
+        return (a,) * directions
+    units = a.shape[2] // 2
+    return a[:, :, :units], a[:, :, units:]
+
+
+def apply_dropout(a: Array, dropped: Array, scale: float, out: Array | None = None) -> Array:
+    """a · scale, and zero where dropped; for gradients as for outputs."""
+    with np.errstate(all="ignore"):
+        out = np.multiply(a, scale, out=out)
+    out[dropped] = 0  # no product with zero: what is dropped may be infinite
+    return out

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _pictures, gradients
+from fastrnn import gradients, plots
 from fastrnn.cli import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -250,7 +250,7 @@ def test_a_plot_of_extremes(tmp_path: Path) -> None:
     runs = [gradients.Run("", nothing, nothing), gradients.Run("", short, short)]
     runs.append(gradients.Run("", np.ones(gradients.UPDATES), np.ones(gradients.UPDATES)))
     figure = gradients.draw(gradients.Options(steps=10), signals, runs)
-    _pictures.save_picture(figure, str(tmp_path / "a.svg"))
+    plots.save_plot(figure, str(tmp_path / "a.svg"))
 
 
 def test_the_names_beside_the_curves_keep_apart() -> None:
@@ -341,7 +341,7 @@ def test_a_disk_that_fills_up(
     def full(path: str, chunks: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    monkeypatch.setattr(_pictures, "replace_file", full)
+    monkeypatch.setattr(plots, "replace_file", full)
     path = str(tmp_path / "a.png")
     status, out, err = run_main(["gradients", *SMALL, "--plot", path], capsys)
     assert status == 2

@@ -13,8 +13,6 @@ from registry import CELLS, EXTRAS, KINDS, RICH
 import fastrnn
 from fastrnn import _core, reference
 
-WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
-
 # A subclass of a tape, one field of which is another from the second look on, or the third, ...
 CHANGING = """
 import json, sys
@@ -83,13 +81,12 @@ def test_the_compiled_side_looks_itself(variant):
     _, _, tape = variant.layer(16, 64, rng=0).forward(x)
     tape = tape.tapes[0]
     number = KINDS[variant.kind].number
-    weights = [getattr(tape, name, None) for name in WEIGHTS]
+    weights = [getattr(tape, name) for name in tape.arguments if name[:2] in ("w_", "b_")]
 
     def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
-        return _core.layer_forward(
-            number, x, h_0, None, *weights, lengths, restart, False, False, 0, False, output, None,
-            1,
-        )  # fmt: skip
+        arrays = (x, h_0, None, *weights[:4], tuple(weights[4:]))
+        call = (number, arrays, lengths, restart, False, None, 0, False, output)
+        return _core.forward([call], 1)
 
     forward(x, weights)
     for i, w in enumerate(weights):
@@ -113,11 +110,8 @@ def test_the_compiled_side_looks_itself(variant):
             forward(x, weights, **wrong)
 
     def backward(d=None, d_h=None, wrt=(), into=(), norms=None):
-        c_0, c, gates = (getattr(tape, name, None) for name in ("c_0", "c", "gates"))
-        return _core.layer_backward(
-            number, tape.x, None, c_0, *weights, None, None, False, tape.output, c, gates, 0, d,
-            d_h, None, frozenset(wrt), dict(into), False, norms, None, 1,
-        )  # fmt: skip
+        call = (number, tape, d, d_h, None, frozenset(wrt), dict(into), norms)
+        return _core.backward([call], 1)
 
     good = np.ones_like(tape.output)
     backward(good, wrt=("w_hh",), into={"w_hh": np.empty_like(tape.w_hh)})
@@ -196,9 +190,8 @@ def test_a_stream_whose_layer_has_other_weights():
     for D, H in ((5, 3), (2, 30), (50, 60)):
         others = [cell.layer(2, 3, rng=0) for name, cell in CELLS.items() if name != "lstm"]
         for given in (fastrnn.LSTM(D, H, rng=0), fastrnn.LSTM(2, 3, 2, rng=0), *others):
-            weights = [tuple(map(cell.get, WEIGHTS)) for cell in given._cells]
             with pytest.raises((RuntimeError, ValueError)):
-                stream._pack(2, weights)
+                stream._pack(2, given._directions)
     assert (stream.step(x) == want).all()
 
 
@@ -354,9 +347,7 @@ def test_code_that_runs_in_the_middle_of_a_call(what: str) -> None:
 
 def test_the_compiled_side_knows_its_cells():
     x, w = np.ones((2, 1, 1), np.float32), np.ones((4, 1), np.float32)
+    arrays = (x, None, None, w, w, None, None, (None, w[:3, 0].copy()))
     for kind in (-1, 5, 99, 0, 3):
         with pytest.raises(ValueError, match="while it was in use"):
-            _core.layer_forward(
-                kind, x, None, None, w, w, None, None, None, w[:3, 0].copy(), None, None, False,
-                False, 0, False, None, None, 1,
-            )  # fmt: skip
+            _core.forward([(kind, arrays, None, None, False, None, 0, False, None)], 1)

@@ -9,7 +9,9 @@ from marks import each_variant
 from reference_cells import LENGTHS, RESTART
 from registry import GATED, VARIANTS
 
-from fastrnn import _recurrent, reference
+from fastrnn import reference
+from fastrnn.reference.arguments import backward_arguments, forward_arguments, is_whole
+from fastrnn.reference.cells import CELLS
 
 # ------------------------------------------------------------------------------ tapes, wrt
 
@@ -133,11 +135,12 @@ def test_another_cells_tape(variant):
 def test_arguments_that_will_do_are_not_copied(variant):
     arrays = variant.arrays()
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
-    got = _recurrent.forward_arguments(
-        variant.cell, *(arrays.get(name) for name in names), LENGTHS, RESTART
-    )
-    for name in names:
-        assert getattr(got, name) is arrays.get(name)
+    values = [arrays.get(name) for name in names]
+    spec = CELLS[variant.cell.name].CELL
+    extra = tuple(arrays.get(extra.name) for extra in spec.extras)
+    got = forward_arguments(spec, (*values[:7], extra), LENGTHS, RESTART)
+    for a, given in zip((*got.arrays[:7], *got.arrays[7]), values, strict=False):
+        assert a is given
     assert got.lengths.tolist() == LENGTHS
     assert got.restart is not RESTART
     assert np.array_equal(got.restart, RESTART)
@@ -313,7 +316,7 @@ def test_gradients_are_brought_into_the_kernels_form(variant):
     output, states, tape = variant.forward(**variant.arrays())
     scattered = [np.repeat(a, 2, axis=-1)[..., ::2] for a in (output, *states)]
     scattered += [None] * (3 - len(scattered))  # no d_c_n
-    _, *got, wanted = _recurrent.backward_arguments(tape, type(tape), *scattered, None)
+    _, *got, wanted = backward_arguments(tape, *scattered, None, is_whole)
     for a, b in zip(got, scattered, strict=True):
         assert (a is None) == (b is None)
         assert a is None or (a.flags.carray and np.array_equal(a, b))

@@ -86,7 +86,7 @@ def test_every_layer_is_known():
         for name in fastrnn.__all__
         if isinstance(getattr(fastrnn, name), type) and hasattr(getattr(fastrnn, name), "_restored")
     }
-    assert layers == set(files._LAYERS)
+    assert layers == set(files.LAYERS)
 
 
 def test_a_loaded_network_computes_the_same(path):
@@ -452,7 +452,7 @@ def test_paths_are_text(bad):
 
 
 def test_a_header_beyond_the_format_s_limit_is_not_written(path, monkeypatch):
-    monkeypatch.setattr(files, "_MOST_HEADER", 200)
+    monkeypatch.setattr(files, "_MAX_HEADER", 200)
     fastrnn.save(path, {"a": np.zeros(1)})
     with pytest.raises(ValueError, match="bytes, more than 200"):
         fastrnn.save(path, {"a": np.zeros(1)}, {"b": "x" * 100})

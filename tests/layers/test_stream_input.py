@@ -348,7 +348,7 @@ def test_update_looks_at_the_weights() -> None:
 
 
 def test_a_stream_that_was_never_made() -> None:
-    for cls in (fastrnn.stream.Stream, _core.StreamCore):
+    for cls in (fastrnn.layers.stream.Stream, _core.StreamCore):
         stream = cls.__new__(cls)
         for use in (
             lambda s=stream: s.step(f32(B, D)),

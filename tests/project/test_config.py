@@ -133,8 +133,8 @@ def test_backend_is_used(monkeypatch):
 
     arguments = np.ones((2, 1, 1)), None, np.eye(1), np.eye(1)
     _, h_n, tape = fastrnn.rnn_forward(*arguments)
-    monkeypatch.setattr(fastrnn.reference, "rnn_forward", marked)
-    monkeypatch.setattr(fastrnn.reference, "rnn_backward", marked)
+    monkeypatch.setattr(fastrnn.reference.rnn, "rnn_forward", marked)
+    monkeypatch.setattr(fastrnn.reference.rnn, "rnn_backward", marked)
     fastrnn.rnn_backward(tape, d_h_n=h_n)
     with fastrnn.backend("reference"):
         with pytest.raises(LookupError):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from . import _checks
-from ._attributes import Checks, Guarded
-from ._memory import Memory, aligned_empty, handed_over, owner, taken_over
+from .. import _checks
+from .._attributes import Checks, Guarded
+from .._memory import Memory, aligned_empty, handed_over, owner, taken_over
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -90,6 +90,7 @@ class Weighted(Guarded):
     _flat: Array
     _weights: Weights
 
+    _derived: ClassVar[tuple[str, ...]] = ("_flat", "_weights")  # from the memory of the weights
     _fixed: ClassVar[Checks]
     _shapes: Callable[[], dict[str, tuple[int, ...]]]  # names and shapes, in flat_weights' order
 
@@ -132,7 +133,7 @@ class Weighted(Guarded):
         """Make uninitialised weights for the sizes configured."""
         shapes = self._shapes()
         count = sum(math.prod(shape) for shape in shapes.values())
-        if count > _checks.MOST_ELEMENTS:
+        if count > _checks.MAX_ELEMENTS:
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(
                 f"the weights {sizes} have {count} elements, which is larger than the address space"
@@ -174,12 +175,12 @@ class Weighted(Guarded):
         known = [n for n in signature(cls).parameters if n not in ("dtype", "rng", "init")]
         if set(arguments) != set(known):
             raise ValueError(f"the arguments are {', '.join(arguments)}, not {', '.join(known)}")
-        most = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
+        largest = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
         for name, value in arguments.items():
             if name == "num_layers":  # before it becomes a list of that length
                 if isinstance(value, int) and value > len(arrays):
                     raise ValueError(f"{name} is {value}, but there are {len(arrays)} weights")
-            elif isinstance(value, int) and value > most:
+            elif isinstance(value, int) and value > largest:
                 raise ValueError(f"{name} is {value}, but no weight has so many rows or columns")
         layer._configure(**arguments)
         shapes = layer._shapes()
@@ -284,19 +285,15 @@ class Weighted(Guarded):
         # The weights go another way than the state, of which a subclass may make what it likes.
         state: Any = self.__getstate__()
         if isinstance(state, dict):
-            state = {name: value for name, value in state.items() if name not in _DERIVED}
+            state = {name: value for name, value in state.items() if name not in self._derived}
         said = {name: getattr(self, name) for name in (*self._fixed, *self._settable)}
         return _with_weights, (type(self), owner(self._flat), said), state
 
     def __getstate__(self) -> Any:
-        return self._all_attributes(_DERIVED)
+        return self._all_attributes(self._derived)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set_all(state)
-
-
-# What follows from the memory of the weights.
-_DERIVED = ("_flat", "_weights", "_cells", "_first")
 
 
 def _with_weights(kind: type[Weighted], memory: Memory, said: Mapping[str, Any]) -> Weighted:

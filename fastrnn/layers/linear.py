@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _checks, _core, _tapes, reference
-from .config import current_backend, current_threads
-from .reference.linear import (
+from .. import _checks, _core, _tapes, reference
+from .._attributes import Checks
+from ..config import current_backend, current_threads
+from ..reference.linear import (
     LinearGradients,
     LinearTape,
     linear_arguments,
@@ -21,8 +22,6 @@ from .weights import Weighted, Weights, copied_gradients, same_weight
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
-
-    from ._attributes import Checks
 
     Array = NDArray[Any]
 

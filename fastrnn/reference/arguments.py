@@ -1,77 +1,77 @@
-"""What the Python side of all recurrent cells shares: which cells there are, checks, tapes.
+"""What the cells share but for their equations: what a cell is called and has, checks, tapes.
 
 Both backends check here, which makes them raise the same errors, before any work is done. Shapes
 are given in the letters of the equations; P, the units of the state h, is H but for an LSTM with a
-projection. A well-formed call takes the fast path through `_core.cell_fits`, about a microsecond;
-everything else, wrong or merely unusual, goes the careful way, which converts or explains.
+projection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-from . import _checks, _core, _tapes
+from .. import _checks, _tapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
+# The weights of every cell as arguments of functions, and what layers call them, as PyTorch does.
+WEIGHT_NAMES = {
+    "w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh",
+}  # fmt: skip
 
-class Cell(NamedTuple):
+
+class Extra(NamedTuple):
+    """A weight that not every cell has, and that may be absent."""
+
+    name: str
+    axes: tuple[str, ...]
+    on_layers: str  # what layers call it
+
+
+class CellSpec(NamedTuple):
     """A cell: its gates, whose rows are stacked in w_ih, w_hh, b_ih and b_hh, and its states."""
 
     name: str
     gates: int
     states: tuple[str, ...]
-
-
-RNN = Cell("rnn", 1, ("h",))
-LSTM = Cell("lstm", 4, ("h", "c"))
-GRU = Cell("gru", 3, ("h",))
-CELLS = {cell.name: cell for cell in (RNN, LSTM, GRU)}
+    option: str | None = None  # the keyword argument that its function has besides arrays
+    extras: tuple[Extra, ...] = ()
 
 
 # ------------------------------------------------------------------------------ forward
+
+# The array arguments travel as one tuple: x, h_0, c_0, w_ih, w_hh, b_ih, b_hh and the tuple of the
+# extra weights. What is absent, or what the cell does not have, is None.
+Arrays = tuple[Any, ...]
 
 
 class Arguments(NamedTuple):
     """The arguments of a cell's forward, as the kernel takes them."""
 
-    x: Array
-    h_0: Array | None
-    c_0: Array | None
-    w_ih: Array
-    w_hh: Array
-    b_ih: Array | None
-    b_hh: Array | None
-    w_hr: Array | None
-    w_peep: Array | None
+    arrays: Arrays
     lengths: Array | None
     restart: Array | None
     unbatched: bool
 
 
 def forward_arguments(
-    cell: Cell,
-    x: Any,
-    h_0: Any,
-    c_0: Any,
-    w_ih: Any,
-    w_hh: Any,
-    b_ih: Any,
-    b_hh: Any,
-    w_hr: Any,
-    w_peep: Any,
-    lengths: Any,
-    restart: Any,
+    cell: CellSpec, arrays: Arrays, lengths: Any = None, restart: Any = None, fit: bool = False
 ) -> Arguments:
     """Check what a cell's forward was given and bring it into the form that the kernel takes.
 
-    What a cell does not have is None.
+    Parameters
+    ----------
+    cell : CellSpec
+    arrays, lengths, restart
+        As the caller gave them.
+    fit : bool
+        Whether the arrays are known to be as the kernel takes them, but for x's batch axis.
 
     Returns
     -------
@@ -81,11 +81,9 @@ def forward_arguments(
         axis. lengths and restart are fresh copies; the others are the caller's arrays wherever
         those will do.
     """
-    fits = _core.cell_fits(cell.gates, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-    if not fits:
-        x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep = _checked(
-            cell, x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep
-        )
+    if not fit:
+        arrays = _checked(cell, arrays)
+    x, h_0, c_0, *weights, extra = arrays
     unbatched = x.ndim == 2
     if unbatched:
         x = x[:, None]
@@ -98,43 +96,37 @@ def forward_arguments(
         axes = ("T",) if unbatched else ("T", "B")
         restart = _checks.restart_array(restart, axes, {"T": steps, "B": batch})
         restart = restart.reshape(steps, batch)
-    if not fits:  # nothing is copied before everything has been checked
+    if not fit:  # nothing is copied before everything has been checked
         x = _checks.strided(x)
-        h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep = (
-            None if a is None else _checks.contiguous(a)
-            for a in (h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep)
-        )
-    return Arguments(x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, lengths, restart, unbatched)
+        h_0, c_0, *weights = map(_contiguous, (h_0, c_0, *weights))
+        extra = tuple(map(_contiguous, extra))
+    return Arguments((x, h_0, c_0, *weights, extra), lengths, restart, unbatched)
 
 
-def _checked(
-    cell: Cell,
-    x: Any,
-    h_0: Any,
-    c_0: Any,
-    w_ih: Any,
-    w_hh: Any,
-    b_ih: Any,
-    b_hh: Any,
-    w_hr: Any,
-    w_peep: Any,
-) -> tuple[Any, ...]:
+def _contiguous(a: Array | None) -> Array | None:
+    return None if a is None else _checks.contiguous(a)
+
+
+def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     """The arrays, of one type and of shapes that fit together."""
     # Types first, in the order of the signature, so that every array below has a rank and a type.
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     x = _checks.array("x", x)
-    h_0 = None if h_0 is None else _checks.array("h_0", h_0, x.dtype)
-    c_0 = None if c_0 is None else _checks.array("c_0", c_0, x.dtype)
-    w_ih = _checks.array("w_ih", w_ih, x.dtype)
-    w_hh = _checks.array("w_hh", w_hh, x.dtype)
-    b_ih = None if b_ih is None else _checks.array("b_ih", b_ih, x.dtype)
-    b_hh = None if b_hh is None else _checks.array("b_hh", b_hh, x.dtype)
-    w_hr = None if w_hr is None else _checks.array("w_hr", w_hr, x.dtype)
-    w_peep = None if w_peep is None else _checks.array("w_peep", w_peep, x.dtype)
+
+    def typed(name: str, a: Any) -> Any:
+        return None if a is None else _checks.array(name, a, x.dtype)
+
+    h_0, c_0 = typed("h_0", h_0), typed("c_0", c_0)
+    w_ih, w_hh = _checks.array("w_ih", w_ih, x.dtype), _checks.array("w_hh", w_hh, x.dtype)
+    b_ih, b_hh = typed("b_ih", b_ih), typed("b_hh", b_hh)
+    extra = tuple(typed(e.name, a) for e, a in zip(cell.extras, extra, strict=True))
 
     unbatched = _checks.sequence_axes(x, "T", "B")
     rows = "H" if cell.gates == 1 else f"{cell.gates}·H"
-    units = "H" if w_hr is None else "P"
-    sizes = _sizes(cell, w_hh, w_hr, rows)
+    present = [(e, a) for e, a in zip(cell.extras, extra, strict=True) if a is not None]
+    projections = [(e.name, a) for e, a in present if "P" in e.axes]
+    units = "P" if projections else "H"
+    sizes = _sizes(cell, w_hh, rows, projections)
     sizes |= {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
     _checks.shape("w_hh", w_hh.shape, (rows, units), sizes)
     _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes)
@@ -144,27 +136,29 @@ def _checked(
         ("c_0", c_0, ("H",) if unbatched else ("B", "H")),
         ("b_ih", b_ih, (rows,)),
         ("b_hh", b_hh, (rows,)),
-        ("w_hr", w_hr, ("P", "H")),
-        ("w_peep", w_peep, ("3·H",)),
+        *((e.name, a, e.axes) for e, a in present),
     ):
         if a is not None:
             _checks.shape(name, a.shape, axes, sizes, hint if name in ("h_0", "c_0") else "")
     # The largest array of results and tape: output, or the gates of a cell that has any.
     largest = {"H": sizes["H"]} if cell.gates == 1 else {"4·H": 4 * sizes["H"]}
     _checks.elements(T=sizes["T"], B=sizes["B"], **largest)
-    return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep
+    return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra
 
 
-def _sizes(cell: Cell, w_hh: Array, w_hr: Array | None, rows: str) -> dict[str, int]:
+def _sizes(
+    cell: CellSpec, w_hh: Array, rows: str, projections: list[tuple[str, Array]]
+) -> dict[str, int]:
     """The sizes that the weights say, with which the other arguments must agree."""
     if w_hh.ndim != 2:
-        _checks.shape("w_hh", w_hh.shape, (rows, "H" if w_hr is None else "P"), {})
-    if w_hr is None:  # the state has H units, so w_hh has H columns
+        _checks.shape("w_hh", w_hh.shape, (rows, "P" if projections else "H"), {})
+    if not projections:  # the state has H units, so w_hh has H columns
         units = w_hh.shape[1]
         return {"H": units, rows: cell.gates * units, "3·H": 3 * units}
-    if w_hr.ndim != 2:
-        _checks.shape("w_hr", w_hr.shape, ("P", "H"), {})
-    projected, (units, rest) = len(w_hr), divmod(len(w_hh), cell.gates)
+    (name, projection), *_ = projections
+    if projection.ndim != 2:
+        _checks.shape(name, projection.shape, ("P", "H"), {})
+    projected, (units, rest) = len(projection), divmod(len(w_hh), cell.gates)
     if rest:
         raise ValueError(
             f"w_hh has shape {w_hh.shape}, expected ({rows}, P), but {len(w_hh)} rows are not "
@@ -172,8 +166,8 @@ def _sizes(cell: Cell, w_hh: Array, w_hr: Array | None, rows: str) -> dict[str, 
         )
     if not 0 < projected < units:
         raise ValueError(
-            f"w_hr has shape {w_hr.shape}, expected (P, H) with 0 < P < H = {units}: a projection "
-            "must be smaller than the hidden size"
+            f"{name} has shape {projection.shape}, expected (P, H) with 0 < P < H = {units}: a "
+            "projection must be smaller than the hidden size"
         )
     return {"H": units, "P": projected, rows: len(w_hh), "3·H": 3 * units}
 
@@ -185,12 +179,11 @@ class CellTape(_tapes.Tape):
     """Mixed into the named tuple of a cell's tape, whose first fields are the array arguments."""
 
     __slots__ = ()
-    cell: ClassVar[Cell]
+    cell: ClassVar[CellSpec]
     arguments: ClassVar[tuple[str, ...]]  # the array arguments: the fields of the gradients
 
     def absent(self: Any) -> set[str]:
         """The arguments of forward that were None: they have no gradient."""
-        # Tapes begin with these arguments.
         return {name for name, a in zip(self.arguments, self, strict=False) if a is None}
 
     def shared(self: Any) -> tuple[str, ...]:
@@ -208,8 +201,8 @@ class CellTape(_tapes.Tape):
         steps, batch, features = self.x.shape
         units = len(self.w_hh) // self.cell.gates
         parts = [f"T={steps}", f"B={batch}", f"D={features}", f"H={units}"]
-        if "w_hr" in self.arguments and self.w_hr is not None:
-            parts.append(f"P={len(self.w_hr)}")
+        if self.w_hh.shape[1] != units:
+            parts.append(f"P={self.w_hh.shape[1]}")
         parts.append(str(self.x.dtype))
         parts += self._options()
         parts += [name for name in ("reverse", "unbatched") if getattr(self, name)]
@@ -227,16 +220,18 @@ class CellTape(_tapes.Tape):
 
 
 def backward_arguments(
-    tape: Any, kind: type[CellTape], d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any
+    tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any, whole: Callable[[Any], bool]
 ) -> tuple[Any, Array | None, Array | None, Array | None, frozenset[str]]:
     """Check the arguments of a cell's backward.
 
     Parameters
     ----------
-    tape, d_output, d_h_n, d_c_n, wrt
+    tape : CellTape
+        Found to be one.
+    d_output, d_h_n, d_c_n, wrt
         As the caller gave them.
-    kind : type
-        Which tape it must be; CellTape allows that of any cell.
+    whole : callable
+        `is_whole`, or what answers as it does.
 
     Returns
     -------
@@ -244,47 +239,83 @@ def backward_arguments(
         The tape that was checked, which is the one to use, d_output (T, B, P), d_h_n (B, P) and
         d_c_n (B, H), each of them or None, and the names of the gradients to compute.
     """
-    if not isinstance(tape, kind):
-        cells = CELLS if kind is CellTape else (kind.cell.name,)
-        _checks.tape(tape, kind, " or ".join(f"{name}_forward" for name in cells))
     tape = _tapes.as_made(tape)
-    if not _is_whole(tape):
+    if not whole(tape):
         raise ValueError(_checks.RESHAPED)
+    cell, unbatched = tape.cell, tape.unbatched
     wanted = _checks.names("wrt", wrt, tape.arguments)
     if d_output is None and d_h_n is None and d_c_n is None:
-        states = {f"d_{state}_n": None for state in tape.cell.states}
-        _checks.some_gradient(d_output=None, **states)
-    units = "P" if len(tape.cell.states) == 2 and tape.w_hr is not None else "H"
-    unbatched = tape.unbatched
+        _checks.some_gradient(d_output=None, **{f"d_{state}_n": None for state in cell.states})
+    units = "P" if tape.w_hh.shape[1] * cell.gates < len(tape.w_hh) else "H"
     if d_output is not None:
         d_output = _sequence_gradient("d_output", d_output, tape.output, units, unbatched)
     if d_h_n is not None:
         d_h_n = _state_gradient("d_h_n", d_h_n, tape.output, units, unbatched)
     if d_c_n is not None:
-        if "c" not in tape.cell.states:
-            raise ValueError(f"d_c_n is given, but {tape.cell.name}_forward has no state c")
+        if "c" not in cell.states:
+            raise ValueError(f"d_c_n is given, but {cell.name}_forward has no state c")
         d_c_n = _state_gradient("d_c_n", d_c_n, tape.c, "H", unbatched)
     if tape.digests is not None:
         _tapes.unchanged(tape)
     return tape, d_output, d_h_n, d_c_n, wanted - tape.absent()
 
 
-def _is_whole(tape: Any) -> bool:
+def is_whole(tape: Any) -> bool:
     """Whether every array of the tape is still what forward left there.
 
-    The kernel believes what it is handed, and an array can be given another shape in place.
+    An array can be given another shape in place, and a field replaced.
     """
-    cell = tape.cell
-    c_0 = w_hr = w_peep = c = gates = None
-    checkpoint = 0
-    if cell is not RNN:
-        gates, checkpoint = tape.gates, tape.checkpoint
-    if cell is LSTM:
-        c_0, w_hr, w_peep, c = tape.c_0, tape.w_hr, tape.w_peep, tape.c
-    return _core.tape_fits(
-        cell.gates, tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, w_hr, w_peep,
-        tape.output, c, gates, checkpoint, tape.lengths, tape.restart,
-    )  # fmt: skip
+    cell, checkpoint = tape.cell, getattr(tape, "checkpoint", 0)
+    x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, hasattr(tape, "gates")
+    if not (
+        type(x) is type(w_hh) is ndarray
+        and x.dtype in (_checks.FLOAT32, _checks.FLOAT64)
+        and x.ndim == 3
+        and w_hh.ndim == 2
+        and type(checkpoint) is int
+        and checkpoint >= 0
+    ):
+        return False
+    (steps, batch, features), (rows, units), dtype = x.shape, w_hh.shape, x.dtype
+    hidden = rows // cell.gates
+    sizes = {"H": hidden, "P": units, "3·H": 3 * hidden}
+    extras = [(getattr(tape, e.name), tuple(sizes[n] for n in e.axes), e) for e in cell.extras]
+    projected = any(a is not None and "P" in e.axes for a, _, e in extras)
+    kept = steps if checkpoint == 0 else (steps - 1) // checkpoint if steps else 0
+    needed: list[tuple[Any, tuple[int, ...]]] = [
+        (w_hh, (cell.gates * hidden, units)),
+        (tape.w_ih, (rows, features)),
+    ]
+    optional: list[tuple[Any, tuple[int, ...]]] = [
+        (tape.h_0, (batch, units)),
+        (tape.b_ih, (rows,)),
+        (tape.b_hh, (rows,)),
+        *((a, shape) for a, shape, _ in extras),
+    ]
+    if has_c:
+        needed.append((tape.c, (kept, batch, hidden)))
+        optional.append((tape.c_0, (batch, hidden)))
+    if has_gates and checkpoint == 0:
+        needed.append((tape.gates, (steps, batch, 4 * hidden)))
+    lengths, restart = tape.lengths, tape.restart
+    return bool(
+        _checks.strided(x) is x
+        and (0 < units < hidden if projected else units == hidden)
+        and all(_is_plain(a, dtype, shape) for a, shape in needed)
+        and all(a is None or _is_plain(a, dtype, shape) for a, shape in optional)
+        and not (has_gates and checkpoint and tape.gates is not None)
+        and type(tape.output) is ndarray
+        and (tape.output.dtype, tape.output.shape) == (dtype, (steps, batch, units))
+        and _checks.strided(tape.output) is tape.output
+        and (restart is None or _is_plain(restart, np.dtype(bool), (steps, batch)))
+        and (
+            lengths is None
+            or (
+                _is_plain(lengths, np.dtype(np.int64), (batch,))
+                and bool(((lengths >= 0) & (lengths <= steps)).all())
+            )
+        )
+    )
 
 
 def _is_plain(a: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:

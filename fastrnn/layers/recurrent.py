@@ -1,7 +1,7 @@
 """What the recurrent layers share: weights, state, stacking, both directions, dropout.
 
-A layer is a stack of `num_layers` layers with one cell for each direction; a cell is one call of a
-function. How cells are counted, and where axes are turned: see _layer_tape.py.
+A layer is a stack of `num_layers` layers, each with one direction or two. How directions are
+counted, and where axes are swapped: see tape.py.
 """
 
 from __future__ import annotations
@@ -14,34 +14,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy import ndarray
 
-from . import _calls, _checks, _core
-from ._attributes import warn
-from ._layer_tape import (
-    LayerGradients,
-    LayerTape,
-    pair,
-    sequence_axes,
-    state_array,
-    thinned,
-)
-from .config import current_backend, current_threads
+from .. import _checks, _core
+from .._attributes import Checks, warn
+from .._memory import Memory
+from ..cells.base import PLAIN, Cell, forward
+from ..config import current_backend, current_threads
+from ..reference.arguments import WEIGHT_NAMES, forward_arguments
+from ..reference.sequences import apply_dropout
 from .stream import Stream
+from .tape import LayerGradients, LayerTape, sequence_axes, state_array
 from .weights import Weighted, same_weight
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from ._attributes import Checks
-    from ._memory import Memory
-    from ._recurrent import Cell
+    from ..cells.base import Common
 
     Array = NDArray[Any]
-    _Optional = Array | None
-
-# A function's weight arguments and their names on a layer, in PyTorch's order.
-WEIGHT_NAMES: dict[str, str] = {
-    "w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh",
-}  # fmt: skip
 
 State = TypeVar("State")
 
@@ -49,12 +38,12 @@ State = TypeVar("State")
 class Recurrent(Weighted, Generic[State]):
     """What the recurrent layers share.
 
-    A subclass says which cell it has, what the cell's option is, and which weights it has besides
-    the four of every cell.
+    A subclass says which cell it has, what the cell's option is, and which of its extra weights
+    there are.
     """
 
     _fixed: ClassVar[Checks] = {
-        "input_size": partial(_checks.size, least=0), "hidden_size": _checks.size,
+        "input_size": partial(_checks.size, minimum=0), "hidden_size": _checks.size,
         "num_layers": _checks.size, "bias": _checks.flag, "bidirectional": _checks.flag,
     }  # fmt: skip
     _settable: ClassVar[Checks] = {"batch_first": _checks.flag, "dropout": _checks.fraction}
@@ -67,11 +56,11 @@ class Recurrent(Weighted, Generic[State]):
     dropout: float
     bidirectional: bool
 
+    _derived = (*Weighted._derived, "_directions")
     _cell: Cell
-    _names = WEIGHT_NAMES
-    _keepable: tuple[str, ...] = ()
-    _cells: list[dict[str, _Optional]]  # the weights of each, by the names of function arguments
-    _first: tuple[_Optional, ...]  # those of the first
+    _directions: list[
+        tuple[Any, ...]
+    ]  # the weights of each: w_ih, w_hh, b_ih, b_hh, the extra ones
 
     @property
     def _option(self) -> Any:
@@ -109,7 +98,7 @@ class Recurrent(Weighted, Generic[State]):
 
     @property
     def _suffixes(self) -> list[str]:
-        """One suffix a cell, in the order of weights and of the state's first axis."""
+        """One suffix a direction, in the order of weights and of the state's first axis."""
         directions = ("", "_reverse") if self.bidirectional else ("",)
         return [f"_l{k}{end}" for k in range(self.num_layers) for end in directions]
 
@@ -118,12 +107,12 @@ class Recurrent(Weighted, Generic[State]):
         below = self._units * (2 if self.bidirectional else 1)
         for suffix in self._suffixes:
             features = self.input_size if suffix in ("_l0", "_l0_reverse") else below
-            for name, shape in self._cell_shapes(features).items():
+            for name, shape in self._direction_shapes(features).items():
                 shapes[name + suffix] = shape
         return shapes
 
-    def _cell_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
-        """The weights of one cell, in PyTorch's order."""
+    def _direction_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
+        """The weights of one direction, in PyTorch's order."""
         rows = self._cell.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, features),
@@ -148,12 +137,12 @@ class Recurrent(Weighted, Generic[State]):
 
     def _adopt(self, memory: Memory) -> None:
         super()._adopt(memory)
-        self._cells = [
-            {arg: self._weights.get(name + suffix) for arg, name in self._names.items()}
-            for suffix in self._suffixes
+        get, four = self._weights.get, tuple(WEIGHT_NAMES.values())
+        extras = [extra.on_layers for extra in self._cell.spec.extras]
+        self._directions = [
+            (*(get(name + end) for name in four), tuple(get(name + end) for name in extras))
+            for end in self._suffixes
         ]
-        get = self._cells[0].get
-        self._first = tuple(map(get, ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")))
 
     # -------------------------------------------------------------------- forward
 
@@ -180,8 +169,8 @@ class Recurrent(Weighted, Generic[State]):
             (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is
             zero; see `fastrnn.rnn_forward`.
         restart : boolean array, optional
-            (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of every layer is
-            zero before that step (in the order in which a direction takes them).
+            The reset mask, (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of
+            every layer is zero before that step (in the order in which a direction takes them).
 
         Returns
         -------
@@ -197,22 +186,20 @@ class Recurrent(Weighted, Generic[State]):
             If an argument does not fit; the error names it.
         """
         if lengths is None and restart is None and current_backend.get() == "compiled":
-            done = self._at_once(x, state)
+            done = self._fast_path(x, state)
             if done is not None:
                 return done
         return self._run(x, state, lengths, restart, None, None)[:2]
 
-    def _at_once(self, x: Any, state: Any) -> tuple[Array, Any] | None:
+    def _fast_path(self, x: Any, state: Any) -> tuple[Array, Any] | None:
         """What `_run` would return, in less time; None where the call is not a common one."""
-        option = self._option
-        if len(self._cells) > 1 or type(option) not in _calls.OPTIONS:
+        option, directions = self._option, self._directions
+        kernel = self._cell.numbers.get(option) if type(option) in PLAIN else None
+        if kernel is None or len(directions) > 1:
             return None
-        kind = _calls.CODES[self._cell.name].get(option)
-        if kind is None:
-            return None
-        if len(self._cell.states) == 1:
-            done = _core.layer_at_once(
-                kind, self._first, x, state, None, self.batch_first, current_threads
+        if not self._cell.has_c:
+            done = _core.fast_forward(
+                kernel, directions[0], x, state, None, self.batch_first, current_threads
             )
             return done and done[:2]
         h = c = None
@@ -220,7 +207,7 @@ class Recurrent(Weighted, Generic[State]):
             if type(state) is not tuple or len(state) != 2 or state[0] is None or state[1] is None:
                 return None
             h, c = state
-        done = _core.layer_at_once(kind, self._first, x, h, c, self.batch_first, current_threads)
+        done = _core.fast_forward(kernel, directions[0], x, h, c, self.batch_first, current_threads)
         return done and (done[0], done[1:])
 
     def forward(
@@ -275,7 +262,11 @@ class Recurrent(Weighted, Generic[State]):
             If an argument does not fit; the error names it.
         """
         training, check = _checks.flag("training", training), _checks.flag("check", check)
-        keep = _checks.names("keep", keep, self._keepable)
+        if type(keep) is tuple and not keep:  # in less time
+            keep = frozenset()
+        else:
+            kept = ("c", "gates") if self._cell.has_c else ("gates",)[: self._cell.tape_gates]
+            keep = _checks.names("keep", keep, kept)
         if checkpoint is not None:
             checkpoint = _checks.size("checkpoint", checkpoint)
             if keep:
@@ -319,85 +310,61 @@ class Recurrent(Weighted, Generic[State]):
         h_0 = c_0 = None
         if state is not None:
             h_0, c_0 = self._check_state(state, batch, unbatched)
-        batch_first, cells, record = self.batch_first, self._cells, keep is not None
+        batch_first, record = self.batch_first, keep is not None
         if lengths is not None:
             lengths = _checks.lengths_array(lengths, steps, batch, unbatched)
         if restart is not None:
             axes = sequence_axes(batch_first, unbatched, "")[:-1]
             restart = _checks.restart_array(restart, axes, {"T": steps, "B": batch})
             restart = restart[:, None] if unbatched else restart.T if batch_first else restart
+            restart = np.ascontiguousarray(restart)
 
-        if len(cells) > 1:
-            x, h_n, c_n, tapes, dropped = self._climb(
-                x, h_0, c_0, lengths, restart, rng, record, checkpoint
-            )
-        else:  # what _climb would do, in less time
-            x, h_n, c_n, tape = _calls.forward(
-                self._cell, x, None if h_0 is None else h_0[0], None if c_0 is None else c_0[0],
-                cells[0], self._option, lengths, restart, False, record, False, batch_first, None,
-                checkpoint,
-            )  # fmt: skip
-            h_n, tapes, dropped = h_n[None], (tape,), ()
-            if c_n is not None:
-                c_n = c_n[None]
+        common = lengths, restart, record, batch_first, checkpoint
+        x, h_n, c_n, tapes, dropped = self._run_stack(x, h_0, c_0, common, rng)
         if unbatched:
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
         elif batch_first:
             x = np.ascontiguousarray(x.swapaxes(0, 1))  # a copy only where the reference made it
             if check and not np.may_share_memory(x, tapes[-1].output):
                 tapes = *tapes[:-1], tapes[-1]._replace(output=x.swapaxes(0, 1))
-        if check:  # here, because two directions have their results only now
+        if check:
             tapes = tuple(tape.with_digests() for tape in tapes)
         final = h_n if c_n is None else (h_n, c_n)
         if not record:
             return x, final, None
         return x, final, LayerTape(
-            type(self).__name__, self._cell, tapes, dropped, 1 / (1 - self.dropout), batch_first,
-            unbatched, keep,
+            type(self).__name__, self._cell.spec, tapes, dropped, 1 / (1 - self.dropout),
+            batch_first, unbatched, keep,
         )  # fmt: skip
 
-    def _climb(
-        self,
-        x: Array,
-        h_0: Array | None,
-        c_0: Array | None,
-        lengths: Array | None,
-        restart: Array | None,
-        rng: np.random.Generator | None,
-        record: bool,
-        checkpoint: int,
+    def _run_stack(
+        self, x: Array, h_0: Any, c_0: Any, common: Common, rng: np.random.Generator | None
     ) -> tuple[Array, Array, Any, tuple[Any, ...], tuple[Array, ...]]:
-        """Run layer after layer: output, h_n, c_n, the cells' tapes, and what was dropped."""
-        cells, n = self._cells, 2 if self.bidirectional else 1
-        h_n: list[Array] = []
-        c_n: list[Any] = []
-        tapes: list[Any] = []
+        """Run layer after layer: output, h_n, c_n, the directions' tapes, and what was dropped."""
+        if len(self._directions) == 1:  # what follows, in less time
+            h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
+            one = ((x, h, c, *self._directions[0]), False, None)
+            ((x, h, c, tape),) = forward(self._cell, self._option, common, [one])
+            return x, h[None], None if c is None else c[None], (tape,), ()
+        n = 2 if self.bidirectional else 1
+        made: list[tuple[Any, ...]] = []
         dropped: list[Array] = []
-        places: list[Array | None] = [None]
-        output: Array | None = None
-        for first in range(0, len(cells), n):
+        for first in range(0, len(self._directions), n):
             if first and rng is not None:
                 # In float32 whatever the layer's type: one seed then drops the same in both.
                 dropped.append(rng.random(x.shape, np.float32) < self.dropout)
-                x = thinned(x, dropped[-1], 1 / (1 - self.dropout))
-            together = None
-            if n == 2:
-                output, places = self._both(x, *cells[first : first + 2])
-                together = _core.Together()
-            for i, place in enumerate(places, first):
-                y, h, c, tape = _calls.forward(
-                    self._cell, x, None if h_0 is None else h_0[i], None if c_0 is None else c_0[i],
-                    cells[i], self._option, lengths, restart, i > first, record, False,
-                    self.batch_first, place, checkpoint, together,
-                )  # fmt: skip
-                h_n.append(h)
-                c_n.append(c)
-                tapes.append(tape)
-            if together is not None:
-                together.run()
-            x = y if output is None else output
-        final = np.stack(h_n), None if c is None else np.stack(c_n)
-        return x, *final, tuple(tapes), tuple(dropped)
+                x = apply_dropout(x, dropped[-1], 1 / (1 - self.dropout))
+            weights = self._directions[first : first + n]
+            output, places = (None, (None,)) if n == 1 else self._places(x, weights)
+            calls = []
+            for i, (own, place) in enumerate(zip(weights, places, strict=True), first):
+                h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
+                calls.append(((x, h, c, *own), i > first, place))
+            made += forward(self._cell, self._option, common, calls)
+            x = made[-1][0] if output is None else output
+        _, h_n, c_n, tapes = zip(*made, strict=True)
+        final = np.stack(h_n), np.stack(c_n) if self._cell.has_c else None
+        return x, *final, tapes, tuple(dropped)
 
     # -------------------------------------------------------------------- backward
 
@@ -442,47 +409,26 @@ class Recurrent(Weighted, Generic[State]):
         self._check_tape(tape)
         wanted = _checks.names("wrt", wrt, ("x", "state", "weights", *self._weights))
         names: tuple[str, ...] = ("d_state",)
-        if len(self._cell.states) == 2:
+        if self._cell.has_c:
             names = "d_state[0]", "d_state[1]"
-            d_state = (None, None) if d_state is None else pair("d_state", d_state)
+            d_state = (None, None) if d_state is None else _checks.state_pair("d_state", d_state)
         else:
             d_state = (d_state,)
         tape = tape.unchanged()
-        d_output, d_h, d_c = tape.gradients(d_output, names, d_state)
+        start = tape.gradients(d_output, names, d_state)
 
         flat, views = self._weight_gradients(wanted)
+        names_of = self._cell.weight_names.items()
         into = [
-            {arg: views[n + suffix] for arg, n in self._names.items() if n + suffix in views}
-            for suffix in self._suffixes
+            {arg: views[name + end] for arg, name in names_of if name + end in views}
+            for end in self._suffixes
         ]
-        initial: dict[str, list[Any]] = {}
+        initial: tuple[str, ...] = ()
         if "state" in wanted and tape.tapes[0].h_0 is not None:
-            initial = {f"{name}_0": [None] * len(into) for name in self._cell.states}
-        cell_wrt = {*initial}, {"x", *initial}
-
-        def back(
-            i: int, d: Array | None, through: bool, together: _core.Together | None
-        ) -> Array | None:
-            wrt = cell_wrt[through].union(into[i])
-            if not wrt:
-                return None
-            grads = _calls.backward(
-                tape.tapes[i], d, None if d_h is None else d_h[i], None if d_c is None else d_c[i],
-                wrt, into[i], None, together,
-            )  # fmt: skip
-            for name, of_cells in initial.items():
-                of_cells[i] = getattr(grads, name)
-            d_x: Array | None = grads.x
-            return d_x
-
-        if "x" in wanted:
-            lowest = -1
-        elif initial:
-            lowest = 0
-        else:
-            lowest = next((i for i, places in enumerate(into) if places), len(into))
-        d_x = tape.down(d_output, lowest, back)
-        state = [d[0][None] if len(d) == 1 else np.stack(d) for d in initial.values()]
+            initial = tuple(f"{name}_0" for name in tape.cell.states)
+        states, d_x = tape.backward(start, into, initial, "x" in wanted)
+        d_state = None
+        state = [d[0][None] if len(d) == 1 else np.stack(d) for d in zip(*states, strict=True)]
         if tape.unbatched:
             d_x = None if d_x is None else d_x[:, 0]
             state = [d[:, 0] for d in state]
@@ -511,6 +457,22 @@ class Recurrent(Weighted, Generic[State]):
         """
         return Stream(self, batch_size)
 
+    def _packable(self, dtype: np.dtype[Any]) -> tuple[int, list[tuple[Any, ...]]]:
+        """For a stream: the kernel's number of the cell, and the weights of each layer, checked.
+
+        C reads as much of them as their shapes say.
+        """
+        weights: list[tuple[Any, ...]] = []
+        features = self._directions[0][0].shape[1]
+        for own in self._directions:
+            x = np.empty((0, 1, features), dtype)
+            arrays = (x, None, None, *own)
+            if _core.arrays_fit(self._cell.number, arrays) != 3:
+                arrays = forward_arguments(self._cell.spec, arrays).arrays
+            weights.append(arrays[3:])
+            features = weights[-1][1].shape[1]
+        return self._cell.kernel(self._option)[0], weights
+
     # -------------------------------------------------------------------- checks and axes
 
     def _check_x(self, x: Any) -> Array:
@@ -529,12 +491,12 @@ class Recurrent(Weighted, Generic[State]):
         return given
 
     def _check_state(self, state: Any, batch: int, unbatched: bool) -> tuple[Any, Any]:
-        """h and c as (cells, B, n); c None where the cell has none."""
-        cells, n, dtype = len(self._cells), self.hidden_size, self._flat.dtype
-        shape = (cells, n) if unbatched else (cells, batch, n)
-        if self._cell.states == ("h",):
+        """h and c as (directions, B, n); c None where the cell has none."""
+        count, n, dtype = len(self._directions), self.hidden_size, self._flat.dtype
+        shape = (count, n) if unbatched else (count, batch, n)
+        if not self._cell.has_c:
             return state_array("state", state, dtype, shape, "H"), None
-        h, c = pair("state", state)
+        h, c = _checks.state_pair("state", state)
         p = self._units
         of_h = (*shape[:-1], p)
         return (
@@ -542,10 +504,10 @@ class Recurrent(Weighted, Generic[State]):
             state_array("state[1]", c, dtype, shape, "H"),
         )
 
-    def _both(self, x: Array, *cells: dict[str, Any]) -> tuple[Array, list[Array | None]]:
+    def _places(self, x: Array, weights: list[tuple[Any, ...]]) -> tuple[Array, list[Array]]:
         """An output (T, B, 2·P), and what of it each direction is to write."""
         # By the weights, whatever has become of the attributes: C writes so much.
-        units, others = (cell["w_hh"].shape[-1] for cell in cells)
+        units, others = (w_hh.shape[-1] for _, w_hh, *_ in weights)
         steps, batch, _ = x.shape
         _checks.elements(T=steps, B=batch, n=units + others)
         number = x.dtype.num
@@ -559,14 +521,15 @@ class Recurrent(Weighted, Generic[State]):
         if tape.layer != name:
             raise TypeError(f"tape is of {tape.layer}, this layer is {name}")
         both = tape.directions == 2
-        if len(tape.tapes) != len(self._cells) or both != self.bidirectional:
+        if len(tape.tapes) != len(self._directions) or both != self.bidirectional:
             given = len(tape.tapes) // tape.directions
             raise ValueError(
                 f"tape is of another layer: of one with num_layers={given}, bidirectional={both}"
             )
-        for suffix, cell, cell_tape in zip(self._suffixes, self._cells, tape.tapes, strict=True):
-            for arg, own in cell.items():
-                same_weight(self._names[arg] + suffix, getattr(cell_tape, arg), own)
+        names = self._cell.weight_names.items()
+        for suffix, own, used in zip(self._suffixes, self._directions, tape.tapes, strict=True):
+            for (arg, name), weight in zip(names, (*own[:4], *own[4]), strict=True):
+                same_weight(name + suffix, getattr(used, arg), weight)
 
 
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Array:

@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from . import _checks, _core
-from ._attributes import Guarded
-from ._calls import code
-from ._layer_tape import pair, sequence_axes, state_array
-from ._recurrent import forward_arguments
-from .config import current_threads
-from .weights import Weighted
+from .. import _checks, _core
+from .._attributes import Guarded
+from ..config import current_threads
+from .tape import sequence_axes, state_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from ._stacked import Recurrent
 
     Array = NDArray[Any]
 
@@ -52,11 +47,11 @@ class Stream(Guarded, _core.StreamCore):
     True
     """
 
-    def __init__(self, layer: Recurrent[Any], batch_size: int = 1) -> None:
+    def __init__(self, layer: Any, batch_size: int = 1) -> None:
         if self.count:
             raise RuntimeError("this stream is made already: make another with layer.stream()")
         name = type(layer).__name__
-        if not isinstance(layer, Weighted) or not hasattr(layer, "_cell"):
+        if not hasattr(layer, "_packable"):
             raise TypeError(f"layer is a {name}, expected an RNN, LSTM or GRU")
         if layer.bidirectional:
             raise ValueError(
@@ -65,33 +60,20 @@ class Stream(Guarded, _core.StreamCore):
         batch_size = _checks.size("batch_size", batch_size, 0)
         self._layer, self._dtype = layer, layer.dtype
         self._shapes: list[Any] = []
-        weights = self._weights()
+        kernel, weights = self._read()
         _checks.elements(layers=len(weights), batch_size=batch_size, H=layer.hidden_size)
-        self._allocate(self._code(), weights, batch_size, current_threads)
+        self._allocate(kernel, weights, batch_size, current_threads)
 
-    def _code(self) -> int:
-        return code(self._layer._cell, self._layer._option)[0]
-
-    def _weights(self) -> list[tuple[Array | None, ...]]:
-        """The layer's arrays, checked: C reads as much of them as their shapes say."""
-        layer = self._layer
-        weights: list[tuple[Array | None, ...]] = []
-        shapes: list[Any] = []
-        first: Any = layer._cells[0]["w_ih"]
-        below = first.shape[1]
-        for cell in layer._cells:
-            x = np.empty((0, 1, below), self._dtype)
-            arguments = forward_arguments(
-                layer._cell, x, None, None, cell["w_ih"], cell["w_hh"], cell["b_ih"], cell["b_hh"],
-                cell.get("w_hr"), cell.get("w_peep"), None, None,
-            )  # fmt: skip
-            weights.append(arguments[3:9])
-            shapes.append([None if w is None else w.shape for w in weights[-1]])
-            below = arguments.w_hh.shape[1]
+    def _read(self) -> tuple[int, list[Any]]:
+        """The number of the kernel's cell and the layer's weights, which must not change shape."""
+        kernel, weights = self._layer._packable(self._dtype)
+        shapes = [
+            [None if w is None else w.shape for w in (*four, *extra)] for *four, extra in weights
+        ]
         if shapes != (self._shapes or shapes):
             raise ValueError("the layer's weights have other shapes than when the stream was made")
         self._shapes = shapes
-        return weights
+        return kernel, weights
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream cannot be copied or pickled: make another, and assign its state")
@@ -107,7 +89,8 @@ class Stream(Guarded, _core.StreamCore):
         x : ndarray
             (T, B, D), or (B, T, D) if the layer is `batch_first`, or (T, D) where B = 1.
         restart : boolean array, optional
-            (T, B), (B, T) or (T,), like x: where true, the state before that step is zero.
+            The reset mask, (T, B), (B, T) or (T,), like x: where true, the state before that step
+            is zero.
 
         Returns
         -------
@@ -120,24 +103,24 @@ class Stream(Guarded, _core.StreamCore):
             If an argument does not fit; the error names it, and the state is as before. So it is
             where Ctrl-C ends the call before it is done.
         """
-        batch, units, turned = self.batch, self.units, self._layer.batch_first
+        batch, units, batch_first = self.batch, self.units, self._layer.batch_first
         x = _checks.array("x", x, self._dtype, "the layer")
-        alone = _checks.sequence_axes(x, *sequence_axes(turned, False, "D")[:2]) and batch == 1
-        axes = sequence_axes(turned, alone, "D")
+        alone = _checks.sequence_axes(x, *sequence_axes(batch_first, False, "D")[:2]) and batch == 1
+        axes = sequence_axes(batch_first, alone, "D")
         _checks.shape("x", x.shape, axes, {"B": batch, "D": self.features})
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
-            restart = np.ascontiguousarray(restart.T if turned else restart).reshape(-1, batch)
-        x = x[:, None] if alone else x.swapaxes(0, 1) if turned else x
+            restart = np.ascontiguousarray(restart.T if batch_first else restart).reshape(-1, batch)
+        x = x[:, None] if alone else x.swapaxes(0, 1) if batch_first else x
         steps = len(x)
         _checks.elements(T=steps, B=batch, P=units)
-        output = _core.empty_sequence(steps, batch, units, self._dtype.num, turned)
-        # Between the layers: what one writes the next reads.
-        between = [np.empty_like(output, order="C") for _ in range(self.count - 1)]
+        output = _core.empty_sequence(steps, batch, units, self._dtype.num, batch_first)
+        # The outputs of all layers but the last, which the next ones read.
+        intermediate = [np.empty_like(output, order="C") for _ in range(self.count - 1)]
         if output.size:
-            self._run(_checks.strided(x), output, between, restart)
-        return output[:, 0] if alone else output.swapaxes(0, 1) if turned else output
+            self._run(_checks.strided(x), output, intermediate, restart)
+        return output[:, 0] if alone else output.swapaxes(0, 1) if batch_first else output
 
     @property
     def state(self) -> Any:
@@ -154,7 +137,7 @@ class Stream(Guarded, _core.StreamCore):
         if c is None:
             h[...] = state_array("state", value, h.dtype, h.shape, "H")
             return
-        given_h, given_c = pair("state", value)
+        given_h, given_c = _checks.state_pair("state", value)
         letter = "P" if h.shape[2] < c.shape[2] else "H"
         given_h = state_array("state[0]", given_h, h.dtype, h.shape, letter)
         given_c = state_array("state[1]", given_c, c.dtype, c.shape, "H")
@@ -187,7 +170,7 @@ class Stream(Guarded, _core.StreamCore):
 
     def update(self) -> None:
         """Read the layer's weights again; the state stays."""
-        self._pack(self._code(), self._weights())
+        self._pack(*self._read())
 
     # -------------------------------------------------------------------- for the compiled side
 

@@ -1,25 +1,27 @@
-"""The tape of a recurrent layer, and how gradients go down through its stack of cells.
+"""The tape of a recurrent layer, and backpropagation through its stack.
 
-Cells are counted in the order of the state's first axis, which is PyTorch's: layer 0 forward,
-layer 0 reverse, layer 1 forward, ... Inside, a sequence is time-major and has a batch axis; it is
-turned where it comes in and where it goes out.
+Each layer of the stack has one direction or two. Directions are counted in the order of the state's
+first axis, which is PyTorch's: layer 0 forward, layer 0 reverse, layer 1 forward, ... Inside, a
+sequence is time-major and has a batch axis; axes are swapped where it comes in and where it goes
+out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-from . import _calls, _checks, _core, _tapes, functional
+from .. import _checks, _tapes
+from ..cells.base import backward
+from ..reference.arguments import CellSpec
+from ..reference.sequences import apply_dropout, halves
 from .weights import Weights, copied_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ._recurrent import Cell
 
     Array = NDArray[Any]
 
@@ -48,46 +50,20 @@ def fitting(
 def state_array(
     name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letter: str
 ) -> Array:
-    """h or c of all cells as (cells, B, n).
+    """h or c of all directions as (directions, B, n).
 
     Parameters
     ----------
     name, value
         What the caller calls it, and passed.
     shape : tuple of int
-        What it must have: (cells, B, n), or (cells, n) for one sequence.
+        What it must have: (directions, B, n), or (directions, n) for one sequence.
     letter : str
         For n.
     """
     if len(shape) == 3:
         return fitting(name, value, dtype, shape, ("layers·directions", "B", letter))
     return fitting(name, value, dtype, shape, ("layers·directions", letter))[:, None]
-
-
-def pair(name: str, state: Any) -> tuple[Any, Any]:
-    """The two elements of an LSTM's state."""
-    if not isinstance(state, tuple | list):
-        kind = type(state).__name__
-        raise TypeError(f"{name} is a {kind}, expected a pair of arrays, (h, c)")
-    if len(state) != 2:
-        raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
-    return state[0], state[1]
-
-
-def halves(a: Array | None, directions: int) -> Sequence[Any]:
-    """What of a (T, B, directions·P) array is of each direction, as views."""
-    if a is None or directions == 1:
-        return (a,) * directions
-    units = a.shape[2] // 2
-    return a[:, :, :units], a[:, :, units:]
-
-
-def thinned(a: Array, dropped: Array, scale: float, out: Array | None = None) -> Array:
-    """a · scale, and zero where dropped: dropout, and its gradient."""
-    with np.errstate(all="ignore"):
-        out = np.multiply(a, scale, out=out)
-    out[dropped] = 0  # no product with zero: what is dropped may be infinite
-    return out
 
 
 # ------------------------------------------------------------------------------ the tape
@@ -113,8 +89,8 @@ class LayerGradients(NamedTuple):
 
 class _LayerTapeFields(NamedTuple):
     layer: str
-    cell: Cell
-    tapes: tuple[Any, ...]  # of the cells
+    cell: CellSpec
+    tapes: tuple[Any, ...]  # of the directions
     dropped: tuple[Array, ...]  # what dropout made zero, between each two layers; or ()
     scale: float  # of what it left
     batch_first: bool
@@ -123,7 +99,7 @@ class _LayerTapeFields(NamedTuple):
 
 
 class LayerTape(_tapes.Tape, _LayerTapeFields):
-    """What a layer's forward keeps for its backward: the tapes of its cells. Immutable.
+    """What a layer's forward keeps for its backward: the tapes of its directions. Immutable.
 
     What forward was told to keep is read from the attributes below: a tuple of one array for every
     layer and direction, in the order of the state's first axis. The arrays are (T, B, n), or
@@ -166,27 +142,22 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
 
     @property
     def directions(self) -> int:
-        """How many cells a layer has, 1 or 2."""
+        """How many directions a layer has, 1 or 2."""
         return 2 if self.tapes[-1].reverse else 1
 
-    def _norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
-        """`fastrnn.gradient_norms`: (cells, T, B), or (cells, T) for one sequence."""
+    def norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
+        """What `gradient_norms` starts from: the tape without digests, and `gradients`."""
         if d_c_n is not None and "c" not in self.cell.states:
             raise ValueError(f"d_c_n is given, but the state of {self.layer} has no c")
         names = ("d_h_n", "d_c_n")[: len(self.cell.states)]
-        d_output, d_h, d_c = self.gradients(d_output, names, (d_h_n, d_c_n))
-        self = self.unchanged()
+        start = self.gradients(d_output, names, (d_h_n, d_c_n))
+        return self.unchanged(), *start
+
+    def norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
+        """`fastrnn.gradient_norms`: (directions, T, B), or (directions, T) for one sequence."""
+        self, *start = self.norm_arguments(d_output, d_h_n, d_c_n)
         norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
-
-        def back(i: int, d: Array | None, through: bool, _: Any) -> Array | None:
-            d_state = None if d_h is None else d_h[i], None if d_c is None else d_c[i]
-            norms[i] = functional.gradient_norms(self.tapes[i], d, *d_state)
-            d_x: Array | None = None
-            if through:
-                d_x = _calls.backward(self.tapes[i], d, *d_state, {"x"}, {}).x
-            return d_x
-
-        self.down(d_output, 0, back)
+        self.backward(start, [{}] * len(norms), norms=norms)
         return norms[:, :, 0] if self.unbatched else norms
 
     def unchanged(self) -> LayerTape:
@@ -203,7 +174,8 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
     def gradients(
         self, d_output: Any, names: tuple[str, ...], d_state: Sequence[Any]
     ) -> tuple[Any, Any, Any]:
-        """What backward starts from: d_output (T, B, n), the gradients of h and c (cells, B, n).
+        """What backward starts from: d_output (T, B, n), the gradients of h and c
+        (directions, B, n).
 
         `names` are the caller's names for `d_state`, one or two as the cell has states.
         """
@@ -231,39 +203,57 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
                 parts[i] = state_array(name, d_state[i], dtype, (*rows, n), units)
         return d_output, parts[0], parts[1]
 
-    def down(
+    def backward(
         self,
-        d_output: Array | None,
-        lowest: int,
-        back: Callable[[int, Array | None, bool, Any], Array | None],
-    ) -> Array | None:
-        """Take the gradient of output from the last layer down to that of x.
+        start: Sequence[Any],
+        into: Sequence[dict[str, Array]],
+        initial: tuple[str, ...] = (),
+        x_too: bool = False,
+        norms: Array | None = None,
+    ) -> tuple[list[tuple[Any, ...]], Array | None]:
+        """Backpropagate from the last layer down to the first that anything is wanted of.
 
         Parameters
         ----------
-        d_output : ndarray or None
-            (T, B, n).
-        lowest : int
-            The first cell of which anything is wanted, -1 for x: layers below are not visited.
-        back : callable
-            ``back(i, d_output, through, together)`` goes back through cell i; where `through`, it
-            returns the gradient of the cell's x, in an array that nobody else has. The results may
-            be there only after ``together.run()``; it is None where there is one direction.
+        start : sequence
+            What `gradients` returns.
+        into : sequence of dict
+            Of each direction, where the gradients of its weights are written, by their names.
+        initial : tuple of str
+            Which gradients of the initial state are wanted: "h_0", "c_0".
+        x_too : bool
+            Whether that of x is.
+        norms : ndarray, optional
+            (directions, T, B), to be filled. Not on the reference backend.
+
+        Returns
+        -------
+        list of tuple, ndarray or None
+            The gradients `initial` of each direction, and that of x (T, B, D).
         """
-        n = self.directions
-        for first in range(len(self.tapes) - n, -1, -n):
-            through = lowest < first
-            together = _core.Together() if n == 2 else None
-            parts = enumerate(halves(d_output, n), first)
-            d_x = [back(i, half, through, together) for i, half in parts]
-            if together is not None:
-                together.run()
-            d_output = d_x[0]
-            if d_output is None:
-                return None
+        d_output, d_h, d_c = start
+        n, count, every = self.directions, len(self.tapes), bool(initial) or norms is not None
+        states: list[tuple[Any, ...]] = [()] * count
+        lowest = 0 if every else next((i for i, places in enumerate(into) if places), count)
+        for first in range(count - n, -1, -n):
+            through = ("x",) if x_too or lowest < first else ()
+            calls = []
+            for i, half in enumerate(halves(d_output, n), first):
+                wrt = (*into[i], *initial, *through)
+                if wrt or every:
+                    d_h_n, d_c_n = None if d_h is None else d_h[i], None if d_c is None else d_c[i]
+                    place = None if norms is None else norms[i]
+                    calls.append((self.tapes[i], half, d_h_n, d_c_n, wrt, into[i], place))
+            grads = backward(calls) if calls else []
+            if initial:
+                for i, one in enumerate(grads, first):
+                    states[i] = tuple(getattr(one, name) for name in initial)
+            if not through:
+                return states, None
+            d_output = grads[0].x
             if n == 2:
                 with np.errstate(all="ignore"):
-                    d_output += d_x[1]
+                    d_output += grads[1].x
             if first and self.dropped:
-                thinned(d_output, self.dropped[first // n - 1], self.scale, out=d_output)
-        return d_output
+                apply_dropout(d_output, self.dropped[first // n - 1], self.scale, out=d_output)
+        return states, d_output

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _checks, _core, _tapes, reference
-from .config import current_backend, current_threads
-from .reference.embedding import (
+from .. import _checks, _core, _tapes, reference
+from .._attributes import Checks
+from ..config import current_backend, current_threads
+from ..reference.embedding import (
     EmbeddingGradients,
     EmbeddingTape,
     embedding_arguments,
@@ -21,8 +22,6 @@ from .weights import Weighted, Weights, copied_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
-
-    from ._attributes import Checks
 
     Array = NDArray[Any]
 

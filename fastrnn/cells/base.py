@@ -1,0 +1,268 @@
+"""What a cell is to functions and layers, and one direction of one layer, whatever the cell.
+
+The public functions (rnn.py, lstm.py, gru.py) call `run` and `backward`, layers `forward` and
+`backward`. On the reference backend these pass everything on to `fastrnn.reference`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from numpy import empty
+
+from .. import _checks, _core
+from ..config import current_backend, current_threads
+from ..reference import cells as reference
+from ..reference.arguments import (
+    WEIGHT_NAMES,
+    Arrays,
+    CellSpec,
+    CellTape,
+    backward_arguments,
+    forward_arguments,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+    # What all directions of a layer's forward have in common: lengths, restart, record, batch_major
+    # (whether output (T, B, P) lies in memory as (B, T, P)) and checkpoint. This is 0, or K: the
+    # tape has no gates, and c of every K-th step only; backward makes them again. An Elman layer's
+    # needs none of them, and the reference keeps them all.
+    Common = tuple[Array | None, Array | None, bool, bool, int]
+    # How to backpropagate through one direction: tape, d_output, d_h_n, d_c_n, wrt, into (where to
+    # write gradients of weights, by their names) and norms, which are (T, B), to be filled, or
+    # None; not on the reference backend.
+    Back = tuple[Any, Any, Any, Any, Any, dict[str, Array], Any]
+
+PLAIN = (str, type(None), bool)  # the types of options that may be looked up unchecked
+
+
+_of_tape: dict[type, Cell] = {}
+
+
+class Cell:
+    """A cell: what the reference says of it, what C says, and the classes of its results.
+
+    Parameters
+    ----------
+    spec : CellSpec
+        From the reference.
+    kernels : dict
+        The cells that C has for it, by the cell's option: {None: name} where there is none.
+    tape, gradients : type
+        What its forward and backward return.
+    """
+
+    def __init__(
+        self, spec: CellSpec, kernels: dict[Any, str], tape: type[CellTape], gradients: Any
+    ) -> None:
+        numbers = {cell[0]: number for number, cell in enumerate(_core.CELLS)}
+        self.spec, self.tape, self.gradients = spec, tape, gradients
+        self.numbers = {option: numbers[name] for option, name in kernels.items()}
+        self.number = next(iter(self.numbers.values()))  # they all have the same arguments
+        _, self.gates, self.tape_gates, self.has_c, extras = _core.CELLS[self.number]
+        # What layers call the weights of a direction, by their names as arguments.
+        self.weight_names = WEIGHT_NAMES | {e.name: e.on_layers for e in spec.extras}
+        _of_tape[tape] = self
+        said = (spec.gates, "c" in spec.states, tuple((e.name, e.axes) for e in spec.extras))
+        if said != (self.gates, self.has_c, extras):
+            raise ImportError(f"C and the reference do not mean the same by {spec.name}")
+
+    def kernel(self, option: Any) -> tuple[int, Any]:
+        """The number of the cell that C has for an option, and this as a plain str or bool."""
+        if type(option) in PLAIN and option in self.numbers:
+            return self.numbers[option], option
+        name = self.spec.option
+        if name is None:
+            return self.number, None
+        if True in self.numbers:
+            option = _checks.flag(name, option)
+        else:
+            option = _checks.choice(name, option, self.numbers)
+        return self.numbers[option], option
+
+
+# ------------------------------------------------------------------------------ forward
+
+
+def run(
+    cell: Cell,
+    arrays: Arrays,
+    option: Any,
+    lengths: Any,
+    restart: Any,
+    reverse: Any,
+    record: Any,
+    check: Any,
+) -> tuple[Array, Array, Any, Any]:
+    """What a cell's function does: output, h_n, c_n (None where the cell has none), tape."""
+    if current_backend.get() == "reference":
+        return reference.forward(
+            cell.spec, arrays, option, lengths=lengths, restart=restart, reverse=reverse,
+            record=record, check=check,
+        )  # fmt: skip
+    rank, number = -1, cell.numbers.get(option) if type(option) in PLAIN else None
+    if (
+        number is not None
+        and lengths is restart is None
+        and type(reverse) is type(record) is type(check) is bool
+    ):  # the most common form, in which only the arrays may not be as the kernel takes them
+        kind = (cell.tape, option, False) if record else None
+        call = (number, arrays, None, None, reverse, kind, 0, False, None)
+        made = _core.forward([call], current_threads.get(), True)
+        if type(made) is list:
+            if check and record:
+                output, h_n, c_n, tape = made[0]
+                return output, h_n, c_n, tape.with_digests()
+            return made[0]  # type: ignore[no-any-return]
+        rank = made
+    if rank < 0:
+        rank = _core.arrays_fit(cell.number, arrays)
+    arrays, lengths, restart, unbatched = forward_arguments(
+        cell.spec, arrays, lengths, restart, rank != 0
+    )
+    number, option = cell.kernel(option)
+    reverse = _checks.flag("reverse", reverse)
+    record = _checks.flag("record", record)
+    check = _checks.flag("check", check)
+    kind = (cell.tape, option, unbatched) if record else None
+    call = (number, arrays, lengths, restart, reverse, kind, 0, False, None)
+    ((output, h_n, c_n, tape),) = _core.forward([call], current_threads.get())
+    if check and record:
+        tape = tape.with_digests()
+    if unbatched:
+        return output[:, 0], h_n[0], None if c_n is None else c_n[0], tape
+    return output, h_n, c_n, tape
+
+
+def forward(
+    cell: Cell, option: Any, common: Common, directions: list[tuple[Arrays, bool, Any]]
+) -> list[tuple[Any, ...]]:
+    """Run one layer, whose directions may run at the same time.
+
+    Parameters
+    ----------
+    cell, option
+    common : Common
+        Checked.
+    directions : list
+        One or two: the arrays, x (T, B, D) among them; whether it goes from the last step to the
+        first; and where its output (T, B, P), with a contiguous last axis, is to be written, or
+        None.
+
+    Returns
+    -------
+    list
+        output, h_n, c_n (None where the cell has none) and the tape (None where none is recorded)
+        of each direction.
+    """
+    lengths, restart, record, batch_major, checkpoint = common
+    if current_backend.get() == "reference":
+        return [
+            _by_reference(
+                cell, arrays, option, place,
+                lengths=lengths, restart=restart, reverse=reverse, record=record,
+            )
+            for arrays, reverse, place in directions
+        ]  # fmt: skip
+    number, option = cell.kernel(option)
+    tape_kind = (cell.tape, option, False) if record else None
+    calls = []
+    for arrays, reverse, place in directions:
+        if _core.arrays_fit(cell.number, arrays) != 3:
+            arrays = forward_arguments(cell.spec, arrays).arrays
+        calls.append(
+            (number, arrays, lengths, restart, reverse, tape_kind, checkpoint, batch_major, place)
+        )
+    made: list[tuple[Any, ...]] = _core.forward(calls, current_threads.get())
+    return made
+
+
+def _by_reference(
+    cell: Cell, arrays: Arrays, option: Any, place: Array | None, **others: Any
+) -> tuple[Array, Array, Any, Any]:
+    output, h_n, c_n, tape = reference.forward(cell.spec, arrays, option, **others)
+    if place is None:
+        return output, h_n, c_n, tape
+    place[...] = output
+    return place, h_n, c_n, None if tape is None else tape._replace(output=place)
+
+
+# ------------------------------------------------------------------------------ backward
+
+
+def backward(calls: list[Back], cell: Cell | None = None) -> list[Any]:
+    """Backpropagate through one direction of a layer, or two that may run at the same time.
+
+    Parameters
+    ----------
+    calls : list of Back
+    cell : Cell, optional
+        What the tapes must be of. None: any cell.
+
+    Returns
+    -------
+    list
+        The gradients of each; what was written to `into` is that array.
+    """
+    kind = CellTape if cell is None else cell.tape
+    for call in calls:
+        if not isinstance(call[0], kind):
+            name = reference.FORWARD if cell is None else f"{cell.spec.name}_forward"
+            _checks.tape(call[0], kind, name)
+    if current_backend.get() == "reference":
+        return [_backward_by_reference(*call) for call in calls]
+    checked = [_checked(*call) for call in calls]
+    made = _core.backward(checked, current_threads.get())
+    return [_gradients(call[1], made[i]) for i, call in enumerate(checked)]
+
+
+def _checked(
+    tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any, into: Any, norms: Any
+) -> tuple[Any, ...]:
+    """What the compiled side takes for one direction."""
+    tape, d_output, d_h_n, d_c_n, wanted = backward_arguments(
+        tape, d_output, d_h_n, d_c_n, wrt, _is_whole
+    )
+    cell = _of_tape[type(tape)]
+    option = None if cell.spec.option is None else getattr(tape, cell.spec.option)
+    number, _ = cell.kernel(option)
+    if type(tape.reverse) is not bool:
+        tape = tape._replace(reverse=_checks.flag("reverse", tape.reverse))
+    return number, tape, d_output, d_h_n, d_c_n, wanted, into, norms
+
+
+def _is_whole(tape: Any) -> bool:
+    """`is_whole` of the reference, in less time."""
+    return _core.tape_fits(_of_tape[type(tape)].number, tape)
+
+
+def _gradients(tape: Any, values: list[Any]) -> Any:
+    make: Any = tuple.__new__
+    gradients = make(_of_tape[type(tape)].gradients, values)
+    if not tape.unbatched:
+        return gradients
+    states = {f"{s}_0": getattr(gradients, f"{s}_0") for s in tape.cell.states}
+    states = {name: None if d is None else d[0] for name, d in states.items()}
+    return gradients._replace(x=None if gradients.x is None else gradients.x[:, 0], **states)
+
+
+def _backward_by_reference(
+    tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any, into: Any, norms: Any
+) -> Any:
+    gradients = reference.backward(tape, d_output, d_h_n, d_c_n, wrt)
+    for name, place in into.items():
+        place[...] = getattr(gradients, name)
+    return gradients._replace(**into)
+
+
+def norms(tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
+    """`fastrnn.gradient_norms` of the tape of one direction of one layer."""
+    _checks.tape(tape, CellTape, reference.FORWARD)
+    *call, _ = _checked(tape, d_output, d_h_n, d_c_n, (), {}, None)
+    norms = empty(call[1].x.shape[:2])
+    _core.backward([(*call, norms)], current_threads.get())
+    return norms[:, 0] if call[1].unbatched else norms

@@ -1,0 +1,171 @@
+"""The Elman network in one direction: rnn_forward and rnn_backward."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from ..reference.rnn import CELL, RNNGradients, RNNTape
+from .base import Cell, backward, run
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+RNN = Cell(CELL, {"tanh": "rnn_tanh", "relu": "rnn_relu"}, RNNTape, RNNGradients)
+
+
+def rnn_forward(
+    x: Array,
+    h_0: Array | None,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: ArrayLike | None = None,
+    restart: ArrayLike | None = None,
+    reverse: bool = False,
+    record: bool = True,
+    check: bool = False,
+) -> tuple[Array, Array, RNNTape | None]:
+    """Run an Elman layer over a sequence.
+
+    For each step t of a row, with f tanh or relu [1]_::
+
+        z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
+        h_t = f(z_t)
+
+    Parameters
+    ----------
+    x : ndarray
+        (T, B, D), or (T, D) for one sequence; float32 or float64. Not copied where its last axis
+        is contiguous.
+    h_0 : ndarray or None
+        (B, H), or (H,) for one sequence: the state before the first step. None: zeros.
+    w_ih, w_hh : ndarray
+        (H, D) and (H, H).
+    b_ih, b_hh : ndarray or None, optional
+        (H,) each. None: zeros.
+    nonlinearity : {"tanh", "relu"}
+        f.
+    lengths : integer sequence, optional
+        (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is zero
+        and x is not read; a row's final state is that of its own last step. One integer will do
+        for one sequence.
+    restart : boolean array, optional
+        The reset mask, (T, B), or (T,) for one sequence. Where true, the state before step t is
+        zero, never h_0.
+    reverse : bool
+        Process each row from its last step to its first. output[t] stays aligned with x[t].
+    record : bool
+        Whether to return a tape for `rnn_backward`.
+    check : bool
+        Whether the tape should notice, when it is used, that an array which it refers to was
+        changed. This reads every one of them once in forward and once in backward.
+
+    Returns
+    -------
+    output : ndarray
+        (T, B, H), or (T, H): every h_t.
+    h_n : ndarray
+        (B, H), or (H,): the state after the last step processed; h_0 where a row has no steps.
+    tape : RNNTape or None
+        For `rnn_backward`. It refers to x, the weights and output, which must not be changed
+        before; it may be used more than once, and from several threads.
+
+    Raises
+    ------
+    TypeError
+        If an array is not an ndarray, or not of x's dtype, or that is not float32 or float64.
+    ValueError
+        If a shape or a value does not fit. The error names the argument, and is raised before any
+        work is done.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    fastrnn.reference.rnn_forward : the same in plain NumPy.
+
+    References
+    ----------
+    .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990), 179-211.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> x = np.array([[[1.0]], [[2.0]]])
+    >>> one = np.array([[1.0]])
+    >>> output, h_n, tape = fastrnn.rnn_forward(x, None, one, one, nonlinearity="relu")
+    >>> output.ravel()
+    array([1., 3.])
+    """
+    arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ())
+    output, h_n, _, tape = run(RNN, arrays, nonlinearity, lengths, restart, reverse, record, check)
+    return output, h_n, tape
+
+
+def rnn_backward(
+    tape: RNNTape,
+    d_output: Array | None = None,
+    d_h_n: Array | None = None,
+    *,
+    wrt: Collection[str] | None = None,
+) -> RNNGradients:
+    """Gradients of an Elman layer: backpropagation through time [1]_.
+
+    Parameters
+    ----------
+    tape : RNNTape
+        From `rnn_forward`, of either backend. It is not changed.
+    d_output : ndarray or None
+        The loss's gradient with respect to output, of output's shape and dtype. None: zeros.
+        Padding is ignored.
+    d_h_n : ndarray or None
+        The loss's gradient with respect to h_n, of its shape and dtype. None: zeros.
+    wrt : collection of str, optional
+        Which gradients to compute: names out of "x", "h_0", "w_ih", "w_hh", "b_ih", "b_hh". What
+        is left out costs nothing. None: all.
+
+    Returns
+    -------
+    RNNGradients
+        A named tuple with a field for each of these names, None where the argument was None or
+        was left out. The gradients of weights are summed over time and batch; that of padding is
+        zero.
+
+    Raises
+    ------
+    TypeError
+        If the tape is not one of `rnn_forward`, or a gradient does not have the tape's dtype.
+    ValueError
+        If both gradients are None, a shape does not fit, or `wrt` holds another name.
+    RuntimeError
+        If the tape was made with ``check=True`` and an array that it refers to has changed.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    fastrnn.reference.rnn_backward : the same in plain NumPy, with the equations.
+
+    References
+    ----------
+    .. [1] P. J. Werbos, "Backpropagation through time: what it does and how to do it",
+       Proceedings of the IEEE 78 (1990), 1550-1560.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> x = np.array([[[1.0]], [[2.0]]])
+    >>> one = np.array([[1.0]])
+    >>> output, h_n, tape = fastrnn.rnn_forward(x, None, one, one, nonlinearity="relu")
+    >>> grads = fastrnn.rnn_backward(tape, d_h_n=np.array([[1.0]]), wrt=["x", "w_ih"])
+    >>> grads.w_ih
+    array([[3.]])
+    """
+    grads: RNNGradients = backward([(tape, d_output, d_h_n, None, wrt, {}, None)], RNN)[0]
+    return grads

@@ -1,0 +1,113 @@
+"""RNN, the stack of Elman layers, with PyTorch's arguments, attributes and weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .. import _checks
+from .._attributes import Checks
+from ..cells.rnn import RNN as CELL
+from .recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    Array = NDArray[Any]
+
+
+class RNN(Recurrent["Array"]):
+    """Elman networks: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or relu.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int
+        How many layers: each one but the first takes the output of the one below.
+    nonlinearity : {"tanh", "relu"}
+        f.
+    bias : bool
+        Whether there are b_ih and b_hh.
+    batch_first : bool
+        Whether x, output and restart have the batch axis before the time axis. The state does not.
+    dropout : float
+        In [0, 1): how likely an element of the output of each layer but the last is to be zero
+        while training. Without effect on a single layer.
+    bidirectional : bool
+        Whether every layer also runs from the last step to the first. Its output is that of both
+        directions, side by side.
+    dtype : {"float32", "float64"}
+        Of the weights, and of all arrays.
+    rng : optional
+        Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+    init : {"uniform", "orthogonal"}
+        Every weight uniform in ±1/sqrt(H), as in PyTorch; or the same but weight_hh orthogonal,
+        which keeps gradients alive over longer sequences.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+
+    See Also
+    --------
+    fastrnn.rnn_forward : one layer in one direction, with the equations.
+
+    Notes
+    -----
+    The state is (layers·directions, B, H), or (layers·directions, H) for one sequence, in PyTorch's
+    order: layer 0, layer 0 reverse, layer 1, ...
+
+    The weights of layer k are weight_ih_l{k} (H, D), weight_hh_l{k} (H, H), bias_ih_l{k} and
+    bias_hh_l{k} (H,), and the same with ``_reverse`` behind. From the second layer on, D is H, or
+    2·H if `bidirectional`.
+
+    A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
+    gives independent weights, `copy.copy` shares them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.RNN(3, 4, num_layers=2, rng=0)
+    >>> layer
+    RNN(3, 4, num_layers=2)
+    >>> x = np.ones((5, 2, 3), np.float32)
+    >>> output, state, tape = layer.forward(x)
+    >>> output.shape, state.shape
+    ((5, 2, 4), (2, 2, 4))
+    >>> grads = layer.backward(tape, d_output=np.ones_like(output))
+    >>> layer.flat_weights[...] -= 0.1 * grads.flat_weights
+    """
+
+    _cell = CELL
+    _settable: ClassVar[Checks] = Recurrent._settable | {
+        "nonlinearity": partial(_checks.choice, choices=_checks.NONLINEARITIES)
+    }
+
+    nonlinearity: str
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Any = None,
+        init: str = "uniform",
+    ) -> None:
+        self._make(
+            dtype, rng, init, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
+            nonlinearity=nonlinearity, bias=bias, batch_first=batch_first, dropout=dropout,
+            bidirectional=bidirectional,
+        )  # fmt: skip
+
+    @property
+    def _option(self) -> Any:
+        return self.nonlinearity

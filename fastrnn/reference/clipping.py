@@ -1,0 +1,83 @@
+"""Clipping in plain NumPy: the specification of that of `fastrnn`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _checks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_norm: float) -> float:
+    """Scale gradients, in place, to a norm of at most `max_norm`: see `fastrnn.clip_grad_norm`.
+
+    With n the norm of all of them as one vector, every gradient becomes g · max_norm / n if
+    n > max_norm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> g = np.array([3.0, 4.0])
+    >>> reference.clip_grad_norm([g], 1.0)
+    5.0
+    >>> g
+    array([0.6, 0.8])
+    """
+    arrays, limit = clip_arguments(grads, "max_norm", max_norm)
+    with np.errstate(all="ignore"):
+        largest = float(np.max([np.abs(g).max(initial=0) for g in arrays]))
+        if not 0 < largest < np.inf:
+            return largest
+        parts = [np.square(g.astype(np.float64) / largest).sum() for g in arrays]
+        norm = largest * float(np.sqrt(np.sum(parts)))
+    scale_to(arrays, limit, norm)
+    return norm
+
+
+def scale_to(arrays: Iterable[Array], limit: float, norm: float) -> None:
+    """Scale arrays of this norm in place so that it becomes `limit`, if it is finite and above."""
+    if not limit < norm < np.inf:
+        return
+    with np.errstate(all="ignore"):
+        for g in arrays:
+            factor = g.dtype.type(limit / norm)
+            if limit == 0 or factor >= np.finfo(g.dtype).smallest_normal:
+                g *= factor
+                continue
+            # The factor has lost digits, or is zero, though g times it may be an ordinary number:
+            # (g / norm) * limit in float64. A buffer at a time is converted there and back.
+            with np.nditer(
+                [g], ["external_loop", "buffered", "zerosize_ok"], [["readwrite"]],
+                [np.float64], casting="same_kind",
+            ) as pieces:  # fmt: skip
+                for piece in pieces:
+                    piece[...] = piece / norm * limit  # type: ignore[operator, index]
+
+
+def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], float]:
+    """Check the arguments of the clipping functions; the gradients as a list."""
+    if isinstance(grads, np.ndarray):
+        grads = {"grads": grads}
+    elif not isinstance(grads, Mapping):
+        grads = {f"grads[{i}]": g for i, g in enumerate(_checks.arrays("grads", grads))}
+    labels = [str(key) for key in grads]
+    # As arrays: a subclass may have other ways with what is done here.
+    arrays = [
+        np.asarray(_checks.writable(label, g))
+        for label, g in zip(labels, grads.values(), strict=True)
+    ]
+    if not arrays:
+        raise ValueError(
+            "grads is empty, expected one array at least: a generator that was used up? pass a list"
+        )
+    named = dict(zip(labels, arrays, strict=True))
+    _checks.distinct("grads", named if len(named) == len(arrays) else arrays)
+    return arrays, _checks.bounded(name, limit)
