@@ -14,13 +14,13 @@ static void after_fork(void) { pthread_mutex_unlock(&lock); }
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(before_fork, after_fork, after_fork); }
 
 /* A block carries its size in a header of one cache line. Fresh pages cost as much as packing the
- * weights, so the last few blocks are kept, up to kept_most bytes in all; the oldest make room. */
+ * weights, so the last few blocks are kept, up to max_kept bytes in all; the oldest make room. */
 struct block {
     size_t bytes;
     struct block *next; /* of those kept, the one given back before */
 };
 enum { header = 64, kept_blocks = 8 };
-static const size_t kept_most = (size_t)256 << 20;
+static const size_t max_kept = (size_t)256 << 20;
 static struct block *kept; /* the newest */
 
 void *scratch_take(size_t bytes)
@@ -53,7 +53,7 @@ void scratch_give(void *p)
     kept = given;
     struct block **at = &kept;
     size_t bytes = 0;
-    for (int i = 0; *at && i < kept_blocks && bytes + (*at)->bytes <= kept_most; i++) {
+    for (int i = 0; *at && i < kept_blocks && bytes + (*at)->bytes <= max_kept; i++) {
         bytes += (*at)->bytes;
         at = &(*at)->next;
     }

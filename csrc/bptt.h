@@ -12,7 +12,6 @@ struct FN(backward_scratch) {
     real *intermediate;       /* (n) rows of H */
     const real **chunk_dz, **chunk[GRADIENT_ROWS]; /* (chunk,) rows: of dz, and of what they are multiplied by */
     struct FN(source) sources[MAX_SOURCES];
-    int count; /* sources */
     struct FN(gradient_scratch) gradient;
 };
 
@@ -38,37 +37,33 @@ static ALWAYS_INLINE real *FN(dz_row)(const struct FN(job) *job, int64_t r)
     return job->dz + r % job->dz_rows * job->dz_stride;
 }
 
-static int FN(weights_wanted)(const struct FN(backward_scratch) *s)
+static int FN(weights_wanted)(const struct FN(job) *job)
 {
-    for (int i = 0; i < s->count; i++)
-        if (s->sources[i].d_sum || FN(any_wanted)(&s->sources[i]))
+    for (const struct FN(source) *source = job->sources; source < job->sources + job->count; source++)
+        if (source->d_sum[0] || source->d_sum[1] || FN(any_wanted)(source))
             return 1;
     return 0;
 }
 
 /* --------------------------------------------------------------------------------- weight gradients */
 
-/* The weight gradients that are wanted, with the rows of a chunk that they take. */
-static void FN(find_sources)(const struct FN(job) *job, struct FN(backward_scratch) *s)
+/* The job's sources, with the rows of a thread's chunks. */
+static void FN(take_sources)(const struct FN(job) *job, struct FN(backward_scratch) *s)
 {
-    real *const *packed = job->packed;
-    s->count = job->cell->sources(job->a, s->sources);
-    for (struct FN(source) *source = s->sources; source < s->sources + s->count; source++) {
+    for (int k = 0; k < job->count; k++) {
+        struct FN(source) *source = &s->sources[k];
+        *source = job->sources[k];
         source->by_rows = s->chunk[source->by];
-        for (int i = 0; i < source->count; i++) {
-            struct FN(gradient) *g = &source->gradients[i];
-            g->rows = s->chunk[g->of];
-            if (g->d_w)
-                g->packed = *packed++;
-        }
+        for (int i = 0; i < source->count; i++)
+            source->gradients[i].rows = s->chunk[source->gradients[i].of];
     }
 }
 
-/* Which rows they take. */
-static void FN(find_rows)(const struct FN(backward_scratch) *s, int *taken)
+/* Which rows the weight gradients take. */
+static void FN(find_rows)(const struct FN(job) *job, int *taken)
 {
-    for (const struct FN(source) *source = s->sources; source < s->sources + s->count; source++) {
-        taken[source->by] |= source->d_sum != NULL;
+    for (const struct FN(source) *source = job->sources; source < job->sources + job->count; source++) {
+        taken[source->by] |= source->d_sum[0] || source->d_sum[1];
         for (int i = 0; i < source->count; i++)
             taken[source->gradients[i].of] |= source->gradients[i].d_w != NULL;
     }
@@ -78,10 +73,8 @@ static void FN(find_rows)(const struct FN(backward_scratch) *s, int *taken)
 /* Whether some of them are on the tape, which then has to be kept until the chunk is complete. */
 static int FN(take_tape)(const struct FN(job) *job)
 {
-    struct FN(backward_scratch) s;
     int taken[GRADIENT_ROWS] = {0};
-    s.count = job->cell->sources(job->a, s.sources);
-    FN(find_rows)(&s, taken);
+    FN(find_rows)(job, taken);
     return taken[OF_C] || taken[OF_C_BEFORE] || (taken[OF_INTERMEDIATE] && job->cell->intermediate_on_tape);
 }
 
@@ -108,7 +101,7 @@ static void FN(weight_gradients)(struct FN(walk) *walk, int64_t first, int64_t l
     const int64_t B = a->B;
     int taken[GRADIENT_ROWS] = {0};
     int64_t K = 0;
-    FN(find_rows)(s, taken);
+    FN(find_rows)(job, taken);
     for (int64_t r = first, back = B ? first / B : 0, b = first - back * B; r < last; r++) {
         const int64_t t = FN(time_back)(a, back);
         if (t < (a->lengths ? a->lengths[b] : a->T)) {
@@ -123,7 +116,7 @@ static void FN(weight_gradients)(struct FN(walk) *walk, int64_t first, int64_t l
             back++;
         }
     }
-    const struct FN(gradient_chunk) chunk = {s->chunk_dz, K, first == 0, s->sources, s->count};
+    const struct FN(gradient_chunk) chunk = {s->chunk_dz, K, first == 0, s->sources, job->count};
     FN(add_chunk)(walk->team, job->stop, &s->gradient, &chunk);
 }
 
@@ -132,23 +125,10 @@ static void FN(drain_chunks)(struct FN(walk) *walk, int64_t end)
 {
     const struct fastrnn_direction *a = walk->job->a;
     const int64_t rows = end * a->B, all = a->T * a->B;
-    if (!FN(weights_wanted)(&walk->s))
+    if (!FN(weights_wanted)(walk->job))
         return;
     for (; rows - walk->summed >= FN(chunk) || (end == a->T && walk->summed < all); walk->summed += FN(chunk))
         FN(weight_gradients)(walk, walk->summed, FN(clamp)(rows, 0, walk->summed + FN(chunk)));
-}
-
-/* Where both biases enter the same sum, it was made once. */
-static void FN(copy_bias_gradient)(const struct FN(walk) *walk)
-{
-    const struct fastrnn_direction *a = walk->job->a;
-    const struct team *team = walk->team;
-    for (int i = 0; i < walk->s.count; i++)
-        if (walk->s.sources[i].d_sum == a->d_b_hh)
-            return;
-    const int64_t rows = walk->job->cell->facts.gates * a->H;
-    const int64_t begin = rows * team->id / team->n, end = rows * (team->id + 1) / team->n;
-    memcpy((real *)a->d_b_hh + begin, (real *)a->d_b_ih + begin, (size_t)(end - begin) * sizeof(real));
 }
 
 /* ---------------------------------------------------------------------------------- a thread's walk */
@@ -214,12 +194,12 @@ static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
 {
     const struct FN(job) *job = walk->job;
     const struct fastrnn_direction *a = job->a;
-    const struct FN(back_step) *at = &walk->step;
+    const struct FN(back_step) *step = &walk->step;
     real **const dz = walk->s.dz + walk->pairs, **const d_x = walk->s.d_x + walk->pairs;
     for (int64_t i = 0; i < walk->n; i++) {
-        const int64_t b = at->rows[i];
-        real *const to = a->d_x.data ? FN(at)(&a->d_x, at->t, b) : NULL;
-        if (i < at->active) {
+        const int64_t b = step->rows[i];
+        real *const to = a->d_x.data ? FN(at)(&a->d_x, step->t, b) : NULL;
+        if (i < step->active) {
             dz[i] = FN(dz_row)(job, back * a->B + b);
             d_x[i] = to;
             continue;
@@ -227,20 +207,20 @@ static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
         if (to)
             FN(copy_or_zero)(to, NULL, a->D);
         if (a->norms)
-            a->norms[at->t * a->B + b] = 0;
+            a->norms[step->t * a->B + b] = 0;
     }
 }
 
 /* No gradient crosses a restart. */
 static void FN(drop_restarted)(struct FN(walk) *walk)
 {
-    const struct FN(back_step) *at = &walk->step;
-    const struct fastrnn_direction *a = at->a;
-    for (int64_t i = 0; a->restart && i < at->active; i++)
-        if (FN(restarts)(a, at->t, at->rows[i])) {
-            FN(copy_or_zero)(at->carry_h + i * FN(stride)(a->P), NULL, a->P);
-            if (at->carry_c)
-                FN(copy_or_zero)(at->carry_c + i * FN(stride)(a->H), NULL, a->H);
+    const struct FN(back_step) *step = &walk->step;
+    const struct fastrnn_direction *a = step->a;
+    for (int64_t i = 0; a->restart && i < step->active; i++)
+        if (FN(restarts)(a, step->t, step->rows[i])) {
+            FN(copy_or_zero)(step->carry_h + i * FN(stride)(a->P), NULL, a->P);
+            if (step->carry_c)
+                FN(copy_or_zero)(step->carry_c + i * FN(stride)(a->H), NULL, a->H);
         }
 }
 
@@ -248,21 +228,21 @@ static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
 {
     const struct FN(job) *job = walk->job;
     const struct fastrnn_direction *a = job->a;
-    struct FN(back_step) *at = &walk->step;
+    struct FN(back_step) *step = &walk->step;
     walk->pairs = 0;
     for (int64_t back = begin; back < end; back++) {
         FN(recompute_before)(walk, back);
-        at->t = FN(time_back)(a, back);
-        at->active = FN(active)(a, at->rows, walk->n, at->active, at->t);
-        at->dz = walk->s.dz + walk->pairs;
-        at->reversed = (int)(back & 1);
-        at->last = back == a->T - 1 && !a->d_h_0;
+        step->t = FN(time_back)(a, back);
+        step->active = FN(active)(a, step->rows, walk->n, step->active, step->t);
+        step->dz = walk->s.dz + walk->pairs;
+        step->reversed = (int)(back & 1);
+        step->last = back == a->T - 1 && !a->d_h_0;
         FN(point_gradients)(walk, back);
         if (a->norms)
-            FN(norms)(at);
-        job->cell->back_step(at);
+            FN(norms)(step);
+        job->cell->back_step(step);
         FN(drop_restarted)(walk);
-        walk->pairs += at->active;
+        walk->pairs += step->active;
     }
     if (!a->d_x.data)
         return;
@@ -270,12 +250,21 @@ static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
     FN(gemm)((const real *const *)walk->s.dz, walk->pairs, &job->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows), &out);
 }
 
+/* Of the matrices that are packed as they are. */
+static int64_t FN(max_rows)(const struct FN(job) *job)
+{
+    int64_t max = job->cell->facts.gates * job->a->H;
+    for (int i = 0; i < job->cell->facts.extras; i++)
+        max = job->w.extra[i].K > max ? job->w.extra[i].K : max;
+    return max;
+}
+
 static uintptr_t FN(layout_backward_scratch)(const struct FN(job) *job, uintptr_t at, struct FN(backward_scratch) *s)
 {
     const struct fastrnn_direction *a = job->a;
     const int64_t n = job->plan.rows, steps = job->plan.steps, wide = FN(stride)(a->H);
     s->rows = arena_take(&at, n, sizeof *s->rows);
-    s->pointers = arena_take(&at, job->cell->facts.gates * a->H, sizeof *s->pointers);
+    s->pointers = arena_take(&at, FN(max_rows)(job), sizeof *s->pointers);
     s->dz = arena_take(&at, steps * n, sizeof *s->dz);
     s->operands = arena_take(&at, n, sizeof *s->operands);
     s->d_x = arena_take(&at, steps * n, sizeof *s->d_x);
@@ -287,8 +276,8 @@ static uintptr_t FN(layout_backward_scratch)(const struct FN(job) *job, uintptr_
     s->chunk[OF_NONE] = NULL;
     for (int of = OF_NONE + 1; of < GRADIENT_ROWS; of++)
         s->chunk[of] = arena_take(&at, FN(chunk), sizeof *s->chunk[of]);
-    FN(find_sources)(job, s);
-    return FN(layout_gradient)(&s->gradient, s->sources, s->count, job->plan.threads, at);
+    FN(take_sources)(job, s);
+    return FN(layout_gradient)(&s->gradient, s->sources, job->count, job->plan.threads, at);
 }
 
 /* Packs the weights, and starts with the gradient of the final state. */
@@ -337,8 +326,6 @@ static void FN(end_backward)(struct FN(walk) *walk)
     const struct fastrnn_direction *a = walk->job->a;
     if (a->T * a->B == 0) /* the sum of nothing */
         FN(weight_gradients)(walk, 0, 0);
-    if (a->d_b_ih && a->d_b_hh)
-        FN(copy_bias_gradient)(walk);
     for (int64_t i = 0; i < walk->n; i++) {
         const int64_t b = walk->s.rows[i];
         if (a->d_h_0)
@@ -369,7 +356,7 @@ static void FN(backward_thread)(const struct team *team, void *shared)
 
 /* ------------------------------------------------------------------------------------------ layout */
 
-/* Beside the steps that are recomputed at once the tape holds the one before them, and those of which the weight
+/* The tape in scratch holds the steps that are recomputed at once, the one before them, and those of which the weight
  * gradients still need something. */
 static uintptr_t FN(layout_recompute)(struct FN(job) *job, uintptr_t at)
 {
@@ -401,12 +388,13 @@ static uintptr_t FN(layout_backward)(void *shared, int threads, uintptr_t at)
     at = FN(layout_plain_weights)(a, at, &job->w);
     job->zeros = arena_take(&at, FN(stride)(a->H), sizeof(real));
     job->dz = arena_take(&at, job->dz_rows * job->dz_stride, sizeof(real));
-    s.count = job->cell->sources(a, s.sources);
-    for (int i = 0, matrices = 0; i < s.count; i++)
-        for (int j = 0; j < s.sources[i].count; j++)
-            if (s.sources[i].gradients[j].d_w)
-                job->packed[matrices++] = arena_take(&at, FN(packed_size)(FN(chunk), s.sources[i].gradients[j].N),
-                                                     sizeof(real));
+    job->count = job->cell->sources(a, job->sources);
+    for (struct FN(source) *source = job->sources; source < job->sources + job->count; source++)
+        for (int i = 0; i < source->count; i++) {
+            struct FN(gradient) *g = &source->gradients[i];
+            if (g->d_w)
+                g->packed = arena_take(&at, FN(packed_size)(FN(chunk), g->N), sizeof(real));
+        }
     if (job->recompute)
         at = FN(layout_recompute)(job, at);
     job->scratch = at;

@@ -3,17 +3,13 @@
  */
 #ifndef FASTRNN_CELL_COMMON
 #define FASTRNN_CELL_COMMON
-/* Where the gates of a product lie in a row of pre-activations. Its columns come in groups, W units of each slot.
- * The product with x fills the first slots and that with h the last ones; a slot of both is one sum. */
+/* Where the gates of a product lie in a row of pre-activations. Its columns come in groups: W units of each slot in
+ * turn. The product with x fills the first slots and that with h the last ones; where they overlap, both have the same
+ * gates and enter one sum. */
 struct gate_layout {
     int slots, x_gates, h_gates;
     int x[4], h[4]; /* the gate of each of its slots */
 };
-
-static inline int64_t units_of(const struct fastrnn_direction *a, struct fastrnn_size size)
-{
-    return size.times * (size.of == 'P' ? a->P : a->H);
-}
 #endif
 
 /* Packed weights. A row of pre-activations is `width` long and begins as `bias`; product i takes up columns at[i]
@@ -77,7 +73,7 @@ struct FN(cell) {
     int products; /* with h in a step, 1 or 2: the second one takes rows that the first has made */
     struct gate_layout layout[2];
     int overwrites; /* a step writes over its pre-activations */
-    /* Whether a step of one row can make its input projection too, see struct step. */
+    /* Whether a step of one row can make its input projection too, see struct step; NULL: never. */
     int (*takes_x)(const struct fastrnn_direction *a);
     void (*step)(struct FN(step) *s);
     void (*back_step)(const struct FN(back_step) *s);
@@ -250,24 +246,18 @@ static ALWAYS_INLINE void FN(carry_back)(const struct FN(back_step) *s, const re
                  stride, NULL, NULL);
 }
 
-static int FN(never)(const struct fastrnn_direction *a)
-{
-    (void)a;
-    return 0;
-}
-
 static int FN(always)(const struct fastrnn_direction *a)
 {
     (void)a;
     return 1;
 }
 
-/* The source of both weight matrices, and of both biases, which enter the same sums. */
+/* The source of both weight matrices and both biases. */
 static struct FN(source) FN(source_of_both)(const struct fastrnn_direction *a, int64_t units)
 {
     return (struct FN(source)){
         .units = units,
-        .d_sum = a->d_b_ih ? a->d_b_ih : a->d_b_hh,
+        .d_sum = {a->d_b_ih, a->d_b_hh},
         .count = 2,
         .gradients = {{.of = OF_X, .N = a->D, .d_w = a->d_w_ih}, {.of = OF_H_BEFORE, .N = a->P, .d_w = a->d_w_hh}},
     };

@@ -8,7 +8,7 @@ struct company {
     double again;      /* when more are tried */
     double pause;      /* how long to wait after the next time that processors are missing; 0: the shortest */
     int limits;        /* since the last judgement somebody has wanted more than max */
-    /* Of teams of at most so many, and of larger ones: */
+    /* [0] of teams of at most `max` threads, [1] of larger ones: */
     struct company_sums {
         double wall, lost; /* seconds, and those in which threads wanted a processor and had none */
         double threads;    /* seconds times threads */

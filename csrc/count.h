@@ -22,9 +22,9 @@ static const double meeting_awake = 5e-5;
 /* Whether somebody has to be woken at the next count_set. */
 int count_is_slept_on(const struct count *count);
 
-/* Seconds for which this thread wanted no processor: in count_wait from when it fell asleep until it was woken, with the
- * most that waking takes where a processor is idle, and as did_not_want says. What goes by after that until it runs is
- * not in it: it has no processor. */
+/* Seconds for which this thread wanted no processor: in count_wait from when it fell asleep until it was woken, with
+ * the most that waking takes where a processor is idle, and as did_not_want says. What goes by after that until it runs
+ * is not in it: it has no processor. */
 double unwanted(void);
 /* How often it has given its processor away so. */
 long sleeps(void);

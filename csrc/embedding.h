@@ -44,7 +44,7 @@ static void FN(group_by_index)(struct FN(embedding_job) *job, const struct team 
         if (FN(leaves_grouping)(job, team, n))
             return;
     }
-    memset(job->order + a->N, 0, FN(rows_ahead) *sizeof *job->order);
+    memset(job->order + a->N, 0, sizeof *job->order * FN(rows_ahead));
 }
 
 /* Asks for n elements of the row that is added `rows_ahead` after the k-th. */

@@ -33,13 +33,14 @@ struct fastrnn_call {
 
 enum { FASTRNN_MAX_EXTRA = 4 };
 
-/* So many times H or P. */
+/* A size: `times` H, or `times` P. */
 struct fastrnn_size {
     int times;
     char of; /* 'H' or 'P' */
 };
 
-/* A parameter that not every cell has; it may be left out. */
+/* A parameter that not every cell has, and that a call may leave out. Of rank 1 it is some rows of H, for each unit its
+ * own; of rank 2 a matrix of some rows and H columns, with which the step has a second product. */
 struct fastrnn_extra {
     const char *name;
     int rank; /* 1 or 2 */
@@ -101,7 +102,12 @@ struct fastrnn_directions {
     int count; /* 1 or 2 */
 };
 
-/* Floating-point operations of forward: of its products, and so many for each gate of each unit. */
+static inline int64_t units_of(const struct fastrnn_direction *a, struct fastrnn_size size)
+{
+    return size.times * (size.of == 'P' ? a->P : a->H);
+}
+
+/* Floating-point operations of forward: those of its products, and `activation` more for each gate of each unit. */
 double fastrnn_flops(const struct fastrnn_direction *a, double activation);
 
 /* How the last call of directions in this thread was run, for tests. */
@@ -168,8 +174,8 @@ struct fastrnn_generate {
     struct fastrnn_call call;
     int64_t V;
     const void *embedding; /* (V, D), D of the first layer */
-    /* (count,), count >= 1: of each layer what is needed for one step of one sequence: cell, D (P of the layer
-     * before), H, P and the weights; h_n and c_n, the state at the start and at the end. */
+    /* (count,), count >= 1: of each layer what is needed for one step of one sequence: cell, T = B = 1, D (P of the
+     * layer before), H, P and the weights; h_n and c_n, the state at the start and at the end. */
     const struct fastrnn_direction *layers;
     int64_t count;
     const void *w_out, *b_out; /* (V, P of the last layer), (V,) or NULL */

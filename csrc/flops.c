@@ -1,18 +1,13 @@
 /* How much work a call is: for the number of its threads, and for whether to release the interpreter's lock. */
 #include "fastrnn.h"
 
-static double size(const struct fastrnn_direction *a, struct fastrnn_size s)
-{
-    return s.times * (double)(s.of == 'P' ? a->P : a->H);
-}
-
 double fastrnn_flops(const struct fastrnn_direction *a, double activation)
 {
     const struct fastrnn_cell *cell = fastrnn_cell(a->cell);
     double step = (double)a->H * cell->gates * (2.0 * (double)(a->D + a->P) + activation);
     for (int i = 0; i < cell->extras; i++)
         if (cell->extra[i].rank == 2 && a->extra[i])
-            step += 2.0 * size(a, cell->extra[i].shape[0]) * size(a, cell->extra[i].shape[1]);
+            step += 2.0 * (double)units_of(a, cell->extra[i].shape[0]) * (double)units_of(a, cell->extra[i].shape[1]);
     return (double)a->T * (double)a->B * step;
 }
 

@@ -5,7 +5,7 @@ enum { FN(chunk) = 512 };
 
 #ifndef FASTRNN_GRADIENT_COMMON
 #define FASTRNN_GRADIENT_COMMON
-enum { MAX_SOURCES = 5, MAX_MATRICES = 3 }; /* of a cell; matrices: of all its sources together */
+enum { MAX_SOURCES = 5 }; /* of a cell */
 /* What rows of dz are multiplied by; a cell says so, and the driver finds the rows. */
 enum gradient_rows { OF_NONE, OF_X, OF_H_BEFORE, OF_INTERMEDIATE, OF_C_BEFORE, OF_C, GRADIENT_ROWS };
 #endif
@@ -21,7 +21,7 @@ struct FN(gradient) {
 /* Columns `at` ... at + units of the rows of dz, and what is made of them. */
 struct FN(source) {
     int64_t at, units;
-    real *d_sum; /* (units,): their sum, maybe each row times one of `by_rows`; or NULL */
+    real *d_sum[2]; /* (units,): their sum, maybe each row times one of `by_rows`; each or NULL */
     enum gradient_rows by;
     const real *const *by_rows;
     int count;
@@ -128,6 +128,21 @@ static int64_t FN(unit_from)(const struct FN(source) *source, int thread, int th
     return source->units * thread / threads;
 }
 
+/* The sums of columns [begin, end) of a source; what enters two results is made once. */
+static void FN(gradient_sums)(const struct FN(source) *source, const struct FN(gradient_chunk) *c, int64_t begin,
+                              int64_t end)
+{
+    real *const sum = source->d_sum[0] ? source->d_sum[0] : source->d_sum[1];
+    if (!sum)
+        return;
+    if (source->by == OF_NONE)
+        FN(sum_columns)(c->dz, source->at, NULL, c->K, begin, end, sum, c->first);
+    else
+        FN(sum_columns)(c->dz, source->at, source->by_rows, c->K, begin, end, sum, c->first);
+    if (source->d_sum[1] && sum != source->d_sum[1])
+        memcpy(source->d_sum[1] + begin, sum + begin, (size_t)(end - begin) * sizeof(real));
+}
+
 /* Packs the rows that dz is multiplied by, a thread's share of them; transposes its columns of dz; and adds up what is
  * no product of matrices. */
 static void FN(gradient_operands)(const struct team *team, const struct FN(gradient_scratch) *s,
@@ -150,10 +165,7 @@ static void FN(gradient_operands)(const struct team *team, const struct FN(gradi
                               s->dz_t + used * ld + k, ld);
             used += end - begin;
         }
-        if (source->d_sum && source->by == OF_NONE)
-            FN(sum_columns)(c->dz, source->at, NULL, K, begin, end, source->d_sum, c->first);
-        else if (source->d_sum)
-            FN(sum_columns)(c->dz, source->at, source->by_rows, K, begin, end, source->d_sum, c->first);
+        FN(gradient_sums)(source, c, begin, end);
     }
     for (int64_t j = 0; j < used; j++)
         s->columns[j] = s->dz_t + j * ld;

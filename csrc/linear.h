@@ -11,8 +11,8 @@ struct FN(linear_job) {
     const struct fastrnn_linear *a;
     struct stop stop;
     int64_t block;     /* forward: rows between looks at the caller's signals */
-    uintptr_t threads; /* their scratch, each of thread_bytes */
-    size_t thread_bytes;
+    uintptr_t scratch; /* of the threads, each of scratch_bytes */
+    size_t scratch_bytes;
     real *weight;             /* packed, forward: the transpose; backward: as it is */
     real *bias;               /* forward: padded to whole vectors */
     const real **weight_rows; /* backward: (O,), while it is packed */
@@ -47,7 +47,7 @@ static void FN(linear_forward_thread)(const struct team *team, void *shared)
 
     const struct FN(matrix) weight = FN(matrix)(job->weight, a->D, a->O);
     struct FN(linear_scratch) s;
-    FN(layout_linear_scratch)(&s, job->block, job->threads + (size_t)team->id * job->thread_bytes);
+    FN(layout_linear_scratch)(&s, job->block, job->scratch + (size_t)team->id * job->scratch_bytes);
     const int64_t begin = a->N * team->id / team->n, end = a->N * (team->id + 1) / team->n;
     for (int64_t first = begin; first < end; first += job->block) {
         const int64_t rows = end - first < job->block ? end - first : job->block;
@@ -77,9 +77,9 @@ static uintptr_t FN(layout_linear_forward)(void *shared, int threads, uintptr_t 
         job->block = brief;
     job->weight = arena_take(&at, FN(packed_size)(a->D, a->O), sizeof(real));
     job->bias = arena_take(&at, FN(stride)(a->O), sizeof(real));
-    job->threads = at;
-    job->thread_bytes = FN(layout_linear_scratch)(&s, job->block, at) - at;
-    return at + (size_t)threads * job->thread_bytes;
+    job->scratch = at;
+    job->scratch_bytes = FN(layout_linear_scratch)(&s, job->block, at) - at;
+    return at + (size_t)threads * job->scratch_bytes;
 }
 
 static int FN(linear_forward)(const struct fastrnn_call *call)
@@ -115,7 +115,7 @@ static struct FN(source) FN(linear_source)(const struct FN(linear_job) *job, con
     const struct fastrnn_linear *a = job->a;
     return (struct FN(source)){
         .units = a->O,
-        .d_sum = a->d_bias,
+        .d_sum = {a->d_bias},
         .count = 1,
         .gradients = {{.N = a->D, .d_w = a->d_weight, .rows = s->x, .packed = job->chunk_x}},
     };
@@ -127,7 +127,7 @@ static void FN(linear_backward_thread)(const struct team *team, void *shared)
     const struct fastrnn_linear *a = job->a;
     struct FN(linear_scratch) s;
     struct FN(gradient_scratch) g;
-    const uintptr_t at = FN(layout_linear_scratch)(&s, FN(chunk), job->threads + (size_t)team->id * job->thread_bytes);
+    const uintptr_t at = FN(layout_linear_scratch)(&s, FN(chunk), job->scratch + (size_t)team->id * job->scratch_bytes);
     const struct FN(source) source = FN(linear_source)(job, &s);
     FN(layout_gradient)(&g, &source, 1, team->n, at);
     if (a->d_x) {
@@ -164,11 +164,11 @@ static uintptr_t FN(layout_linear_backward)(void *shared, int threads, uintptr_t
     }
     if (a->d_weight)
         job->chunk_x = arena_take(&at, FN(packed_size)(FN(chunk), a->D), sizeof(real));
-    job->threads = at;
+    job->scratch = at;
     at = FN(layout_linear_scratch)(&s, FN(chunk), at);
     const struct FN(source) source = FN(linear_source)(job, &s);
-    job->thread_bytes = FN(layout_gradient)(&g, &source, 1, threads, at) - job->threads;
-    return job->threads + (size_t)threads * job->thread_bytes;
+    job->scratch_bytes = FN(layout_gradient)(&g, &source, 1, threads, at) - job->scratch;
+    return job->scratch + (size_t)threads * job->scratch_bytes;
 }
 
 static int FN(linear_backward)(const struct fastrnn_call *call)

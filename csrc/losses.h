@@ -66,7 +66,7 @@ static double FN(natural_log)(double x)
 struct FN(cross_entropy_job) {
     const struct fastrnn_cross_entropy *a;
     struct stop stop;
-    uintptr_t threads; /* a row of scratch each */
+    uintptr_t scratch; /* of the threads, a row each */
 };
 
 static int64_t FN(class_stride)(int64_t C) { return FN(stride)(FN(round_up)(C, FN(chains))); }
@@ -75,7 +75,7 @@ static void FN(cross_entropy_thread)(const struct team *team, void *shared)
 {
     struct FN(cross_entropy_job) *job = shared;
     const struct fastrnn_cross_entropy *a = job->a;
-    real *const e = (real *)job->threads + team->id * FN(class_stride)(a->C);
+    real *const e = (real *)job->scratch + team->id * FN(class_stride)(a->C);
     const int64_t begin = a->N * team->id / team->n, end = a->N * (team->id + 1) / team->n;
     for (int64_t n = begin; n < end && !stop_asked(&job->stop); n++) {
         if (n % 64 == 0)
@@ -110,7 +110,7 @@ static void FN(cross_entropy_thread)(const struct team *team, void *shared)
 static uintptr_t FN(layout_cross_entropy)(void *shared, int threads, uintptr_t at)
 {
     struct FN(cross_entropy_job) *job = shared;
-    job->threads = at;
+    job->scratch = at;
     return at + (size_t)threads * (size_t)FN(class_stride)(job->a->C) * sizeof(real);
 }
 

@@ -30,7 +30,8 @@ struct FN(job) {
     struct FN(job) *recompute; /* with a short tape: the forward that makes the rest; else NULL */
     real *dz;                  /* circular buffer: row r of all T*B, the last step first, at r % dz_rows */
     int64_t dz_rows, dz_stride;
-    real *packed[MAX_MATRICES]; /* (chunk, N) of a weight gradient each */
+    struct FN(source) sources[MAX_SOURCES]; /* of the weight gradients; each thread has rows of its own */
+    int count;
     real *zeros;                /* (H,): the state before a start */
 };
 
@@ -113,14 +114,15 @@ static struct fastrnn_plan FN(plan_forward)(const struct FN(job) *job, int threa
     return plan;
 }
 
-/* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a step
- * then reads its weights again, which stay in L1D or not far from it. */
+/* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a
+ * step then reads its weights again, which stay in L1D or not far from it. */
 static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
 {
     const struct fastrnn_direction *a = job->a;
     const struct FN(matrix) *x = &job->w.x[0];
     const int64_t row = x->N * (int64_t)sizeof(real);
-    return rows == 1 && job->cell->takes_x(a) && x->N % x->panel == 0 && (a->T == 1 || a->D * row <= L1D / 8);
+    return rows == 1 && job->cell->takes_x && job->cell->takes_x(a) && x->N % x->panel == 0 &&
+           (a->T == 1 || a->D * row <= L1D / 8);
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
@@ -129,7 +131,7 @@ static struct fastrnn_plan FN(plan_backward)(const struct FN(job) *job, int thre
 {
     const struct fastrnn_direction *a = job->a;
     /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
-    const double max = FN(block_flops) *(double)(a->T + 1) / (2 * fastrnn_flops(a, 0) + 1);
+    const double max = (double)(a->T + 1) * FN(block_flops) / (2 * fastrnn_flops(a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
     return (struct fastrnn_plan){
         .way = FASTRNN_BY_ROWS,
@@ -147,6 +149,7 @@ static struct fastrnn_plan FN(plan_backward)(const struct FN(job) *job, int thre
 static int FN(are_concurrent)(const struct fastrnn_directions *call)
 {
     const int64_t B = call->directions[0].B;
-    const int threads = call->call.threads ? call->call.threads : fastrnn_get_num_threads();
-    return call->count == 2 && B <= MR && (B <= 2 || threads <= 2);
+    if (call->count < 2 || B > MR)
+        return 0;
+    return B <= 2 || (call->call.threads ? call->call.threads : fastrnn_get_num_threads()) <= 2;
 }

@@ -241,8 +241,6 @@ int team_size_in_any_company(void)
 #endif
 }
 
-/* -------------------------------------------------------------------------------- what was decided */
-
 int fastrnn_workers_made(void)
 {
 #ifdef _OPENMP

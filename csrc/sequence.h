@@ -1,9 +1,9 @@
 /* The time loop of one direction, as each thread of a team runs it; forward.h says who makes what, bptt.h goes back.
  *
- * Threads partition the rows of the batch and, but for packing the weights and the weight gradients, wait for
- * nobody; or they split the units of few rows. Time goes in blocks: the input projection of a block has no recurrence and is
- * one product over its (t, b) pairs; backward keeps dz for a block only. With lengths a thread's rows are sorted by
- * descending length, so that at every t the active ones are the first few.
+ * Threads partition the rows of the batch, or split the units of few rows. Those that have rows of their own wait for
+ * nobody, except after packing and at the weight gradients. Time goes in blocks: the input projection of a block has no
+ * recurrence and is one product over its (t, b) pairs; backward keeps dz for a block only. With lengths a thread's rows
+ * are sorted by descending length, so that at every t the active ones are the first few.
  */
 
 struct FN(length) {
@@ -144,7 +144,7 @@ static void FN(begin_rows)(const struct FN(job) *job, struct FN(forward_scratch)
     }
 }
 
-/* Pre-activations of `pairs` rows, from the bias: the products with x. Slots that x does not fill begin as their bias. */
+/* Pre-activations of `pairs` rows: the products with x, from the bias. Slots that x does not fill get their bias. */
 static void FN(input_products)(const struct FN(job) *job, const struct FN(forward_scratch) *s, const real *const *x,
                                int64_t pairs, real *z)
 {
@@ -155,19 +155,19 @@ static void FN(input_products)(const struct FN(job) *job, const struct FN(forwar
         FN(gemm)(x, pairs, &w->x[i], 0, w->bias + at, 0, z + at, w->width, NULL, NULL);
         for (int slot = layout->x_gates; slot < layout->slots; slot++)
             for (int64_t row = 0; row < pairs; row++)
-                for (int64_t j = s->begin; j < s->end; j += W) {
+                for (int64_t j = s->begin; j < s->c_end; j += W) {
                     const int64_t column = at + FN(column)(layout->slots, slot, j, H);
                     FN(store_counting)(z + row * w->width + column, vload(w->bias + column), FN(group_width)(j, H));
                 }
     }
 }
 
-/* The input projection of the pairs (t, b) of a block, which lies in slot `slot` of those that a thread holds. */
+/* The input projection of the pairs (t, b) of a block, in one of the buffers that a thread has for blocks. */
 static void FN(input_projection)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
-                                 int64_t slot)
+                                 int64_t buffer)
 {
     const struct fastrnn_direction *a = job->a;
-    int64_t *const active = s->active + slot * job->plan.steps, pairs = 0;
+    int64_t *const active = s->active + buffer * job->plan.steps, pairs = 0;
     for (int64_t step = begin; step < end; step++) {
         const int64_t t = FN(time_of)(a, step);
         active[step - begin] = s->counted = FN(active)(a, s->rows, s->n, s->counted, t);
@@ -175,7 +175,7 @@ static void FN(input_projection)(const struct FN(job) *job, struct FN(forward_sc
             s->x[pairs++] = FN(at)(&a->x, t, s->rows[row]);
     }
     if (!s->takes_x)
-        FN(input_products)(job, s, s->x, pairs, s->z + slot * job->plan.steps * s->n * job->w.width);
+        FN(input_products)(job, s, s->x, pairs, s->z + buffer * job->plan.steps * s->n * job->w.width);
 }
 
 /* Where the c of a short tape has row b after `steps` steps. */
@@ -246,7 +246,7 @@ static ALWAYS_INLINE void FN(point_outputs)(const struct FN(job) *job, struct FN
 
 /* The state and the output of the steps of a block. */
 static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
-                           int64_t slot)
+                           int64_t buffer)
 {
     const struct fastrnn_direction *a = job->a;
     struct FN(step) step = {.a = a, .w = s->w, .tape = job->tape, .rows = s->rows, .c = s->c};
@@ -254,13 +254,13 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
     step.output = s->output;
     step.distance = FN(distance)(a, &job->tape, job->output.step_t, 1);
     step.staged = s->staged ? 2 * FN(stride)(a->P) : 0;
-    step.z = s->z + slot * job->plan.steps * s->n * job->w.width;
+    step.z = s->z + buffer * job->plan.steps * s->n * job->w.width;
     step.x = s->takes_x ? (const real *const *)s->x : NULL;
-    const int checkpoints = job->tape.c && !job->tape.gates;
+    const int checkpoints = a->checkpoint && job->tape.c && !job->tape.gates;
     const int apart = s->others || a->lengths || a->restart || checkpoints; /* something is done between steps */
     for (int64_t i = 0, count; i < end - begin; i += count) {
         const int64_t t = FN(time_of)(a, begin + i);
-        FN(start_rows)(job, s, s->active[slot * job->plan.steps + i]);
+        FN(start_rows)(job, s, s->active[buffer * job->plan.steps + i]);
         FN(point_outputs)(job, s, i, t);
         FN(clear_inactive)(job, s, t);
         FN(clear_restarted)(job, s, t);

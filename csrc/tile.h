@@ -104,15 +104,22 @@ static ALWAYS_INLINE int64_t FN(column)(int gates, int gate, int64_t unit, int64
     return first * gates + gate * FN(group_width)(first, H) + (unit - first);
 }
 
-static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, int gates, int64_t H)
+/* Groups of columns in a panel. */
+static ALWAYS_INLINE int FN(groups)(int gates) { return NV / gates; }
+
+static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, int gates, int groups, int64_t H)
 {
-    const int panel = gates == 3 ? 3 * W : PANEL;
+    const int panel = gates * groups * W;
     const int64_t N = FN(columns)(gates, H);
     return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N};
 }
 
 /* Units are split over threads in pieces of whole panels that are whole cache lines of states. */
-static ALWAYS_INLINE int64_t FN(piece)(int gates) { return gates == 1 ? PANEL : LINE; }
+static ALWAYS_INLINE int64_t FN(piece)(int gates)
+{
+    const int64_t panel = FN(groups)(gates) * W;
+    return panel > LINE ? panel : LINE;
+}
 
 static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H) { return (H + FN(piece)(gates) - 1) / FN(piece)(gates); }
 
@@ -130,28 +137,27 @@ static ALWAYS_INLINE struct FN(matrix) FN(of_units)(struct FN(matrix) m, int64_t
     return m;
 }
 
-/* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of `gates` of the
- * row-major (H, K) matrices that w is made of: thread `id` of `threads` packs its share of the columns. */
-static void FN(pack_gates)(const real *w, const int *order, int gates, int64_t K, int64_t H, real *packed, int id,
-                           int threads)
+/* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of the row-major (H, K) matrices
+ * that w is made of: thread `id` of `threads` packs its share of the columns. */
+static void FN(pack_gates)(const real *w, const int *order, const struct FN(matrix) *m, int64_t H, int id, int threads)
 {
-    const int groups = gates == 3 ? 1 : NV / gates; /* in a panel */
-    const int64_t vectors = (H + W - 1) / W * gates;
+    const int64_t K = m->K, vectors = (H + W - 1) / W * m->slots;
     for (int64_t v = vectors * id / threads; v < vectors * (id + 1) / threads; v++) {
-        const int64_t group = v / gates, unit = group * W, begin = group / groups * groups * gates * W;
-        const int gate = (int)(v % gates), n = H - unit < W ? (int)(H - unit) : W;
-        const int64_t left = FN(columns)(gates, H) - begin, full = groups * gates * W;
+        const int64_t unit = v / m->slots * W, begin = unit * m->slots / m->panel * m->panel;
+        const int gate = (int)(v % m->slots), n = H - unit < W ? (int)(H - unit) : W;
+        const int64_t left = FN(columns)(m->slots, H) - begin;
         const real *rows[W];
         for (int i = 0; i < W; i++)
             rows[i] = w + (order[gate] * H + unit + (i < n ? i : 0)) * K;
-        FN(transpose)(rows, n, 0, K, packed + begin * K + FN(column)(gates, gate, unit, H) - begin,
-                      left < full ? left : full);
+        FN(transpose)(rows, n, 0, K, m->packed + begin * K + FN(column)(m->slots, gate, unit, H) - begin,
+                      left < m->panel ? left : m->panel);
     }
 }
 
 static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int threads)
 {
-    FN(pack_gates)(w, &(int){0}, 1, K, N, packed, id, threads);
+    const struct FN(matrix) m = FN(matrix)(packed, K, N);
+    FN(pack_gates)(w, &(int){0}, &m, N, id, threads);
 }
 
 /* Packs P[k][j] = rows[k][j] for begin <= k < end of K. */

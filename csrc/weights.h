@@ -18,7 +18,7 @@ static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, 
         else if (plain)
             w->extra[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, columns), sizeof(real)), rows, columns);
         else
-            w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1,
+            w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1, NV,
                                           rows);
     }
     return at;
@@ -28,8 +28,9 @@ static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, 
 static struct FN(matrix)
     FN(matrix_in)(const struct gate_layout *layout, int gates, int first, real *packed, int64_t K, int64_t H)
 {
-    struct FN(matrix) m = FN(gate_matrix)(packed, K, gates, H);
-    if (gates < layout->slots) { /* then a panel is one group */
+    const int split = gates < layout->slots; /* a panel is then one group */
+    struct FN(matrix) m = FN(gate_matrix)(packed, K, gates, split ? 1 : FN(groups)(gates), H);
+    if (split) {
         m.spread = layout->slots * W;
         m.slot = first;
     }
@@ -97,18 +98,18 @@ static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
         if (which & FN(input_weights))
-            FN(pack_gates)(a->w_ih, layout->x, layout->x_gates, a->D, a->H, w->x[i].packed, id, threads);
+            FN(pack_gates)(a->w_ih, layout->x, &w->x[i], a->H, id, threads);
         if (which & FN(state_weights))
-            FN(pack_gates)(a->w_hh, layout->h, layout->h_gates, a->P, a->H, w->h[i].packed, id, threads);
+            FN(pack_gates)(a->w_hh, layout->h, &w->h[i], a->H, id, threads);
     }
-    if (which & FN(input_weights) &&id == 0)
+    if (id == 0 && (which & FN(input_weights)))
         FN(pack_bias)(a, w);
     if (!(which & FN(state_weights)))
         return;
     for (int i = 0; i < cell->facts.extras; i++)
         if (cell->facts.extra[i].rank == 2 && a->extra[i])
-            FN(pack_transposed)(a->extra[i], w->extra[i].K, units_of(a, cell->facts.extra[i].shape[0]),
-                                w->extra[i].packed, id, threads);
+            FN(pack_gates)(a->extra[i], &(int){0}, &w->extra[i], units_of(a, cell->facts.extra[i].shape[0]), id,
+                           threads);
     if (id == 0)
         FN(pack_rows_of_units)(a, w);
 }

@@ -1,5 +1,5 @@
-/* Worker threads: the only file that opens a parallel region of OpenMP. They are the threads of one long region, which a
- * thread of our own enters, the opener; they take their jobs not from the runtime but from a count each, as it wakes
+/* Worker threads: the only file that opens a parallel region of OpenMP. They are the threads of one long region, which
+ * a thread of our own enters, the opener; they take their jobs not from the runtime but from a count each, as it wakes
  * them. Why not a region for each call: the runtime keeps a set of threads for every thread that has opened one, its
  * idle threads spin for milliseconds, and a child that was forked has none of them but believes it has.
  *
@@ -92,9 +92,9 @@ static const double short_job = 0.001;
 /* Who starts later than this did not only have to be woken. */
 static const double starts_within = 0.0005;
 
-/* Runs a thread's part, and returns for how long it wanted a processor and had none: how late it came, and what it lost at work;
- * this is 0 where the system says that the thread has lost its processor to no other, or that it waited for something
- * else. So what the host of a virtual machine takes counts little. */
+/* Runs a thread's part, and returns for how long it wanted a processor and had none: how late it came, and what it lost
+ * at work; this is 0 where the system says that the thread has lost its processor to no other, or that it waited for
+ * something else. So what the host of a virtual machine takes counts little. */
 static double run_part(int id, double given_at, struct workers_job *job)
 {
     const int watched = job->watched;

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {item for item in items if item.get_closest_marker("full")}
     grids: dict[Any, list[Any]] = {}
     for item in items:
-        if item.get_closest_marker("pairs"):
+        if hasattr(item, "callspec") and item not in left_out:
             grids.setdefault(item.function, []).append(item)  # type: ignore[attr-defined]
     for cases in grids.values():
         # One name from each parametrize, by which its values are told apart.

@@ -195,8 +195,8 @@ static int FN(gru_sources)(const struct fastrnn_direction *a, struct FN(source) 
     x.count = h.count = 1;
     h.gradients[0] = x.gradients[1];
     h.at = FN(gru_dh_at)(a);
-    x.d_sum = a->d_b_ih;
-    h.d_sum = a->d_b_hh;
+    x.d_sum[1] = NULL;
+    h.d_sum[0] = NULL;
     sources[0] = x;
     sources[1] = h;
     return 2;
@@ -236,7 +236,6 @@ static const struct FN(cell) FN(gru_reset_first) = {
     .products = 2,
     .layout = {{2, 2, 2, {0, 1}, {0, 1}}, {1, 1, 1, {2}, {2}}},
     .overwrites = 1,
-    .takes_x = FN(never),
     .step = FN(gru_reset_first_step),
     .back_step = FN(gru_reset_first_back_step),
     .dz_stride = FN(gru_reset_first_dz_stride),

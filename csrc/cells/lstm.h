@@ -234,9 +234,9 @@ static int FN(lstm_sources)(const struct fastrnn_direction *a, struct FN(source)
             .gradients = {{.of = OF_INTERMEDIATE, .N = H, .d_w = a->d_extra[FN(lstm_w_hr)]}},
         };
     if (d_p) {
-        sources[n++] = (struct FN(source)){.units = H, .d_sum = d_p, .by = OF_C_BEFORE};
-        sources[n++] = (struct FN(source)){.at = H, .units = H, .d_sum = d_p + H, .by = OF_C_BEFORE};
-        sources[n++] = (struct FN(source)){.at = 3 * H, .units = H, .d_sum = d_p + 2 * H, .by = OF_C};
+        sources[n++] = (struct FN(source)){.units = H, .d_sum = {d_p}, .by = OF_C_BEFORE};
+        sources[n++] = (struct FN(source)){.at = H, .units = H, .d_sum = {d_p + H}, .by = OF_C_BEFORE};
+        sources[n++] = (struct FN(source)){.at = 3 * H, .units = H, .d_sum = {d_p + 2 * H}, .by = OF_C};
     }
     return n;
 }

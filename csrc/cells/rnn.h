@@ -86,7 +86,6 @@ static int FN(rnn_sources)(const struct fastrnn_direction *a, struct FN(source) 
         .facts = {.name = "rnn_" #f, .gates = 1},                                                                      \
         .products = 1,                                                                                                 \
         .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
-        .takes_x = FN(never), /* it gains nothing */                                                                   \
         .step = FN(rnn_##f##_step),                                                                                    \
         .back_step = FN(rnn_##f##_back_step),                                                                          \
         .dz_stride = FN(rnn_dz_stride),                                                                                \

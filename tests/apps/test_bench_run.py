@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from grids import beyond, grid
 
 from fastrnn import bench, reference
 from fastrnn.bench import pool, shapes
@@ -202,8 +203,7 @@ class TestWorker:
 
 
 class TestRun:
-    @pytest.mark.parametrize("dtype", shapes.DTYPES)
-    @pytest.mark.parametrize("cell", bench.CELLS)
+    @grid("cell, dtype", bench.CELLS, shapes.DTYPES, once=True)
     def test_numpy(self, cell, dtype):
         made, said = tiny_run(["numpy"], cells=[cell], dtype=dtype)
         assert made.problems == []
@@ -220,7 +220,7 @@ class TestRun:
         assert Report.from_json(made.to_json()).to_json() == made.to_json()
         assert len([line for line in said if "timed" in line]) == 2
 
-    @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino", "jax"])
+    @pytest.mark.parametrize("name", ["onnxruntime", *beyond(["torch", "openvino", "jax"])])
     def test_framework(self, name):
         if module := missing_module(find_peer(name)):
             pytest.skip(f"{module} is not installed")
@@ -239,6 +239,7 @@ class TestRun:
             }
             assert timed == plain | extra | {("step", ONE)}
 
+    @pytest.mark.full
     def test_several_cells_and_lengths(self):
         """Ours by layers, NumPy's by layers on the reference; every mode that has the shape."""
         cells, modes = list(bench.CELLS), ["forward", "training", "tape", "stream"]
@@ -279,7 +280,7 @@ class TestRun:
         (line,) = shapes.disagreements(expected, turned, problem)
         assert line.startswith("h_n differs")
 
-    @pytest.mark.parametrize("cell", bench.CELLS)
+    @pytest.mark.parametrize("cell", ["rnn", *beyond(c for c in bench.CELLS if c != "rnn")])
     def test_step(self, cell):
         made, said = tiny_run(["numpy"], cells=[cell], modes=["step"], shapes=["1,2,4,5"])
         assert made.problems == [], said

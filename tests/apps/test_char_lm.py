@@ -196,7 +196,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_control_c_saves_and_resume_gives_the_same_file(text_file: Path) -> None:
-    long = [*OPTIONS[:4], "--epochs=60", "--lr=0.01"]
+    long = [*OPTIONS[:4], "--epochs=40", "--lr=0.01"]
     whole = subprocess.run(
         program("train", "text.txt", "--output", "whole", *long), capture_output=True, text=True
     )

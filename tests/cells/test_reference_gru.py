@@ -7,14 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from reference_cells import WALKS, check_gradients, name_of
+from reference_cells import WALKS, all_walks, check_gradients
 from registry import VARIANTS
 
 from fastrnn import reference
 
 GRUS = {name: variant for name, variant in VARIANTS.items() if name.startswith("gru")}
 
-all_walks = pytest.mark.parametrize("walk", WALKS, ids=name_of)
 both_grus = pytest.mark.parametrize("variant", GRUS.values(), ids=GRUS)
 every_absence = pytest.mark.parametrize(
     "absent", [(), ("h_0",), ("b_ih",), ("b_hh",), ("h_0", "b_ih", "b_hh")], ids="-".join
@@ -90,7 +89,6 @@ def test_what_the_tape_keeps(variant):
     np.testing.assert_allclose(a, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.pairs
 @both_grus
 @all_walks
 @pytest.mark.parametrize("absent", [(), ("h_0", "b_ih", "b_hh")], ids="-".join)

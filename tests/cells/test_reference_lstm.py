@@ -7,14 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from reference_cells import WALKS, check_gradients, name_of
+from reference_cells import WALKS, all_walks, check_gradients
 from registry import VARIANTS
 
 from fastrnn import reference
 
 LSTMS = {name: variant for name, variant in VARIANTS.items() if name.startswith("lstm")}
 
-all_walks = pytest.mark.parametrize("walk", WALKS, ids=name_of)
 all_lstms = pytest.mark.parametrize("variant", LSTMS.values(), ids=LSTMS)
 every_absence = pytest.mark.parametrize(
     "absent",
@@ -91,7 +90,6 @@ def test_forward_is_the_definition(variant, walk, absent):
     assert ((tape.gates == 0).all(axis=2) | ((i > 0) & (f > 0) & (abs(g) < 1)).all(axis=2)).all()
 
 
-@pytest.mark.pairs
 @all_lstms
 @all_walks
 @pytest.mark.parametrize("absent", [(), ("h_0", "c_0", "b_ih", "b_hh")], ids="-".join)

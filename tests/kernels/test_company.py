@@ -81,7 +81,6 @@ def test_many_others() -> None:
     assert np.mean(np.array(late) > 2) < 0.1
 
 
-@pytest.mark.pairs
 @pytest.mark.parametrize("work", WORKS[:3])
 @pytest.mark.parametrize("wanted", [2, 8])
 @pytest.mark.parametrize("busy_for", [0.02, 1, 30])

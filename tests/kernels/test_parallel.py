@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bounds import Problem, Spec, draw, run
+from grids import grid
+from processes import TIMEOUT, script
 
 import fastrnn
 
 ISAS = tuple(fastrnn.available_isas())
-TIMEOUT = 120.0  # seconds
 
 # Enough work for several threads, several blocks of time and several chunks of weight gradients.
 LARGE = Spec(70, 37, 20, 100, lengths=True)
@@ -36,17 +37,6 @@ on_posix = os.name == "posix"
 def digest(p: Problem) -> bytes:
     """Every bit of every result."""
     return b"".join(a.tobytes() for a in run(fastrnn, p).values() if a is not None)
-
-
-def script(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
 
 
 # ------------------------------------------------------------------------------------------ fork
@@ -266,8 +256,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-@pytest.mark.parametrize("direction", ["forward", "backward"])
+@grid("direction, threads", ("forward", "backward"), ("1", "2"), once=True)
 def test_a_long_call_is_interrupted(direction: str, threads: str) -> None:
     # A call that never looked would run into the timeout.
     done = script(ENDLESS, direction, FASTRNN_NUM_THREADS=threads)
@@ -293,8 +282,7 @@ if on_posix:
     # row and so many weights (64 MB) that a step alone takes milliseconds.
     LONG = {"many rows": (100, 64, 1500), "many units": (60, 1, 4096)}
 
-    @pytest.mark.parametrize("threads", [1, 2])
-    @pytest.mark.parametrize("sizes", LONG.values(), ids=LONG.keys())
+    @grid("sizes, threads", LONG.values(), (1, 2), once=True)
     def test_a_call_looks_for_signals_all_along(sizes: tuple[int, int, int], threads: int) -> None:
         # Signals of one kind that nobody looks at merge into one, so that several of them within
         # one call mean that it looked several times. Handlers that return disturb nothing.
@@ -463,8 +451,7 @@ print(*outcomes)
 
 if sys.platform == "linux":  # where a process can limit its address space, and tell its size
 
-    @pytest.mark.parametrize("threads", ["1", "2"])
-    @pytest.mark.parametrize("direction", ["forward", "backward"])
+    @grid("direction, threads", ("forward", "backward"), ("1", "2"), once=True)
     def test_failed_allocations(direction: str, threads: str) -> None:
         done = script(
             LITTLE_MEMORY, direction, FASTRNN_NUM_THREADS=threads, OPENBLAS_NUM_THREADS="1"

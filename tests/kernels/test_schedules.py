@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from grids import beyond
-from test_parallel import script
+from processes import script
 
 from fastrnn import _core
 
@@ -19,7 +19,9 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="for systems that for
 
 @openmp
 @pytest.mark.quick
-@pytest.mark.parametrize("what", ["late", "three", "stop", pytest.param("fork", marks=forks)])
+@pytest.mark.parametrize(
+    "what", ["late", *beyond(["three"]), "stop", pytest.param("fork", marks=forks)]
+)
 def test_nobody_waits_for_ever_or_reads_too_early(what: str) -> None:
     program = Path(__file__).parents[1] / "support" / "late_threads.py"
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), what]

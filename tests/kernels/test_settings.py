@@ -11,7 +11,8 @@ import bounds
 import numpy as np
 import pytest
 from grids import beyond
-from test_parallel import ISAS, script
+from processes import script
+from test_parallel import ISAS
 
 import fastrnn
 from fastrnn import _core

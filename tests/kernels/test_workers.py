@@ -7,7 +7,8 @@ import textwrap
 
 import numpy as np
 import pytest
-from test_parallel import LARGE, digest, draw, script
+from processes import script
+from test_parallel import LARGE, digest, draw
 
 import fastrnn
 from fastrnn import _core

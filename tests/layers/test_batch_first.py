@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
-from test_arrays import LAYOUTS
-from test_bad_input import refused
+from memory_layouts import LAYOUTS
+from refusals import refused
 
 import fastrnn
 from fastrnn import reference

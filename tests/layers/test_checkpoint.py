@@ -43,7 +43,6 @@ def given(which, T, B):
     }[which]
 
 
-@pytest.mark.pairs
 @each_isa
 @each_name
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

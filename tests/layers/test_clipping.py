@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
-from test_arrays import fortran, negative, strided
+from memory_layouts import fortran, negative, strided
 
 import fastrnn
 from fastrnn import reference

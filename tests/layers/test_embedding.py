@@ -16,8 +16,8 @@ import pytest
 from bit_checks import assert_same, assert_same_results
 from bounds import Analysis, Array, bounds, check
 from grids import name_of
-from test_arrays import LAYOUTS
-from test_bad_input import refused
+from memory_layouts import LAYOUTS
+from refusals import refused
 
 import fastrnn
 from fastrnn import _core, reference

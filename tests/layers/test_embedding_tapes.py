@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bit_checks import assert_same
-from test_bad_input import refused
+from refusals import refused
 
 import fastrnn
 from fastrnn import reference

@@ -71,7 +71,6 @@ def cases(kind: str, dtype: Any) -> list[Any]:
     return made
 
 
-@pytest.mark.pairs
 @each_isa
 @each_dtype
 @each_name

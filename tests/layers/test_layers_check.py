@@ -78,7 +78,6 @@ def check_noticed(layer: Any, x: Any, state: Any, **options: Any) -> None:
     output -= 1
 
 
-@pytest.mark.pairs
 @pytest.mark.usefixtures("one_thread")
 @each_shape
 @each_name
@@ -89,7 +88,6 @@ def test_every_layer(backend: Any, kind: str, shape: str) -> None:
         check_noticed(layer, draw(layer, T, B, D, seed=1), draw_state(layer, B), **OPTIONS["both"])
 
 
-@pytest.mark.pairs
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("way", ["batch first", "unbatched", "checkpoint", "keep", "dropout", "T"])
 @pytest.mark.parametrize("shape", ["one", "both", "two", "three-both"])

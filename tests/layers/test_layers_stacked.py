@@ -38,7 +38,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # ------------------------------------------------------------------------------ composition
 
 
-@pytest.mark.pairs
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
@@ -76,7 +75,6 @@ def test_a_layer_is_its_functions(backend, kind, shape, options, batch_first, dt
     )
 
 
-@pytest.mark.pairs
 @each_shape
 @each_name
 @each_backend
@@ -115,7 +113,6 @@ def test_a_sequence_in_pieces(kind):
     assert all(np.array_equal(a, b) for a, b in zip(as_tuple(state), as_tuple(last), strict=True))
 
 
-@pytest.mark.pairs
 @each_shape
 @each_backend
 @pytest.mark.parametrize("sizes", [(0, B), (T, 0), (0, 0)], ids=str)
@@ -178,7 +175,6 @@ WRT = [
 ]
 
 
-@pytest.mark.pairs
 @pytest.mark.parametrize("wrt", WRT, ids=str)
 @pytest.mark.parametrize("with_state", [True, False])
 @each_first
@@ -279,7 +275,6 @@ def test_the_same_bits_on_any_threads_and_instruction_set(kind):
 
 
 @pytest.mark.filterwarnings("ignore:dropout is 0.4 without effect")
-@pytest.mark.pairs
 @pytest.mark.parametrize("dropped", [False, True])
 @each_shape
 @each_name

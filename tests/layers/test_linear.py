@@ -13,8 +13,8 @@ from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same, assert_same_results, chain
 from bounds import CHUNK, Analysis, Array, Results, _sum_of_chunks, bounds, check, ratios
 from grids import name_of
-from test_arrays import LAYOUTS
-from test_bad_input import giant, refused
+from memory_layouts import LAYOUTS
+from refusals import giant, refused
 
 import fastrnn
 from fastrnn import _core, reference

@@ -10,8 +10,8 @@ from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same
 from bounds import LAMBDA, Array, check, ratios
 from grids import name_of
-from test_arrays import LAYOUTS
-from test_bad_input import refused
+from memory_layouts import LAYOUTS
+from refusals import refused
 
 import fastrnn
 from fastrnn import _core, reference

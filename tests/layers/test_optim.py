@@ -11,7 +11,7 @@ import pytest
 from bit_checks import assert_same
 from bounds import Array
 from grids import name_of
-from test_arrays import fortran, negative, row_strided, strided, subclass
+from memory_layouts import fortran, negative, row_strided, strided, subclass
 
 import fastrnn
 from fastrnn.optim import SGD, Adam

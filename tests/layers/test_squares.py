@@ -9,8 +9,8 @@ import pytest
 from bit_checks import assert_same
 from bounds import LAMBDA, Array, check, ratios
 from grids import name_of
-from test_arrays import LAYOUTS, fortran, negative, row_strided, strided, subclass
-from test_bad_input import refused
+from memory_layouts import LAYOUTS, fortran, negative, row_strided, strided, subclass
+from refusals import refused
 from test_losses import COUNTING, U64, Spec, assert_same_loss, draw, only_counted
 
 import fastrnn

@@ -58,7 +58,6 @@ def restarts(batch: int, steps: int = T, seed: int = 3) -> Array:
 # ------------------------------------------------------------------------- the bits of the layer
 
 
-@pytest.mark.pairs
 @each_isa
 @each_dtype
 @each_name
@@ -80,7 +79,6 @@ def test_steps_are_the_layer_on_the_whole_sequence(kind: str, dtype: Any, isa: s
                     assert_same_state(stream.state, now, f"after step {t} of {layer}, B={B}")
 
 
-@pytest.mark.pairs
 @each_isa
 @each_dtype
 @each_name

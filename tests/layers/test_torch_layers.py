@@ -236,7 +236,6 @@ def one_thread_each(one_thread: None) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.pairs
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch_first"])
 @pytest.mark.parametrize("packed", [False, True], ids=["full", "packed"])

@@ -61,13 +61,14 @@ def pairwise(sizes: Sequence[int]) -> set[tuple[int, ...]]:
     return rows
 
 
-def in_turn(sizes: Sequence[int]) -> set[tuple[int, ...]]:
+def in_turn(*factors: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The values of the first factor and the combinations of the others, both one by one."""
-    others = list(itertools.product(*map(range, sizes[1:])))
-    if 0 in sizes:
-        return set()
-    n = max(sizes[0], len(others))
-    return {(i % sizes[0], *others[(i + i // len(others)) % len(others)]) for i in range(n)}
+    first, *others = factors
+    rows = list(itertools.product(*others))
+    if not first or not rows:
+        return []
+    n = max(len(first), len(rows))
+    return [(first[i % len(first)], *rows[(i + i // len(rows)) % len(rows)]) for i in range(n)]
 
 
 def grid(
@@ -80,7 +81,7 @@ def grid(
     """
     values = [list(factor) for factor in factors]
     sizes = [len(v) for v in values]
-    chosen = in_turn(sizes) if once else pairwise(sizes)
+    chosen = set(in_turn(*map(range, sizes))) if once else pairwise(sizes)
     cases = []
     for row in itertools.product(*map(range, sizes)):
         case = [v[i] for v, i in zip(values, row, strict=True)]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
+from grids import pairwise
 from registry import Variant
 
 # Rows that are empty, partial and whole; restarts at the first step, inside and in the padding.
@@ -25,6 +27,17 @@ WALKS = [
 def name_of(options: dict[str, Any]) -> str:
     given = {k: v for k, v in options.items() if v is not None and v is not False}
     return "-".join(str(v) if k == "nonlinearity" else k for k, v in given.items()) or "plain"
+
+
+# By default those in which every two options meet.
+all_walks = pytest.mark.parametrize(
+    "walk",
+    [
+        walk if row in pairwise((2, 2, 2)) else pytest.param(walk, marks=pytest.mark.full)
+        for row, walk in zip(itertools.product((0, 1), repeat=3), WALKS, strict=True)
+    ],
+    ids=name_of,
+)
 
 
 class Upstream(NamedTuple):
