@@ -66,10 +66,3 @@ void scratch_give(void *p)
         old = next;
     }
 }
-
-void *arena_take(uintptr_t *at, int64_t count, size_t size)
-{
-    const uintptr_t p = *at;
-    *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
-    return (void *)p;
-}

@@ -270,8 +270,7 @@ static uintptr_t FN(layout_backward_scratch)(const struct FN(job) *job, uintptr_
     s->d_x = arena_take(&at, steps * n, sizeof *s->d_x);
     s->carry_h = arena_take(&at, n * FN(stride)(a->P), sizeof(real));
     s->carry_c = job->cell->facts.has_c ? arena_take(&at, n * wide, sizeof(real)) : NULL;
-    const int intermediate = FN(has_intermediate)(a, job->cell) || a->norms;
-    s->intermediate = intermediate ? arena_take(&at, n * wide, sizeof(real)) : NULL;
+    s->intermediate = job->intermediate || a->norms ? arena_take(&at, n * wide, sizeof(real)) : NULL;
     s->chunk_dz = arena_take(&at, FN(chunk), sizeof *s->chunk_dz);
     s->chunk[OF_NONE] = NULL;
     for (int of = OF_NONE + 1; of < GRADIENT_ROWS; of++)
@@ -372,7 +371,7 @@ static uintptr_t FN(layout_recompute)(struct FN(job) *job, uintptr_t at)
     forward->tape = *tape;
     forward->output = (struct fastrnn_sequence){arena_take(&at, B * stride, sizeof(real)), 0, stride};
     at = FN(layout_weights)(a, at, &forward->w);
-    forward->plan = FN(plan_rows)(forward, job->plan.threads, job->plan.rows);
+    FN(plan_rows)(forward, job->plan.threads, job->plan.rows);
     return FN(layout_threads)(forward, at);
 }
 
@@ -382,7 +381,7 @@ static uintptr_t FN(layout_backward)(void *shared, int threads, uintptr_t at)
     const struct fastrnn_direction *a = job->a;
     struct FN(backward_scratch) s;
     at = FN(layout_order)(job, at);
-    job->plan = FN(plan_backward)(job, threads);
+    FN(plan_backward)(job, threads);
     job->dz_rows = FN(chunk) + job->plan.steps * a->B;
     job->dz_stride = job->cell->dz_stride(a);
     at = FN(layout_plain_weights)(a, at, &job->w);
@@ -407,17 +406,19 @@ static int FN(backward)(const struct fastrnn_call *shared)
     const struct fastrnn_directions *call = (const void *)shared;
     struct stop stop = stop_for(shared);
     struct FN(job) jobs[2], forward[2]; /* forward: where a tape is recomputed */
+    struct FN(source) sources[2][MAX_SOURCES];
     for (int i = 0; i < call->count; i++) {
         const struct fastrnn_direction *a = &call->directions[i];
         struct FN(job) *job = &jobs[i];
-        *job = FN(new_job)(a, &stop);
+        FN(begin_job)(job, a, &stop);
+        job->sources = sources[i];
         job->flops *= 2;
         if (a->B == 1) /* work for two: the weight gradients are one product over all steps */
             job->max_threads = 2;
         if (a->checkpoint && job->cell->facts.tape_gates) {
-            forward[i] = FN(new_job)(a, &stop);
+            FN(begin_job)(&forward[i], a, &stop);
             job->recompute = &forward[i];
-            job->flops += fastrnn_flops(a, 0);
+            job->flops += fastrnn_flops(&job->cell->facts, a, 0);
         }
     }
     return FN(run)(call, jobs, FN(backward_thread), FN(layout_backward));

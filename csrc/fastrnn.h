@@ -107,8 +107,9 @@ static inline int64_t units_of(const struct fastrnn_direction *a, struct fastrnn
     return size.times * (size.of == 'P' ? a->P : a->H);
 }
 
-/* Floating-point operations of forward: those of its products, and `activation` more for each gate of each unit. */
-double fastrnn_flops(const struct fastrnn_direction *a, double activation);
+/* Floating-point operations of forward, of this cell: those of its products, and `activation` more for each gate of
+ * each unit. */
+double fastrnn_flops(const struct fastrnn_cell *cell, const struct fastrnn_direction *a, double activation);
 
 /* How the last call of directions in this thread was run, for tests. */
 enum fastrnn_way {

@@ -1,9 +1,8 @@
 /* How much work a call is: for the number of its threads, and for whether to release the interpreter's lock. */
 #include "fastrnn.h"
 
-double fastrnn_flops(const struct fastrnn_direction *a, double activation)
+double fastrnn_flops(const struct fastrnn_cell *cell, const struct fastrnn_direction *a, double activation)
 {
-    const struct fastrnn_cell *cell = fastrnn_cell(a->cell);
     double step = (double)a->H * cell->gates * (2.0 * (double)(a->D + a->P) + activation);
     for (int i = 0; i < cell->extras; i++)
         if (cell->extra[i].rank == 2 && a->extra[i])
@@ -26,6 +25,6 @@ double fastrnn_generate_flops(const struct fastrnn_generate *a)
 {
     double step = 2.0 * (double)a->V * (double)a->layers[a->count - 1].P;
     for (int64_t i = 0; i < a->count; i++)
-        step += fastrnn_flops(&a->layers[i], 0);
+        step += fastrnn_flops(fastrnn_cell(a->layers[i].cell), &a->layers[i], 0);
     return step * (double)(a->prompted + a->length);
 }

@@ -149,7 +149,7 @@ static uintptr_t FN(layout_forward)(void *shared, int threads, uintptr_t at)
         FN(layout_weights)(a, (uintptr_t)a->packed, &job->w);
     else
         at = FN(layout_weights)(a, at, &job->w);
-    job->plan = FN(plan_forward)(job, threads);
+    FN(plan_forward)(job, threads);
     return FN(layout_threads)(job, at);
 }
 
@@ -192,7 +192,8 @@ static int FN(run)(const struct fastrnn_directions *call, struct FN(job) *jobs,
     struct stop *const stop = jobs->stop;
     if (FN(are_concurrent)(call)) {
         struct FN(pair) pair = {jobs, work, layout, 1};
-        const double flops = fastrnn_flops(jobs[0].a, 0) + fastrnn_flops(jobs[1].a, 0);
+        const double flops = fastrnn_flops(&jobs[0].cell->facts, jobs[0].a, 0) +
+                             fastrnn_flops(&jobs[1].cell->facts, jobs[1].a, 0);
         const int status = team_job(call->call.threads, flops, 2, FN(layout_pair), FN(pair_thread), &pair);
         struct fastrnn_plan plan = jobs[0].plan;
         plan.way = FASTRNN_CONCURRENT;
@@ -215,7 +216,7 @@ static int FN(forward)(const struct fastrnn_call *shared)
     struct stop stop = stop_for(shared);
     struct FN(job) jobs[2];
     for (int i = 0; i < call->count; i++) {
-        jobs[i] = FN(new_job)(&call->directions[i], &stop);
+        FN(begin_job)(&jobs[i], &call->directions[i], &stop);
         FN(plan_team)(&jobs[i]);
     }
     return FN(run)(call, jobs, FN(forward_thread), FN(layout_forward));

@@ -12,6 +12,7 @@ struct FN(job) {
     const struct fastrnn_direction *a;
     const struct FN(cell) *cell;
     struct stop *stop;
+    int intermediate; /* whether a step has a second product */
     /* What the number of threads depends on: */
     double flops;
     int64_t max_threads;
@@ -30,21 +31,22 @@ struct FN(job) {
     struct FN(job) *recompute; /* with a short tape: the forward that makes the rest; else NULL */
     real *dz;                  /* circular buffer: row r of all T*B, the last step first, at r % dz_rows */
     int64_t dz_rows, dz_stride;
-    struct FN(source) sources[MAX_SOURCES]; /* of the weight gradients; each thread has rows of its own */
+    struct FN(source) *sources; /* (count,) of the weight gradients; each thread has rows of its own */
     int count;
     real *zeros;                /* (H,): the state before a start */
 };
 
 static int64_t FN(clamp)(int64_t n, int64_t min, int64_t max) { return n < min ? min : n > max ? max : n; }
 
-static struct FN(job) FN(new_job)(const struct fastrnn_direction *a, struct stop *stop)
+static ALWAYS_INLINE void FN(begin_job)(struct FN(job) *job, const struct fastrnn_direction *a, struct stop *stop)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
-    return (struct FN(job)){
+    *job = (struct FN(job)){
         .a = a,
         .cell = cell,
         .stop = stop,
-        .flops = fastrnn_flops(a, 0),
+        .intermediate = FN(has_intermediate)(a, cell),
+        .flops = fastrnn_flops(&cell->facts, a, 0),
         .max_threads = a->B,
         .tape = FN(tape)(a, cell),
         .output = a->output,
@@ -56,11 +58,12 @@ static struct FN(job) FN(new_job)(const struct fastrnn_direction *a, struct stop
 /* Few rows: the threads take all of them together, and each makes some of the units, so that its share of the
  * weights stays in its own caches and its tiles have as many rows as there are. They wait for each other at
  * every step. For cells of one product a step, where all rows begin at once and run on. */
-static int FN(unit_threads)(const struct fastrnn_direction *a, const struct FN(cell) *cell)
+static int FN(unit_threads)(const struct FN(job) *job)
 {
-    if (a->lengths || a->restart || FN(has_intermediate)(a, cell))
+    const struct fastrnn_direction *a = job->a;
+    const int gates = job->cell->facts.gates;
+    if (a->lengths || a->restart || job->intermediate)
         return 1;
-    const int gates = cell->facts.gates;
     return team_size_in_step(2.0 * (double)a->B * (double)a->H * (double)a->H * gates, FN(pieces)(gates, a->H));
 }
 
@@ -73,7 +76,7 @@ static int FN(splits_units)(const struct FN(job) *job, int threads)
 static void FN(plan_team)(struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
-    job->unit_threads = FN(unit_threads)(a, job->cell);
+    job->unit_threads = FN(unit_threads)(job);
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
@@ -84,34 +87,33 @@ static void FN(plan_team)(struct FN(job) *job)
     }
 }
 
-/* Each thread of so many that have rows of the batch. */
-static struct fastrnn_plan FN(plan_rows)(const struct FN(job) *job, int threads, int64_t rows)
+/* For so many threads, each with `rows` rows of the batch. */
+static ALWAYS_INLINE void FN(plan_rows)(struct FN(job) *job, int threads, int64_t rows)
 {
     const int64_t bytes = job->w.width * (int64_t)sizeof(real);
-    return (struct fastrnn_plan){
-        .way = FASTRNN_BY_ROWS,
-        .threads = threads,
-        .rows = rows,
-        .steps = FN(clamp)(FN(block_bytes) / (bytes * (rows + 1)), 1, job->a->T + 1),
-        .blocks = 1,
-    };
+    job->plan.way = FASTRNN_BY_ROWS;
+    job->plan.threads = threads;
+    job->plan.rows = rows;
+    job->plan.steps = FN(clamp)(FN(block_bytes) / (bytes * (rows + 1)), 1, job->a->T + 1);
+    job->plan.blocks = 1;
 }
 
-static struct fastrnn_plan FN(plan_forward)(const struct FN(job) *job, int threads)
+static void FN(plan_forward)(struct FN(job) *job, int threads)
 {
     const struct fastrnn_direction *a = job->a;
-    struct fastrnn_plan plan = FN(plan_rows)(job, threads, (a->B + threads - 1) / threads);
     if (FN(splits_units)(job, threads)) {
-        plan = FN(plan_rows)(job, threads, a->B);
-        plan.way = FASTRNN_BY_UNITS;
-    } else if (a->B == 1 && threads > 1) {
-        plan.way = FASTRNN_PIPELINE;
-        plan.steps = FN(pipeline_steps);
-        /* So many blocks that a thread that has lost its processor, or shares it with the other, finds much to do. */
-        const int64_t bytes = job->w.width * (int64_t)sizeof(real) * plan.steps;
-        plan.blocks = FN(clamp)(FN(block_bytes) / bytes, 8, a->T / plan.steps + 1);
+        FN(plan_rows)(job, threads, a->B);
+        job->plan.way = FASTRNN_BY_UNITS;
+        return;
     }
-    return plan;
+    FN(plan_rows)(job, threads, threads == 1 ? a->B : (a->B + threads - 1) / threads);
+    if (a->B == 1 && threads > 1) {
+        job->plan.way = FASTRNN_PIPELINE;
+        job->plan.steps = FN(pipeline_steps);
+        /* So many blocks that a thread that has lost its processor, or shares it with the other, finds much to do. */
+        const int64_t bytes = job->w.width * (int64_t)sizeof(real) * FN(pipeline_steps);
+        job->plan.blocks = FN(clamp)(FN(block_bytes) / bytes, 8, a->T / FN(pipeline_steps) + 1);
+    }
 }
 
 /* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a
@@ -127,19 +129,17 @@ static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
 
 /* ---------------------------------------------------------------------------------------- backward */
 
-static struct fastrnn_plan FN(plan_backward)(const struct FN(job) *job, int threads)
+static void FN(plan_backward)(struct FN(job) *job, int threads)
 {
     const struct fastrnn_direction *a = job->a;
     /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
-    const double max = (double)(a->T + 1) * FN(block_flops) / (2 * fastrnn_flops(a, 0) + 1);
+    const double max = (double)(a->T + 1) * FN(block_flops) / (2 * fastrnn_flops(&job->cell->facts, a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
-    return (struct fastrnn_plan){
-        .way = FASTRNN_BY_ROWS,
-        .threads = threads,
-        .rows = (a->B + threads - 1) / threads,
-        .steps = (double)steps > max ? (max < 1 ? 1 : (int64_t)max) : steps,
-        .blocks = 1,
-    };
+    job->plan.way = FASTRNN_BY_ROWS;
+    job->plan.threads = threads;
+    job->plan.rows = (a->B + threads - 1) / threads;
+    job->plan.steps = (double)steps > max ? (max < 1 ? 1 : (int64_t)max) : steps;
+    job->plan.blocks = 1;
 }
 
 /* ------------------------------------------------------------------------------------ two directions */

@@ -121,7 +121,7 @@ static uintptr_t FN(layout_forward_scratch)(const struct FN(job) *job, uintptr_t
     s->intermediate = arena_take(&at, n, sizeof(real *));
     s->h = arena_take(&at, 2 * n * stride, sizeof(real));
     s->c = job->cell->facts.has_c ? arena_take(&at, n * wide, sizeof(real)) : NULL;
-    s->intermediate_rows = FN(has_intermediate)(a, job->cell) ? arena_take(&at, n * wide, sizeof(real)) : NULL;
+    s->intermediate_rows = job->intermediate ? arena_take(&at, n * wide, sizeof(real)) : NULL;
     s->staging = arena_take(&at, plan->steps * 2 * stride, sizeof(real));
     s->z = arena_take(&at, plan->blocks * plan->steps * n * job->w.width, sizeof(real));
     return at;

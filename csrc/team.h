@@ -76,5 +76,10 @@ int count_reaches(struct count *count, int64_t value, const struct team *team, c
 void *scratch_take(size_t bytes);
 void scratch_give(void *p);
 /* Takes `count` things of `size` from the address *at, aligned to a cache line. */
-void *arena_take(uintptr_t *at, int64_t count, size_t size);
+static inline void *arena_take(uintptr_t *at, int64_t count, size_t size)
+{
+    const uintptr_t p = *at;
+    *at = p + (((uintptr_t)count * size + 63) & ~(uintptr_t)63);
+    return (void *)p;
+}
 #endif

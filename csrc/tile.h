@@ -104,12 +104,12 @@ static ALWAYS_INLINE int64_t FN(column)(int gates, int gate, int64_t unit, int64
     return first * gates + gate * FN(group_width)(first, H) + (unit - first);
 }
 
-/* Groups of columns in a panel. */
-static ALWAYS_INLINE int FN(groups)(int gates) { return NV / gates; }
+/* Groups of columns in a panel: NV / gates, without a division. */
+static ALWAYS_INLINE int FN(groups)(int gates) { return gates == 1 ? NV : gates == 2 ? NV / 2 : 1; }
 
-static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, int gates, int groups, int64_t H)
+static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, int gates, int64_t H)
 {
-    const int panel = gates * groups * W;
+    const int panel = gates * FN(groups)(gates) * W;
     const int64_t N = FN(columns)(gates, H);
     return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N};
 }
@@ -121,7 +121,11 @@ static ALWAYS_INLINE int64_t FN(piece)(int gates)
     return panel > LINE ? panel : LINE;
 }
 
-static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H) { return (H + FN(piece)(gates) - 1) / FN(piece)(gates); }
+static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
+{
+    const int64_t piece = FN(piece)(gates); /* a power of two */
+    return (H + piece - 1) >> __builtin_ctzll((uint64_t)piece);
+}
 
 /* The first unit of thread `id` of `threads`; H for id = threads. */
 static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int threads)

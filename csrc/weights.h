@@ -8,33 +8,29 @@ static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, 
 {
     const struct fastrnn_cell *facts = &FN(cell_of)(a)->facts;
     for (int i = 0; i < facts->extras; i++) {
-        const struct fastrnn_extra *extra = &facts->extra[i];
-        const int64_t rows = units_of(a, extra->shape[0]), columns = units_of(a, extra->shape[1]);
-        w->extra[i] = (struct FN(matrix)){.packed = NULL};
         if (!a->extra[i])
             continue;
+        const struct fastrnn_extra *extra = &facts->extra[i];
+        const int64_t rows = units_of(a, extra->shape[0]), columns = units_of(a, extra->shape[1]);
         if (extra->rank == 1)
             w->extra[i].packed = arena_take(&at, extra->shape[0].times * FN(stride)(a->H), sizeof(real));
         else if (plain)
             w->extra[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, columns), sizeof(real)), rows, columns);
         else
-            w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1, NV,
+            w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1,
                                           rows);
     }
     return at;
 }
 
-/* A matrix of `gates` of the slots of a layout, from slot `first` on. */
-static struct FN(matrix)
-    FN(matrix_in)(const struct gate_layout *layout, int gates, int first, real *packed, int64_t K, int64_t H)
+/* A matrix of `gates` of the slots of a layout, from slot `first` on. Where it does not fill them a panel is one group. */
+static ALWAYS_INLINE void FN(place_matrix)(struct FN(matrix) *m, const struct gate_layout *layout, int gates, int first)
 {
-    const int split = gates < layout->slots; /* a panel is then one group */
-    struct FN(matrix) m = FN(gate_matrix)(packed, K, gates, split ? 1 : FN(groups)(gates), H);
-    if (split) {
-        m.spread = layout->slots * W;
-        m.slot = first;
+    if (gates < layout->slots) {
+        m->panel = gates * W;
+        m->spread = layout->slots * W;
+        m->slot = first;
     }
-    return m;
 }
 
 static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, uintptr_t at, struct FN(weights) *w)
@@ -47,8 +43,10 @@ static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, uintptr_t
         const int xs = layout->x_gates, hs = layout->h_gates;
         real *const x = arena_take(&at, D * FN(columns)(xs, H), sizeof(real));
         real *const h = arena_take(&at, P * FN(columns)(hs, H), sizeof(real));
-        w->x[i] = FN(matrix_in)(layout, xs, 0, x, D, H);
-        w->h[i] = FN(matrix_in)(layout, hs, layout->slots - hs, h, P, H);
+        w->x[i] = FN(gate_matrix)(x, D, xs, H);
+        w->h[i] = FN(gate_matrix)(h, P, hs, H);
+        FN(place_matrix)(&w->x[i], layout, xs, 0);
+        FN(place_matrix)(&w->h[i], layout, hs, layout->slots - hs);
         w->at[i] = column;
         column = FN(round_up)(column + FN(columns)(layout->slots, H), W);
     }

@@ -71,7 +71,7 @@ cdef extern from "fastrnn.h" nogil:
         const fastrnn_direction *directions
         int count
 
-    double fastrnn_flops(const fastrnn_direction *, double)
+    double fastrnn_flops(const fastrnn_cell *, const fastrnn_direction *, double)
 
     enum fastrnn_way:
         FASTRNN_BY_ROWS, FASTRNN_BY_UNITS, FASTRNN_PIPELINE, FASTRNN_CONCURRENT

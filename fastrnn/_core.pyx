@@ -163,7 +163,7 @@ cdef inline const fastrnn_cell *cell_numbered(int number) noexcept:
 
 cdef inline double work(const fastrnn_direction *a) noexcept:
     """The operations of forward; an activation takes as long as a feature's products with 16 gates."""
-    return fastrnn_flops(a, 32)
+    return fastrnn_flops(get_cell(a.cell), a, 32)
 
 
 cdef inline void fill_weights(
