@@ -18,7 +18,7 @@ V, D, LENGTH = 100, 64, 1000
 
 def lean(embedding, rnn, linear, prompt, length, *, rng):
     table, w, out = embedding.weights["weight"], rnn.weights, linear.weights
-    # The input part depends on the index alone: one product makes it for every index.
+    # The input projection depends on the index alone: one product makes it for every index.
     inputs = table @ w["weight_ih_l0"].T + (w["bias_ih_l0"] + w["bias_hh_l0"])
     w_hh, w_out, b_out = w["weight_hh_l0"], out["weight"], out["bias"]
     h = np.zeros(rnn.hidden_size, rnn.dtype)

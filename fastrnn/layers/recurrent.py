@@ -325,7 +325,7 @@ class Recurrent(Weighted, Generic[State]):
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
         elif batch_first:
             x = np.ascontiguousarray(x.swapaxes(0, 1))  # a copy only where the reference made it
-            if check and not np.may_share_memory(x, tapes[-1].output):
+            if check and x.size and not np.may_share_memory(x, tapes[-1].output):
                 tapes = *tapes[:-1], tapes[-1]._replace(output=x.swapaxes(0, 1))
         if check:
             tapes = tuple(tape.with_digests() for tape in tapes)

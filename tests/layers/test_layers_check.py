@@ -243,3 +243,17 @@ def test_another_shape_or_type_is_a_change(backend: Any, change: dict[str, Any])
             setattr(x, name, value)
         with pytest.raises(RuntimeError, match=r"^x was changed"):
             layer.backward(tape, output)
+
+
+@each_backend
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("steps", "rows"), [(0, 2), (3, 0), (0, 0)])
+def test_nothing_to_check(cell: str, steps: int, rows: int, backend: str) -> None:
+    """Empty outputs share no memory with anything, and are those of the tape all the same."""
+    layer = CELLS[cell].layer(3, 4, bidirectional=True, batch_first=True, rng=0)
+    x = np.zeros((rows, steps, 3), np.float32)
+    with fastrnn.backend(backend):
+        output, _, tape = layer.forward(x, check=True)
+        grads = layer.backward(tape, np.zeros_like(output))
+    assert grads.x.shape == x.shape
+    assert not grads.flat_weights.any()

@@ -3,7 +3,7 @@
 usage: late_threads.py late | three | stop | fork
 
 Prints what it is about, and "done" at the end. Where a call hangs it ends with a traceback: the
-protocol of parallel.c is at fault.
+protocol of team.c is at fault.
 """
 
 import faulthandler
