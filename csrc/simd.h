@@ -1,6 +1,6 @@
 /* The vector vocabulary. No other file uses intrinsics or operators on vectors.
  *
- * Included by kernels.inc once with REAL_BITS 32 and once with 64 (so: no include guard), in a file of
+ * Included (by typed.inc) once with REAL_BITS 32 and once with 64 (so: no include guard), in a file of
  * isa/ that has chosen one instruction set. A `vec` holds W lanes of `real`.
  *
  *   vzero() vset1(s)               all lanes +0, all lanes s
