@@ -202,11 +202,11 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
     return vadd(vload(carry + j), d_output ? FN(load_lanes)(d_output + j, n) : vzero());
 }
 
-/* The one product of a step of one row, with panels of nv vectors. */
-static ALWAYS_INLINE void FN(step_of_row)(const int nv, struct FN(step) *s, FN(panel_epilogue) *panel_epilogue,
-                                          FN(epilogue) *epilogue)
+/* The one product of a step of one row, with panels of nv vectors of the row's `slots`. */
+static ALWAYS_INLINE void FN(step_of_row)(const int nv, const int slots, struct FN(step) *s,
+                                          FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue)
 {
-    FN(gemv)(nv, (struct FN(operand)){s->x ? *s->x : NULL, &s->w->x[0]},
+    FN(gemv)(nv, slots, (struct FN(operand)){s->x ? *s->x : NULL, &s->w->x[0]},
              (struct FN(operand)){s->h_before[0], &s->w->h[0]}, s->reversed, s->x ? s->w->bias : s->z, panel_epilogue,
              epilogue, s);
 }

@@ -2,7 +2,7 @@
 
 /* What is done with a finished tile: `rows` rows from row `row` on, columns from `col` on, at tile[i*PANEL + j]. */
 typedef void FN(epilogue)(void *context, int64_t row, int rows, int64_t col, const real *tile);
-/* The same with the NV sums of a full panel of one row, which are still in registers: where there is one row, to store
+/* The same with the sums of a full panel of one row, one of each slot, which are still in registers: where there is one row, to store
  * them and to load them again would take as long as a small product. */
 typedef void FN(panel_epilogue)(void *context, int64_t col, const vec *sums);
 
@@ -12,21 +12,21 @@ struct FN(operand) {
     const struct FN(matrix) *m;
 };
 
-/* Columns from `col` on of one row: a panel of nv vectors, or two neighbouring ones at once. Of the NV sums of a panel
- * the first nv take up the product of `first`, if there is one, and the last nv that of `second`. */
-static ALWAYS_INLINE void FN(gemv_panels)(const int count, const int nv, struct FN(operand) first,
+/* Columns from `col` on of one row: a panel of nv vectors, or two neighbouring ones at once. Of the `slots` sums of a
+ * panel the first nv take up the product of `first`, if there is one, and the last nv that of `second`. */
+static ALWAYS_INLINE void FN(gemv_panels)(const int count, const int nv, const int slots, struct FN(operand) first,
                                           struct FN(operand) second, int64_t col, const real *init,
                                           FN(panel_epilogue) *epilogue, void *context)
 {
     const struct FN(operand) operands[2] = {first, second};
     vec acc[2 * NV];
-    UNROLL for (int v = 0; v < count * NV; v++) acc[v] = init ? vload(init + col / nv * NV + v * W) : vzero();
+    UNROLL for (int v = 0; v < count * slots; v++) acc[v] = init ? vload(init + col / nv * slots + v * W) : vzero();
     UNROLL for (int i = 0; i < 2; i++)
     {
         const real *const a = operands[i].row;
         const int64_t K = a ? operands[i].m->K : 0;
         const real *panel = a ? operands[i].m->packed + col * K : NULL, *next = a ? panel + K * nv * W : NULL;
-        vec *const one = acc + i * (NV - nv), *const two = one + NV;
+        vec *const one = acc + i * (slots - nv), *const two = one + slots;
         for (int64_t k = 0; k < K; k++) {
             const vec ak = vset1(a[k]);
             UNROLL for (int v = 0; v < nv; v++) one[v] = vfma(ak, vload(panel + v * W), one[v]);
@@ -35,7 +35,7 @@ static ALWAYS_INLINE void FN(gemv_panels)(const int count, const int nv, struct 
             next += nv * W;
         }
     }
-    UNROLL for (int i = 0; i < count; i++) epilogue(context, col + i * nv * W, acc + i * NV);
+    UNROLL for (int i = 0; i < count; i++) epilogue(context, col + i * nv * W, acc + i * slots);
 }
 
 /* The `width` columns from `col` on, behind the full panels. */
@@ -64,13 +64,13 @@ static ALWAYS_INLINE void FN(gemv_pair)(struct FN(operand) x, int width, const r
     }
 }
 
-/* The product of one row, as below, with panels of nv vectors; where all of them are full, maybe after that of
+/* The product of one row, as below, with panels of nv vectors, of which `slots` lie in a row of starts; where all of them are full, maybe after that of
  * `before`. What is left behind the full panels goes to `epilogue`, or where that is NULL to `context`, a row of
  * results. A panel alone has too few accumulators to hide the latency of the multiply-add, so from L1D two are taken
  * at once; from further away one stream is faster. */
-static ALWAYS_INLINE void FN(gemv)(const int nv, struct FN(operand) before, struct FN(operand) x, int reversed,
-                                   const real *init, FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue,
-                                   void *context)
+static ALWAYS_INLINE void FN(gemv)(const int nv, const int slots, struct FN(operand) before, struct FN(operand) x,
+                                   int reversed, const real *init, FN(panel_epilogue) *panel_epilogue,
+                                   FN(epilogue) *epilogue, void *context)
 {
     const struct FN(matrix) *m = x.m;
     const int64_t first = m->begin, panel = nv * W, full = (m->end - first) / panel * panel, rest = first + full;
@@ -86,9 +86,9 @@ static ALWAYS_INLINE void FN(gemv)(const int nv, struct FN(operand) before, stru
         const int64_t columns = near && full - done > panel ? 2 * panel : panel;
         const int64_t col = reversed ? rest - done - columns : first + done;
         if (columns > panel)
-            FN(gemv_panels)(2, nv, before, x, col, init, panel_epilogue, context);
+            FN(gemv_panels)(2, nv, slots, before, x, col, init, panel_epilogue, context);
         else
-            FN(gemv_panels)(1, nv, before, x, col, init, panel_epilogue, context);
+            FN(gemv_panels)(1, nv, slots, before, x, col, init, panel_epilogue, context);
         done += columns;
     }
     if (!reversed && width)
@@ -116,8 +116,8 @@ static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m
     const int64_t blocks = (n + MR - 1) / MR;
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
     if (n == 1 && !epilogue && panel == PANEL) {
-        FN(gemv)(NV, (struct FN(operand)){NULL, NULL}, (struct FN(operand)){a[0], m}, reversed, init, FN(store_panel),
-                 NULL, out);
+        FN(gemv)(NV, NV, (struct FN(operand)){NULL, NULL}, (struct FN(operand)){a[0], m}, reversed, init,
+                 FN(store_panel), NULL, out);
         return;
     }
     const int64_t last = m->end > first ? (m->end - 1) / panel * panel : first - 1;

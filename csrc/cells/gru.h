@@ -58,7 +58,7 @@ static void FN(gru_step)(struct FN(step) *s)
 {
     do {
         if (s->active == 1)
-            FN(step_of_row)(3, s, FN(gru_panel_epilogue), FN(gru_epilogue));
+            FN(step_of_row)(3, 4, s, FN(gru_panel_epilogue), FN(gru_epilogue));
         else
             FN(step_of_rows)(0, s, s->h_before, FN(gru_epilogue));
     } while (FN(next_step)(s));

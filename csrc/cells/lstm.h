@@ -114,7 +114,7 @@ static void FN(lstm_step)(struct FN(step) *s)
     const int peepholes = s->a->extra[FN(lstm_w_peep)] != NULL;
     do {
         if (s->active == 1 && !peepholes)
-            FN(step_of_row)(NV, s, FN(lstm_panel_epilogue), FN(lstm_epilogue));
+            FN(step_of_row)(NV, NV, s, FN(lstm_panel_epilogue), FN(lstm_epilogue));
         else
             FN(step_of_rows)(0, s, s->h_before, peepholes ? FN(lstm_peephole_epilogue) : FN(lstm_epilogue));
         if (s->a->extra[FN(lstm_w_hr)])

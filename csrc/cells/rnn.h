@@ -35,7 +35,7 @@ static ALWAYS_INLINE void FN(rnn_step)(struct FN(step) *s, FN(panel_epilogue) *p
 {
     do {
         if (s->active == 1)
-            FN(step_of_row)(NV, s, panel_epilogue, epilogue);
+            FN(step_of_row)(NV, NV, s, panel_epilogue, epilogue);
         else
             FN(step_of_rows)(0, s, s->h_before, epilogue);
     } while (FN(next_step)(s));
