@@ -10,9 +10,9 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import bounds
+import grids
 import numpy as np
 import pytest
-from grids import pairwise
 from language_model import TEXT
 
 import fastrnn
@@ -24,27 +24,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A case that is named is made, whichever it is.
+    grids.whole = config.getoption("--full") or any("[" in argument for argument in config.args)
     if importlib.util.find_spec("hypothesis"):
         import hypothesis
 
-        examples = 3000 if config.getoption("--full") else 1100
+        examples = 3000 if config.getoption("--full") else 750
         hypothesis.settings.register_profile("run", max_examples=examples)
         hypothesis.settings.load_profile("run")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--full") or any("[" in argument for argument in config.args):
+    if grids.whole:
         return
     left_out = {item for item in items if item.get_closest_marker("full")}
-    grids: dict[Any, list[Any]] = {}
+    stacked: dict[Any, list[Any]] = {}
     for item in items:
         if hasattr(item, "callspec") and item not in left_out:
-            grids.setdefault(item.function, []).append(item)  # type: ignore[attr-defined]
-    for cases in grids.values():
+            stacked.setdefault(item.function, []).append(item)  # type: ignore[attr-defined]
+    for cases in stacked.values():
         # One name from each parametrize, by which its values are told apart.
         rows = [tuple(case.callspec._idlist) for case in cases]
         values = [list(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
-        chosen = pairwise([len(v) for v in values])
+        chosen = grids.pairwise([len(v) for v in values])
         names = {tuple(v[i] for v, i in zip(values, row, strict=True)) for row in chosen}
         left_out |= {case for case, row in zip(cases, rows, strict=True) if row not in names}
     items[:] = [item for item in items if item not in left_out]

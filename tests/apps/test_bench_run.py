@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from grids import beyond, grid
+from grids import beyond
 
 from fastrnn import bench, reference
 from fastrnn.bench import pool, shapes
@@ -203,14 +203,13 @@ class TestWorker:
 
 
 class TestRun:
-    @grid("cell, dtype", bench.CELLS, shapes.DTYPES, once=True)
-    def test_numpy(self, cell, dtype):
-        made, said = tiny_run(["numpy"], cells=[cell], dtype=dtype)
+    @pytest.mark.parametrize("dtype", shapes.DTYPES)
+    def test_numpy(self, dtype):
+        made, said = tiny_run(["numpy"], cells=list(bench.CELLS), dtype=dtype)
         assert made.problems == []
         assert made.peers == ["numpy", OWN]
         assert [(row.cell, row.mode, row.shape) for row in made.rows] == [
-            (cell, "forward", TINY),
-            (cell, "training", TINY),
+            (cell, mode, TINY) for cell in bench.CELLS for mode in ("forward", "training")
         ]
         for row in made.rows:
             assert {timing.peer for timing in row.timings} == {"numpy", OWN}
@@ -218,7 +217,7 @@ class TestRun:
         assert set(made.peak[dtype]) == {"1"}
         assert made.bandwidth == {}
         assert Report.from_json(made.to_json()).to_json() == made.to_json()
-        assert len([line for line in said if "timed" in line]) == 2
+        assert len([line for line in said if "timed" in line]) == 2 * len(bench.CELLS)
 
     @pytest.mark.parametrize("name", ["onnxruntime", *beyond(["torch", "openvino", "jax"])])
     def test_framework(self, name):
@@ -363,21 +362,21 @@ class TestRun:
         )
         monkeypatch.syspath_prepend(str(tmp_path))
 
-    @pytest.mark.parametrize(
-        ("name", "why"),
-        [
-            ("Wrong", "output differs by"),
-            ("Raises", "RuntimeError: broken on purpose"),
-            ("Dies", "ended with status 7"),
-        ],
-    )
-    def test_a_wrong_peer_is_excluded_loudly(self, own_peers, name, why):
-        made, said = tiny_run([f"own_peers:{name}"], modes=["forward"])
+    def test_a_wrong_peer_is_excluded_loudly(self, own_peers):
+        reasons = {
+            "Wrong": "output differs by",
+            "Raises": "RuntimeError: broken on purpose",
+            "Dies": "ended with status 7",
+        }
+        made, said = tiny_run([f"own_peers:{name}" for name in reasons], modes=["forward"])
         (row,) = made.rows
         assert {timing.peer for timing in row.timings} == {OWN}
         assert row.ratio("median") is None
-        assert any(why in line for line in row.problems)
-        assert any(line.startswith("EXCLUDED") and why in line for line in said)
+        for name, why in reasons.items():
+            told = [line for line in row.problems if line.startswith(name.lower())]
+            assert any(why in line for line in told), (name, row.problems)
+            loud = [line for line in said if line.startswith("EXCLUDED")]
+            assert any(name.lower() in line and why in line for line in loud), said
         assert "EXCLUDED" in bench.format_report(made)
 
     def test_a_wrong_way_is_excluded_and_the_other_timed(self, own_peers):

@@ -40,7 +40,7 @@ def resumed(path: str | Path, settings: Any, text: str = TEXT) -> Training:
 
 @each_network
 def test_it_learns(cell: str, layers: int) -> None:
-    run = Training(split(), network(cell, layers, epochs=20, lr=0.02))
+    run = Training(split(), network(cell, layers, epochs=8, lr=0.02))
     rnn = run.model.rnn
     assert (type(rnn), rnn.num_layers, rnn.hidden_size) == (RECURRENT[cell], layers, 9)
     while run.step_count < run.total:

@@ -35,6 +35,19 @@ def run_main(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     return status, out, err
 
 
+@pytest.fixture
+def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs whose figures are not looked at."""
+    monkeypatch.setattr(gradients, "UPDATES", 20)
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what becomes of a plot's file, whatever is drawn."""
+    figure = pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr(gradients, "draw", lambda *_: figure.Figure((1, 1)))
+
+
 # ------------------------------------------------------------------------------ the example
 
 # One relu unit with positive states: each step back multiplies the gradient by w_hh. All powers
@@ -140,10 +153,8 @@ def test_the_factors_with_other_seeds(seed: int) -> None:
     assert factor[gradients.REMEMBERING] >= 0.98
 
 
-def test_the_figures_do_not_depend_on_the_machine(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(gradients, "UPDATES", 30)
+@pytest.mark.usefixtures("few_updates")
+def test_the_figures_do_not_depend_on_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     printed = set()
     for isa in set(ISAS) - {"generic"} or ISAS:
         for threads in (1, 2):
@@ -156,6 +167,7 @@ def test_the_figures_do_not_depend_on_the_machine(
     assert other not in printed
 
 
+@pytest.mark.usefixtures("few_updates")
 def test_with_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
     with fastrnn.backend("reference"):
         reference = run_main(["gradients", *SMALL], capsys)
@@ -177,6 +189,7 @@ def test_no_update_of_a_clipped_run_is_too_long(monkeypatch: pytest.MonkeyPatch)
             lengths.append(float(np.linalg.norm(np.concatenate(self.params) - before)))
 
     monkeypatch.setattr(fastrnn.optim, "SGD", SGD)
+    monkeypatch.setattr(gradients, "UPDATES", 60)
     runs = gradients.training_runs(gradients.Options(steps=50))
     norms = np.array([run.norms for run in runs])
     assert norms[2].max() > 2 * gradients.MAX_NORM
@@ -202,6 +215,7 @@ def test_a_run_that_leaves_the_range_of_numbers_stops(monkeypatch: pytest.Monkey
 # ------------------------------------------------------------------------------ the plot
 
 
+@pytest.mark.usefixtures("few_updates")
 @pytest.mark.parametrize(
     ("name", "begin"),
     [
@@ -223,10 +237,10 @@ def test_the_plot(
     assert os.listdir() == [name]
 
 
+@pytest.mark.usefixtures("few_updates", "no_curves")
 def test_a_plot_is_replaced_by_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     Path("a.png").write_text("old")
     status, _, err = run_main(["gradients", *SMALL, "--plot", "a.png", "--force"], capsys)
@@ -272,7 +286,9 @@ def test_the_names_beside_the_curves_keep_apart() -> None:
 def test_without_matplotlib(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
+        "from fastrnn import gradients\n"
         "from fastrnn.cli import main\n"
+        "gradients.UPDATES = 20\n"
         "status = main(['gradients', *sys.argv[1:]])\n"
         "print(status, main(['gradients', '--plot', 'a.png']))"
     )
@@ -333,11 +349,10 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     assert Path("old.svg").read_text() == "old"
 
 
+@pytest.mark.usefixtures("few_updates", "no_curves")
 def test_a_disk_that_fills_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
-
     def full(path: str, chunks: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import grids
 import numpy as np
 import pytest
 import rounding
@@ -21,11 +22,11 @@ from bounds import (
 from grids import beyond, grid
 from registry import CELLS
 from rounding import Array, Real
-from test_agreement import DTYPES, LARGE, SPECS, large_of, prepared
+from test_agreement import COVERING, DTYPES, LARGE, SPECS, large_of, prepared
 
 from fastrnn import reference
 
-SOME = (*SPECS[::54], *LARGE[::4])
+SOME = (*COVERING[::30], *LARGE[::6])
 MORE = [spec for spec in (*SPECS[::9], *LARGE) if spec not in SOME]
 some_specs = pytest.mark.parametrize("spec", [*SOME, *beyond(MORE)], ids=str)
 
@@ -96,7 +97,12 @@ DROP_SPECS = (
     # Of a relu with three units all may be off: then there is no product.
     *(spec for spec in with_every_kind(Spec(1, 1, 2, 3)) if spec.kind != "relu"),
     *with_every_kind(Spec(5, 7, 9, 17, lengths=True, restart=True, reverse=True)),
-    *(spec._replace(unbatched=False) for cell in CELLS.values() for spec in large_of(cell)[:6]),
+    # Six large ones of each cell; by default each cell has two of them.
+    *(
+        spec._replace(unbatched=False)
+        for k, cell in enumerate(CELLS.values())
+        for spec in large_of(cell)[0 if grids.whole else k : 6 : 1 if grids.whole else 3]
+    ),
 )
 
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from grids import grid
 from reference_cells import WALKS, all_walks, check_gradients
 from registry import VARIANTS
 
@@ -90,9 +91,13 @@ def test_forward_is_the_definition(variant, walk, absent):
     assert ((tape.gates == 0).all(axis=2) | ((i > 0) & (f > 0) & (abs(g) < 1)).all(axis=2)).all()
 
 
-@all_lstms
-@all_walks
-@pytest.mark.parametrize("absent", [(), ("h_0", "c_0", "b_ih", "b_hh")], ids="-".join)
+@grid(
+    "walk, variant, absent",
+    WALKS,
+    LSTMS.values(),
+    [(), ("h_0", "c_0", "b_ih", "b_hh")],
+    once=True,
+)
 def test_gradients_are_finite_differences(variant, walk, absent):
     check_gradients(variant, variant.arrays() | dict.fromkeys(absent), walk)
 

@@ -3,12 +3,12 @@
 Both err, so they may differ by the bound of bounds.py for two evaluations of one type.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from bounds import Problem, Spec, analyse, bounds, check, draw
+from grids import grid
 
 import fastrnn
 
@@ -35,10 +35,6 @@ NAMES = {
     "bias_ih_l0": "b_ih",
     "bias_hh_l0": "b_hh",
 }
-
-
-def name_of(value: Any) -> str:
-    return value.__name__ if isinstance(value, type) else str(value)
 
 
 def tensor(a: Any, requires_grad: bool = False) -> Any:
@@ -117,17 +113,11 @@ def compare(spec: Spec, dtype: Any, isa: str, batch_first: bool) -> None:
     check(got, want, bound, dtype, f"{spec} {isa} beside torch")
 
 
-@pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch_first"])
-@pytest.mark.parametrize(
-    ("spec", "dtype", "isa"), list(itertools.product(SPECS, DTYPES, ISAS)), ids=name_of
-)
+@grid("spec, dtype, isa, batch_first", SPECS, DTYPES, ISAS, (False, True), once=True)
 def test_agrees_with_torch(spec: Spec, dtype: Any, isa: str, batch_first: bool) -> None:
     compare(spec, dtype, isa, batch_first)
 
 
-@pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch_first"])
-@pytest.mark.parametrize(
-    ("spec", "dtype", "isa"), list(itertools.product(PACKED, DTYPES, ISAS)), ids=name_of
-)
+@grid("spec, dtype, isa, batch_first", PACKED, DTYPES, ISAS, (False, True), once=True)
 def test_lengths_are_packed_sequences(spec: Spec, dtype: Any, isa: str, batch_first: bool) -> None:
     compare(spec, dtype, isa, batch_first)

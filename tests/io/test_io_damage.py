@@ -196,7 +196,7 @@ def test_damaged_files(tmp_path_factory, good_files, which, other, changes):
 
 def test_damage_was_of_every_kind():
     """The test above reached well beyond the first checks."""
-    if sum(OUTCOMES.values()) < 1000:
+    if sum(OUTCOMES.values()) < 700:
         pytest.skip("counts what the test above found, which was not selected, or not all of it")
     assert OUTCOMES["loaded"] > 50
     assert len(OUTCOMES) > 25

@@ -22,6 +22,7 @@ from bit_checks import (
     assert_same,
     assert_same_results,
     each,
+    each_once,
     forward,
     rows_of,
     take,
@@ -72,7 +73,7 @@ def test_instruction_sets(spec: Spec, dtype: Any) -> None:
         assert_same_results(run(fastrnn, p), first, f"{isa} and {ISAS[0]}")
 
 
-@each(SMALL + FIRST)
+@each_once(SMALL + FIRST)
 def test_repeated_runs_whatever_ran_between(spec: Spec, dtype: Any, isa: str) -> None:
     # Scratch memory keeps what its last user left: a run full of NaN must not be seen.
     fastrnn.set_isa(isa)
@@ -86,7 +87,7 @@ def test_repeated_runs_whatever_ran_between(spec: Spec, dtype: Any, isa: str) ->
         assert_same_results(run(fastrnn, p), first, f"after {larger}")
 
 
-@each(SMALL + FIRST)
+@each_once(SMALL + FIRST)
 def test_without_a_tape(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -97,7 +98,7 @@ def test_without_a_tape(spec: Spec, dtype: Any, isa: str) -> None:
         assert_same(got, want, name)
 
 
-@each(SMALL + FIRST)
+@each_once(SMALL + FIRST)
 def test_a_tape_may_be_used_twice(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -113,7 +114,7 @@ def test_a_tape_may_be_used_twice(spec: Spec, dtype: Any, isa: str) -> None:
 # --------------------------------------------------------------------------- rows of a batch
 
 
-@each(
+@each_once(
     (
         *with_variants_in_turn(Spec(5, 14, 2, 3), Spec(7, 14, 17, 33, lengths=True, restart=True)),
         *FEW_ROWS,
@@ -133,7 +134,7 @@ def test_rows_in_any_batch_and_order(spec: Spec, dtype: Any, isa: str) -> None:
         assert_same_results(run(fastrnn, take(p, rows)), want, f"rows {rows}", want)
 
 
-@each(
+@each_once(
     with_variants_in_turn(
         Spec(6, 1, 5, 17, lengths=True, restart=True), Spec(40, 1, 7, 100, reverse=True)
     )
@@ -152,7 +153,7 @@ def test_one_sequence_without_a_batch_axis(spec: Spec, dtype: Any, isa: str) -> 
 # ------------------------------------------------------------------ absent arguments and layout
 
 
-@each(
+@each_once(
     (
         *with_variants_in_turn(Spec(7, 9, 17, 33, lengths=True), Spec(5, 3, 2, 3, reverse=True)),
         *FIRST,
@@ -175,7 +176,7 @@ def test_none_is_zeros(spec: Spec, dtype: Any, isa: str) -> None:
         assert_same_results(without, zeros, f"{name} None and zeros", list(without))
 
 
-@each((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
+@each_once((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
 def test_one_bias_may_hold_both(spec: Spec, dtype: Any, isa: str) -> None:
     # The chain of sums starts from round(b_ih + b_hh); GRU's n has two with the reset gate between.
     fastrnn.set_isa(isa)
@@ -193,7 +194,7 @@ def test_one_bias_may_hold_both(spec: Spec, dtype: Any, isa: str) -> None:
     assert_same_results(one, both, "one bias")
 
 
-@each((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
+@each_once((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
 def test_the_layout_of_arguments(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)

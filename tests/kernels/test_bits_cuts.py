@@ -13,6 +13,7 @@ from bit_checks import (
     assert_same,
     assert_same_results,
     each,
+    each_once,
     forward,
     rows_of,
     take,
@@ -62,7 +63,7 @@ def run_in_pieces(p: Problem, cuts: Any) -> dict[str, Any]:
     return whole | {f"d_{s}_0": a for s, a in zip(p.states, carry, strict=True)}
 
 
-@each(
+@each_once(
     (
         *with_every_kind(Spec(5, 3, 2, 3), Spec(9, 7, 17, 33, lengths=True, restart=True)),
         *with_every_kind(Spec(9, 7, 8, 16, lengths=True, reverse=True, h_0=False)),
@@ -82,7 +83,7 @@ def test_whole_and_cut_anywhere(spec: Spec, dtype: Any, isa: str) -> None:
         assert_same_results(got, whole, f"cut at {cuts}", list(got))
 
 
-@each(
+@each_once(
     with_every_kind(Spec(9, 5, 7, 17, restart=True), Spec(9, 5, 7, 17, restart=True, reverse=True))
 )
 def test_restart_is_a_cut_without_the_state(spec: Spec, dtype: Any, isa: str) -> None:
@@ -146,7 +147,7 @@ def test_lengths_are_each_row_alone_at_its_length(spec: Spec, dtype: Any, isa: s
         assert_same_results(here, got, f"row {b}, length {n}", list(here))
 
 
-@each(LENGTHS)
+@each_once(LENGTHS)
 def test_nothing_reads_the_padding(spec: Spec, dtype: Any, isa: str) -> None:
     # NaN there would show anywhere: rows are skipped, not multiplied by zero.
     fastrnn.set_isa(isa)
@@ -162,7 +163,7 @@ def test_nothing_reads_the_padding(spec: Spec, dtype: Any, isa: str) -> None:
         assert not getattr(tape, name)[padding].any(), name
 
 
-@each(with_every_kind(Spec(9, 8, 7, 17), Spec(30, 37, 20, 33, lengths=True, reverse=True)))
+@each_once(with_every_kind(Spec(9, 8, 7, 17), Spec(30, 37, 20, 33, lengths=True, reverse=True)))
 def test_more_padding_changes_nothing(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -180,7 +181,7 @@ def test_more_padding_changes_nothing(spec: Spec, dtype: Any, isa: str) -> None:
     assert_same_results(got, want, "four steps of padding", names)
 
 
-@each(with_every_kind(Spec(9, 5, 7, 17), Spec(30, 37, 20, 33, restart=True)))
+@each_once(with_every_kind(Spec(9, 5, 7, 17), Spec(30, 37, 20, 33, restart=True)))
 def test_reverse_is_forward_on_the_flipped_sequence(spec: Spec, dtype: Any, isa: str) -> None:
     # Weight gradients too: their chunks follow the order in which backward visits the steps.
     fastrnn.set_isa(isa)

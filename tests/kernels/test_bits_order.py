@@ -7,9 +7,9 @@ and test_activations.py looks after them.
 from typing import Any
 
 import numpy as np
-import pytest
 from bit_checks import ISAS, assert_same_results, chain, fma
 from bounds import CHUNK, Array, Problem, Spec, draw, processing_order, run, with_every_kind
+from grids import grid
 
 import fastrnn
 from fastrnn import _core
@@ -210,11 +210,11 @@ def gru(p: Problem) -> dict[str, Array]:
     return found | {"d_b_hh": found["d_b_ih"]}
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize(
-    "spec",
-    [Spec(90, 13, 5, 11, "relu"), *with_every_kind(Spec(45, 13, 5, 11))],
-    ids=str,
+@grid(
+    "spec, reverse",
+    [*with_every_kind(Spec(45, 13, 5, 11)), Spec(90, 13, 5, 11, "relu")],
+    (False, True),
+    once=True,
 )
 def test_the_order_of_every_sum(spec: Spec, reverse: bool) -> None:
     """The bits are those of the documented order, so they are the same on any processor."""

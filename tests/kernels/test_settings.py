@@ -1,83 +1,107 @@
 """The number of threads and the instruction set: variables, limits of the system, calls."""
 
+import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import bounds
+import grids
 import numpy as np
 import pytest
-from grids import beyond
 from processes import script
 from test_parallel import ISAS
 
 import fastrnn
 from fastrnn import _core
 
+# Each of the environments in a fork of its own, before the library is there; a line ends what one
+# says on either stream.
+SETTINGS = """
+import json, os, sys
+import numpy
+for environment in json.loads(sys.argv[1]):
+    pid = os.fork()
+    if pid == 0:
+        for name in ("FASTRNN_NUM_THREADS", "FASTRNN_ISA", "OMP_NUM_THREADS"):
+            os.environ.pop(name, None)
+        os.environ.update(environment)
+        import fastrnn
+        print(fastrnn.get_num_threads(), fastrnn.get_isa())
+        sys.exit()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, environment
+    for stream in (sys.stdout, sys.stderr):
+        print("-----", file=stream, flush=True)
+"""
 
-def settings(**environment: str) -> subprocess.CompletedProcess[str]:
-    unset = {"FASTRNN_NUM_THREADS", "FASTRNN_ISA", "OMP_NUM_THREADS"} - environment.keys()
-    code = f"import os\nfor name in {sorted(unset)}: os.environ.pop(name, None)\n"
-    code += "import fastrnn\nprint(fastrnn.get_num_threads(), fastrnn.get_isa())"
-    return script(code, **environment)
+
+def settings(*environments: dict[str, str]) -> list[tuple[str, str]]:
+    """What processes with these variables print, and what they warn of."""
+    done = script(SETTINGS, json.dumps(environments))
+    assert done.returncode == 0, done.stderr
+    parts = [stream.split("-----\n")[:-1] for stream in (done.stdout, done.stderr)]
+    assert [len(part) for part in parts] == [len(environments)] * 2
+    return list(zip(*parts, strict=True))
 
 
 def test_environment_variables() -> None:
     best = ISAS[0]
-    for isa in ISAS:
-        done = settings(FASTRNN_ISA=isa, FASTRNN_NUM_THREADS="3", OMP_NUM_THREADS="2")
-        assert done.stdout == f"3 {isa}\n", done.stderr
-        assert not done.stderr
     openmp = fastrnn.show_config(mode="dicts")["build"]["openmp"]
     expected = 2 if openmp else 1  # a serial build does not read OpenMP's variables
-    assert settings(OMP_NUM_THREADS="2").stdout == f"{expected} {best}\n"
-    threads, isa = settings(FASTRNN_NUM_THREADS="", FASTRNN_ISA="").stdout.split()
+    cases = [
+        *(
+            ({"FASTRNN_ISA": isa, "FASTRNN_NUM_THREADS": "3", "OMP_NUM_THREADS": "2"}, f"3 {isa}\n")
+            for isa in ISAS
+        ),
+        ({"OMP_NUM_THREADS": "2"}, f"{expected} {best}\n"),
+        *(
+            ({"FASTRNN_NUM_THREADS": three}, f"3 {best}\n")
+            for three in (" 3\n", "0" * 20 + "3", "0" * 5000 + "3")
+        ),
+    ]
+    found = settings(*(variables for variables, _ in cases))
+    for (variables, want), said in zip(cases, found, strict=True):
+        assert said == (want, ""), variables
+    ((out, _),) = settings({"FASTRNN_NUM_THREADS": "", "FASTRNN_ISA": ""})
+    threads, isa = out.split()
     assert int(threads) >= 1
     assert isa == best
-    for three in (" 3\n", "0" * 20 + "3", "0" * 5000 + "3"):
-        assert settings(FASTRNN_NUM_THREADS=three).stdout == f"3 {best}\n"
 
 
-@pytest.fixture(scope="module")
-def unset() -> str:
-    """What a process says with neither of the two variables."""
-    return settings(OMP_NUM_THREADS="2").stdout
-
-
-@pytest.mark.parametrize(
-    "variable",
-    [
-        *(
-            f"FASTRNN_NUM_THREADS={value}"
-            for value in ("many", "3x", "0", "-1", "2.0", "2147483648", "9" * 5000, "٣")
-        ),
-        *beyond(
-            f"FASTRNN_NUM_THREADS={value}"
-            for value in (
+NONSENSE = [
+    *(
+        ("FASTRNN_NUM_THREADS", value)
+        for value in (
+            "many", "3x", "0", "-1", "2.0", "2147483648", "9" * 5000, "٣",
+            *((
                 "+2", "1e9", "0x10", "1_000", "99999999999", "00", "0" * 9 + "9" * 11, "3,2",
                 "true", "None",
-            )
-        ),
-        *(f"FASTRNN_ISA={value}" for value in ("avx1024", "AVX2")),
-        *beyond(f"FASTRNN_ISA={value}" for value in ("sse", "3")),
-    ],
-    ids=lambda variable: variable[:40],
-)  # fmt: skip
-def test_a_variable_that_makes_no_sense_is_told_and_ignored(variable: str, unset: str) -> None:
+            ) if grids.whole else ()),
+        )
+    ),
+    *(
+        ("FASTRNN_ISA", value)
+        for value in ("avx1024", "AVX2", *(("sse", "3") if grids.whole else ()))
+    ),
+]  # fmt: skip
+
+
+def test_a_variable_that_makes_no_sense_is_told_and_ignored() -> None:
     """A typing error must neither pass in silence nor stop a program."""
-    name, _, value = variable.partition("=")
-    done = settings(OMP_NUM_THREADS="2", **{name: value})
-    assert done.returncode == 0
-    assert done.stdout == unset
-    told = done.stderr.splitlines()
-    assert f"{name}={value!r}" in told[0]
-    assert "expected" in told[0]
-    # It points at who imports, not into the machinery of imports.
-    assert told[0].startswith("<string>:")
-    assert "importlib" not in done.stderr
+    plain = {"OMP_NUM_THREADS": "2"}
+    (unset, _), *found = settings(plain, *(plain | {name: value} for name, value in NONSENSE))
+    for (name, value), (out, err) in zip(NONSENSE, found, strict=True):
+        what = f"{name}={value!r}"
+        assert out == unset, what
+        told = err.splitlines()
+        assert told, what
+        assert what in told[0]
+        assert "expected" in told[0], what
+        # It points at who imports, not into the machinery of imports.
+        assert told[0].startswith("<string>:"), what
+        assert "importlib" not in err, what
 
 
 def test_a_variable_may_be_made_an_error() -> None:
@@ -212,9 +236,10 @@ from fastrnn import _core
 from bounds import Spec, draw, run
 spec = Spec(40, 1, 5, 133, kind="lstm", restart=sys.argv[3] == "restart")
 p = draw(spec, np.float32)
-for to_wake in map(float, sys.argv[5:]):
-    _core.swap_team_policy(0, to_wake)
-    fastrnn.set_num_threads(int(sys.argv[4]))
+for setting in sys.argv[4:]:
+    threads, to_wake = setting.split(",")
+    _core.swap_team_policy(0, float(to_wake))
+    fastrnn.set_num_threads(int(threads))
     before = _core.teams_run()
     arrays = [a.tobytes() for a in run(fastrnn, p).values() if a is not None]
     print(hashlib.sha256(b"".join(arrays)).hexdigest(), _core.teams_run() > before)
@@ -225,15 +250,15 @@ if hasattr(os, "sched_setaffinity") and _core.build_info()["openmp"]:
 
     @pytest.mark.parametrize("restart", ["restart", "none"])
     def test_threads_that_share_a_processor(restart: str) -> None:
-        def outcome(where: str, threads: int, *to_wake: str) -> list[list[str]]:
+        def outcome(where: str, *settings: str) -> list[list[str]]:
             folder = os.path.dirname(bounds.__file__)
-            done = script(ONE_SEQUENCE, where, folder, restart, str(threads), *to_wake)
+            done = script(ONE_SEQUENCE, where, folder, restart, *settings)
             assert done.returncode == 0, done.stderr
             return [line.split() for line in done.stdout.splitlines()]
 
-        ((alone, teams),) = outcome("anywhere", 1, "0")
-        assert teams == "False"
-        for where in ("one processor", "anywhere"):
-            for threads in (2, 3):
-                # Placement is not looked at, or is.
-                assert outcome(where, threads, "0", "1e-9") == [[alone, "True"]] * 2
+        # Placement is not looked at, or is.
+        teams = [f"{threads},{to_wake}" for threads in (2, 3) for to_wake in ("0", "1e-9")]
+        (alone, team), *together = outcome("anywhere", "1,0", *teams)
+        assert team == "False"
+        assert together == [[alone, "True"]] * 4
+        assert outcome("one processor", *teams) == [[alone, "True"]] * 4

@@ -5,8 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bit_checks import FIRST, assert_same, assert_same_results, bits, each, forward, rows_of
+from bit_checks import (
+    DTYPES,
+    FIRST,
+    ISAS,
+    assert_same,
+    assert_same_results,
+    bits,
+    each_once,
+    forward,
+    rows_of,
+)
 from bounds import Array, Spec, draw, processing_order, run, with_every_kind
+from grids import grid
 from marks import each_cell
 from registry import Cell
 
@@ -15,8 +26,13 @@ import fastrnn
 PLAIN = tuple(spec._replace(lengths=False, restart=False, reverse=False) for spec in FIRST)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@each((*with_every_kind(Spec(6, 13, 5, 17, lengths=True)), *PLAIN))
+@grid(
+    "spec, dtype, isa, value",
+    (*with_every_kind(Spec(6, 13, 5, 17, lengths=True)), *PLAIN),
+    DTYPES,
+    ISAS,
+    (np.nan, np.inf, -np.inf),
+)
 @pytest.mark.quick
 def test_nan_and_inf_stay_in_their_row(spec: Spec, dtype: Any, isa: str, value: float) -> None:
     fastrnn.set_isa(isa)
@@ -48,7 +64,7 @@ def test_nan_and_inf_stay_in_their_row(spec: Spec, dtype: Any, isa: str, value: 
         assert (bits(got[reached][:, 4]) != bits(clean[reached][:, 4])).any(), what
 
 
-@each(with_every_kind(Spec(8, 5, 5, 17), Spec(8, 5, 5, 17, reverse=True)))
+@each_once(with_every_kind(Spec(8, 5, 5, 17), Spec(8, 5, 5, 17, reverse=True)))
 def test_a_restart_stops_nan_both_ways(spec: Spec, dtype: Any, isa: str) -> None:
     # By selection: a product with zero would let it through.
     fastrnn.set_isa(isa)
@@ -75,7 +91,7 @@ def test_a_restart_stops_nan_both_ways(spec: Spec, dtype: Any, isa: str) -> None
     assert_same_results(got, clean, "before the restart", [f"d_{s}_0" for s in p.states])
 
 
-@each((*with_every_kind(Spec(6, 7, 5, 17)), *PLAIN))
+@each_once((*with_every_kind(Spec(6, 7, 5, 17)), *PLAIN))
 def test_subnormal_inputs_count_as_zero(spec: Spec, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
@@ -94,7 +110,7 @@ def test_subnormal_inputs_count_as_zero(spec: Spec, dtype: Any, isa: str) -> Non
     assert_same_results(got, want, "subnormal and zero")
 
 
-@each(with_every_kind(Spec(3, 7, 5, 17)))
+@each_once(with_every_kind(Spec(3, 7, 5, 17)))
 def test_subnormal_results_become_zero(spec: Spec, dtype: Any, isa: str) -> None:
     # 0.01 of the smallest normal number, made from two normal ones.
     fastrnn.set_isa(isa)
@@ -105,7 +121,7 @@ def test_subnormal_results_become_zero(spec: Spec, dtype: Any, isa: str) -> None
     assert not any(a.any() for a in results)
 
 
-@each(tuple(s for s in with_every_kind(Spec(6, 5, 1, 17, lengths=True)) if s.kind != "relu"))
+@each_once(tuple(s for s in with_every_kind(Spec(6, 5, 1, 17, lengths=True)) if s.kind != "relu"))
 def test_an_infinite_input_saturates(spec: Spec, dtype: Any, isa: str) -> None:
     # Gates of 0 and 1 and a slope of 0 are numbers like others: what a huge input does, and no NaN.
     fastrnn.set_isa(isa)

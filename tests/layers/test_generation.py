@@ -5,6 +5,7 @@ import itertools
 from types import ModuleType
 from typing import Any
 
+import grids
 import numpy as np
 import pytest
 from bit_checks import assert_same
@@ -96,11 +97,14 @@ def truth(
 def cases(dtype: Any) -> list[tuple[str, Case]]:
     """Each two of V, D, H in every pair of sizes, with all other options changing in between.
 
-    There are 13 sizes, a prime, so i, j and i + j modulo 13 are an orthogonal array.
+    There are 13 sizes, a prime, so i, j and i + j modulo 13 are an orthogonal array. By default
+    four parts of it, in each of which V, D and H have every size once.
     """
     made = []
     n = len(SIZES)
     for k, (i, j) in enumerate(itertools.product(range(n), repeat=2)):
+        if (j - 3 * i) % n not in (0, 3, 7, 9) and not grids.whole:
+            continue
         V, D, H = SIZES[i], SIZES[j], SIZES[(i + j) % n]
         options = {
             "nonlinearity": ("tanh", "relu")[k % 2],

@@ -4,12 +4,15 @@ import functools
 import itertools
 from typing import Any
 
+import grids
 import numpy as np
 import pytest
 from bit_checks import ISAS as PROMISED
 from bounds import Array
-from generation_networks import ISAS, choose, each_backend, each_dtype
+from generation_networks import DTYPES, ISAS, choose, each_backend
+from grids import grid
 from marks import each_name
+from registry import VARIANTS
 from stream_layers import assert_same_state, draw, like, make, parts, units
 
 import fastrnn
@@ -17,7 +20,9 @@ from fastrnn import reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-each_isa = pytest.mark.parametrize("isa", ISAS)
+# By default each kind in one of the types, on one of the instruction sets, in turn.
+each_kind = grid("kind, dtype", VARIANTS, DTYPES, once=True)
+each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
 
 # V, D, H, layers: around lanes and panels. So few indices that they come again and again.
 SIZES = ((2, 3, 2, 3), (3, 1, 7, 1), (4, 9, 8, 2), (3, 17, 17, 1), (17, 8, 33, 3), (50, 16, 65, 2))
@@ -67,13 +72,13 @@ def cases(kind: str, dtype: Any) -> list[Any]:
         net = network(kind, V, D, H, layers, dtype)
         prompt = np.random.default_rng(k).integers(0, V, 1 + k).tolist()
         for i, temperature in enumerate((0.0, 1.0, 0.5)):
+            if i != k % 3 and not grids.whole:
+                continue
             made.append((net, prompt, 12, (None, initial(net[1]))[(k + i) % 2], temperature, k))
     return made
 
 
-@each_isa
-@each_dtype
-@each_name
+@each_kind_isa
 def test_the_bits_of_the_layers_alone(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     for net, prompt, length, state, temperature, seed in cases(kind, dtype):
@@ -114,9 +119,7 @@ def test_the_indices_of_the_reference(kind: str) -> None:
     assert np.mean(different) > 2  # else little would have been compared
 
 
-@each_dtype
-@pytest.mark.parametrize("layers", [1, 2])
-@each_name
+@grid("kind, layers, dtype", VARIANTS, (1, 2), DTYPES, once=True)
 def test_an_index_that_comes_again_is_read_as_the_first_time(
     kind: str, layers: int, dtype: Any
 ) -> None:
@@ -131,8 +134,7 @@ def test_an_index_that_comes_again_is_read_as_the_first_time(
                 assert_same_state(state, want, f"{prompt}, length {length}, H={H}")
 
 
-@each_dtype
-@each_name
+@each_kind
 def test_a_vocabulary_too_large_for_a_table(kind: str, dtype: Any) -> None:
     # Input parts are kept where all of them fit into 16 MiB: here they do not.
     V, H = 30_000, 150
@@ -146,8 +148,7 @@ def test_a_vocabulary_too_large_for_a_table(kind: str, dtype: Any) -> None:
         assert_same_state(state, want, kind)
 
 
-@each_dtype
-@each_name
+@each_kind
 def test_threads_and_instruction_sets_give_the_same_bits(kind: str, dtype: Any) -> None:
     net = network(kind, 50, 17, 65, 2, dtype)
     results = {}

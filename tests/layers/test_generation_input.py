@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
+import grids
 import numpy as np
 import pytest
 from generation_networks import (
@@ -71,7 +72,7 @@ def test_nan_is_refused(dtype: Any, isa: str, temperature: float, nonlinearity: 
 def test_one_nan_anywhere_among_the_logits(dtype: Any, isa: str, temperature: float) -> None:
     fastrnn.set_isa(isa)
     for V in (1, 15, 16, 17, 33, 100):
-        for j in range(V):
+        for j in range(0, V, 1 if V < 100 or grids.whole else 11):
             logits = np.linspace(-1.0, 1.0, V)
             logits[j] = np.nan
             net = constant_network(logits, dtype)

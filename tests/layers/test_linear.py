@@ -12,7 +12,7 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same, assert_same_results, chain
 from bounds import CHUNK, Analysis, Array, Results, _sum_of_chunks, bounds, check, ratios
-from grids import name_of
+from grids import grid, name_of
 from memory_layouts import LAYOUTS
 from refusals import giant, refused
 
@@ -103,8 +103,7 @@ def compare(got: dict[str, Any], want: dict[str, Any], bound: Results, dtype: An
     check(got, want, bound, dtype, where)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
-@pytest.mark.parametrize("spec", SPECS + LARGE, ids=str)
+@grid("spec, dtype", SPECS + LARGE, DTYPES, once=True)
 def test_compiled_agrees_with_reference(spec: Spec, dtype: Any) -> None:
     p, truth, bound = prepared(spec, dtype)
     for isa in ISAS:

@@ -9,7 +9,7 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same
 from bounds import LAMBDA, Array, check, ratios
-from grids import name_of
+from grids import grid, name_of
 from memory_layouts import LAYOUTS
 from refusals import refused
 
@@ -149,8 +149,7 @@ def compare(got: Any, want: Any, bound: Any, dtype: Any, where: str) -> None:
         check(*({label: r[name]} for r in (got, want, bound)), kind, where)
 
 
-@both_types
-@pytest.mark.parametrize("spec", SPECS + LARGE, ids=str)
+@grid("spec, dtype", SPECS + LARGE, DTYPES, once=True)
 def test_cross_entropy_agrees_with_reference(spec: Spec, dtype: Any) -> None:
     logits, target, options = draw(spec, dtype)
     truth = run(reference, logits.astype(np.float64), target, options)

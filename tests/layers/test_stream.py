@@ -10,6 +10,7 @@ import pytest
 from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same
 from bounds import Array
+from grids import grid
 from marks import each_name
 from registry import VARIANTS
 from stream_layers import (
@@ -58,9 +59,7 @@ def restarts(batch: int, steps: int = T, seed: int = 3) -> Array:
 # ------------------------------------------------------------------------- the bits of the layer
 
 
-@each_isa
-@each_dtype
-@each_name
+@grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
 def test_steps_are_the_layer_on_the_whole_sequence(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     for layer, B in small(kind, dtype):
@@ -98,8 +97,7 @@ def test_runs_in_any_cuts_are_the_layer(kind: str, dtype: Any, isa: str) -> None
                 assert_same_state(stream.state, final, what)
 
 
-@each_dtype
-@each_name
+@grid("kind, dtype", VARIANTS, DTYPES, once=True)
 def test_threads(kind: str, dtype: Any) -> None:
     # Many rows, and few rows of many units, which threads split by hidden units.
     for D, H, B, layers, steps in ((20, 65, 33, 2, 21), (9, 300, 2, 1, 12), (30, 300, 1, 1, 12)):

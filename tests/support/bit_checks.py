@@ -39,6 +39,11 @@ def each(specs: tuple[Spec, ...]) -> pytest.MarkDecorator:
     return grid("spec, dtype, isa", specs, DTYPES, ISAS)
 
 
+def each_once(specs: tuple[Spec, ...]) -> pytest.MarkDecorator:
+    """The same; by default each problem in one of the types, in turn."""
+    return grid("spec, dtype, isa", specs, DTYPES, ISAS, once=True)
+
+
 def bits(a: Array) -> Array:
     """The elements as integers, every NaN as the same one."""
     integer = np.int32 if a.dtype == np.float32 else np.int64

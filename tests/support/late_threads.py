@@ -1,6 +1,8 @@
 """Makes threads late where it matters, and stops and forks where it may: run by test_schedules.py.
 
-usage: late_threads.py late | three | stop | fork
+usage: late_threads.py late | three | stop | fork [some]
+
+some: each call has a third of the delays, the next call another third.
 
 Prints what it is about, and "done" at the end. Where a call hangs it ends with a traceback: the
 protocol of team.c is at fault.
@@ -37,6 +39,9 @@ def outcome(call: Callable[[], bytes], *delays: Delay) -> tuple[bytes | None, in
         _core.set_delays()
 
 
+share = slice(None)  # of the delays, those that there are
+
+
 def meetings(threads: int = 2, many: int = len(MEETINGS)) -> Iterator[Delay]:
     for place in ("before meeting", "after meeting"):
         for thread in range(threads):
@@ -49,7 +54,7 @@ def late(call: Callable[[], bytes]) -> int:
     want, hit = call(), 0
     counts = [("after count", thread, nth, 10 * LATE) for thread in (0, 1) for nth in (1, 2, 9, 20)]
     workers = [("before job", 1, 0, LATE), ("after job", 1, 0, LATE), ("before sleep", 0, 0, LATE)]
-    for delay in (*meetings(), *counts, *workers):
+    for delay in (*(*meetings(), *counts)[share], *workers):
         got, ended = outcome(call, delay)
         assert got == want, delay
         hit += ended
@@ -59,7 +64,7 @@ def late(call: Callable[[], bytes]) -> int:
 def three(call: Callable[[], bytes]) -> int:
     """Two wait for the third, and one of these two is late in going to sleep."""
     want, hit = call(), 0
-    for delay in meetings(threads=3, many=2):
+    for delay in tuple(meetings(threads=3, many=2))[share]:
         got, ended = outcome(call, delay, ("before sleep", 0, 0, LATE))
         assert got == want, delay
         hit += ended
@@ -77,7 +82,7 @@ def stop(call: Callable[[], bytes]) -> int:
         assert got is None
         # With the one that asks late, the others are at their next meeting when the answer comes.
         assert outcome(call, ("stop", 0, nth, LATE))[0] is None
-        for delay in meetings() if nth in (1, 2, 3, 6) else ():
+        for delay in tuple(meetings())[share] if nth in (1, 2, 3, 6) else ():
             got, ended = outcome(call, ("stop", 0, nth, 0), delay)
             assert got is None or not ended, delay
             hit += ended
@@ -114,12 +119,14 @@ def fork(call: Callable[[], bytes]) -> int:
     return hit
 
 
-def main(what: str) -> None:
+def main(what: str, *some: str) -> None:
+    global share
     # Teams of two, however small the work is, whose threads are not asked where they run.
     fastrnn.set_num_threads(3 if what == "three" else 2)
     _core.swap_team_policy(0, 0)
     hits = {}
-    for name, call in calls(small=True).items():
+    for k, (name, call) in enumerate(calls(small=True).items()):
+        share = slice(k % 3, None, 3) if some else slice(None)
         print(what, name, flush=True)
         hits[name] = {"late": late, "three": three, "stop": stop, "fork": fork}[what](call)
     # Where there are no meetings nobody is late, and some small calls have no time to be asked.
