@@ -9,11 +9,13 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+from grids import grid
 from marks import each_variant
 from reference_cells import (
     LENGTHS,
     RESTART,
     TOLERANCE,
+    WALKS,
     all_walks,
     check_gradients,
     differences,
@@ -114,12 +116,19 @@ def test_tanh_by_hand():
     assert grads.w_ih.item() == pytest.approx(0.5 * (1 - h * h), rel=1e-15)
 
 
-@all_walks
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-@pytest.mark.parametrize("absent", [(), ("h_0", "b_hh"), ("b_ih",)], ids="-".join)
-def test_gradients_are_finite_differences(walk, nonlinearity, absent):
-    variant = VARIANTS[nonlinearity]
-    check_gradients(variant, variant.arrays() | dict.fromkeys(absent), walk)
+# ------------------------------------------------------------------------------ every cell
+
+
+@grid(
+    "walk, variant, absent",
+    WALKS,
+    VARIANTS.values(),
+    [(), ("b_hh",), ("b_ih",), ("h_0", "c_0", "b_ih", "b_hh")],
+    once=True,
+)
+def test_gradients_are_finite_differences(variant, walk, absent):
+    arrays = variant.arrays()
+    check_gradients(variant, arrays | {name: None for name in absent if name in arrays}, walk)
 
 
 # ------------------------------------------------------------------------------ sigmoid

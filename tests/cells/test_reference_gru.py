@@ -89,13 +89,6 @@ def test_what_the_tape_keeps(variant):
     np.testing.assert_allclose(a, expected, rtol=0, atol=1e-13)
 
 
-@both_grus
-@all_walks
-@pytest.mark.parametrize("absent", [(), ("h_0", "b_ih", "b_hh")], ids="-".join)
-def test_gradients_are_finite_differences(variant, walk, absent):
-    check_gradients(variant, variant.arrays() | dict.fromkeys(absent), walk)
-
-
 def column(*values):
     return np.array(values, np.float64).reshape(-1, 1)
 

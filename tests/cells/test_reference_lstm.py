@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from grids import grid
 from reference_cells import WALKS, all_walks, check_gradients
 from registry import VARIANTS
 
@@ -89,17 +88,6 @@ def test_forward_is_the_definition(variant, walk, absent):
     whole = slice(0, 1)  # the row with all steps
     assert np.array_equal(tape.c[last, whole], c_n[whole])
     assert ((tape.gates == 0).all(axis=2) | ((i > 0) & (f > 0) & (abs(g) < 1)).all(axis=2)).all()
-
-
-@grid(
-    "walk, variant, absent",
-    WALKS,
-    LSTMS.values(),
-    [(), ("h_0", "c_0", "b_ih", "b_hh")],
-    once=True,
-)
-def test_gradients_are_finite_differences(variant, walk, absent):
-    check_gradients(variant, variant.arrays() | dict.fromkeys(absent), walk)
 
 
 @all_lstms

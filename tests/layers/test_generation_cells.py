@@ -123,7 +123,7 @@ def test_the_indices_of_the_reference(kind: str) -> None:
 def test_an_index_that_comes_again_is_read_as_the_first_time(
     kind: str, layers: int, dtype: Any
 ) -> None:
-    # The input projection of the first layer is kept for every index: nothing may have written over it.
+    # The first layer's input projection is kept for every index: nothing may have written over it.
     for H in (1 if "projection" not in kind else 3, 8, 33):
         net = network(kind, 3, 5, H, layers, dtype)
         for prompt in ([1] * 7, [0, 1, 0, 1, 2, 2, 0, 1], [2, 2]):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastrnn
-from fastrnn import reference
+from fastrnn import _core, reference
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -81,15 +81,19 @@ class Kind(NamedTuple):
     cell: Cell
     options: Mapping[str, Any]
     norm: float
-    number: int  # enum fastrnn_cell
+    kernel: str  # its name in C
+
+    @property
+    def number(self) -> int:
+        return [cell[0] for cell in _core.CELLS].index(self.kernel)
 
 
 KINDS = {
-    "tanh": Kind(CELLS["rnn"], {"nonlinearity": "tanh"}, 1.4, 0),
-    "relu": Kind(CELLS["rnn"], {"nonlinearity": "relu"}, 0.95, 1),
-    "lstm": Kind(CELLS["lstm"], {}, 2.0, 2),
-    "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, 3),
-    "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, 4),
+    "tanh": Kind(CELLS["rnn"], {"nonlinearity": "tanh"}, 1.4, "rnn_tanh"),
+    "relu": Kind(CELLS["rnn"], {"nonlinearity": "relu"}, 0.95, "rnn_relu"),
+    "lstm": Kind(CELLS["lstm"], {}, 2.0, "lstm"),
+    "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, "gru"),
+    "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, "gru_reset_first"),
 }
 
 
@@ -165,7 +169,8 @@ RICH = {name: VARIANTS[Variant(FIRST[name].kind, c.extras).name] for name, c in 
 LAST = {name: [v for v in VARIANTS.values() if v.cell is cell][-1] for name, cell in CELLS.items()}
 
 GATED = [name for name, variant in VARIANTS.items() if "gates" in variant.cell.kept]
-UNBIASED = {variant.name for variant in LAST.values()}  # tests of layers make them without biases
+# Tests of layers make these without biases; what has one variant alone is made with them.
+UNBIASED = {variant.name for name, variant in LAST.items() if variant is not FIRST[name]}
 
 
 def variants_of(cell: Cell) -> list[Variant]:
