@@ -35,10 +35,15 @@ class Extra(NamedTuple):
 
 
 class CellSpec(NamedTuple):
-    """A cell: its gates, whose rows are stacked in w_ih, w_hh, b_ih and b_hh, and its states."""
+    """A cell: its gates, whose rows are stacked in w_ih, w_hh, b_ih and b_hh, and its states.
+
+    The field `gates` of a tape is (T, B, tape_gates·H): first the gates of w_hh, in their order,
+    then whatever else backward needs. A cell with no such values has no such field.
+    """
 
     name: str
     gates: int
+    tape_gates: int  # how many values of a unit the tape has for each step, besides its states
     states: tuple[str, ...]
     option: str | None = None  # the keyword argument that its function has besides arrays
     extras: tuple[Extra, ...] = ()
@@ -140,8 +145,9 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     ):
         if a is not None:
             _checks.shape(name, a.shape, axes, sizes, hint if name in ("h_0", "c_0") else "")
-    # The largest array of results and tape: output, or the gates of a cell that has any.
-    largest = {"H": sizes["H"]} if cell.gates == 1 else {"4·H": 4 * sizes["H"]}
+    # The largest array of results and tape: output, or the gates on the tape of a cell with any.
+    times = max(1, cell.tape_gates)
+    largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
     _checks.elements(T=sizes["T"], B=sizes["B"], **largest)
     return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra
 
@@ -266,7 +272,7 @@ def is_whole(tape: Any) -> bool:
     An array can be given another shape in place, and a field replaced.
     """
     cell, checkpoint = tape.cell, getattr(tape, "checkpoint", 0)
-    x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, hasattr(tape, "gates")
+    x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, cell.tape_gates > 0
     if not (
         type(x) is type(w_hh) is ndarray
         and x.dtype in (_checks.FLOAT32, _checks.FLOAT64)
@@ -296,7 +302,7 @@ def is_whole(tape: Any) -> bool:
         needed.append((tape.c, (kept, batch, hidden)))
         optional.append((tape.c_0, (batch, hidden)))
     if has_gates and checkpoint == 0:
-        needed.append((tape.gates, (steps, batch, 4 * hidden)))
+        needed.append((tape.gates, (steps, batch, cell.tape_gates * hidden)))
     lengths, restart = tape.lengths, tape.restart
     return bool(
         _checks.strided(x) is x
