@@ -48,6 +48,11 @@ class CellSpec(NamedTuple):
     option: str | None = None  # the keyword argument that its function has besides arrays
     extras: tuple[Extra, ...] = ()
 
+    @property
+    def layer(self) -> str:
+        """The name of its layer."""
+        return self.name.upper()
+
 
 # ------------------------------------------------------------------------------ forward
 
@@ -187,6 +192,10 @@ class CellTape(_tapes.Tape):
     __slots__ = ()
     cell: ClassVar[CellSpec]
     arguments: ClassVar[tuple[str, ...]]  # the array arguments: the fields of the gradients
+    if TYPE_CHECKING:  # a field of every cell's tape
+
+        @property
+        def unbatched(self) -> bool: ...
 
     def absent(self: Any) -> set[str]:
         """The arguments of forward that were None: they have no gradient."""
