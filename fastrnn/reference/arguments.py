@@ -165,7 +165,7 @@ def _sizes(
         _checks.shape("w_hh", w_hh.shape, (rows, "P" if projections else "H"), {})
     if not projections:  # the state has H units, so w_hh has H columns
         units = w_hh.shape[1]
-        return {"H": units, rows: cell.gates * units, "3·H": 3 * units}
+        return {"H": units, rows: cell.gates * units, **_multiples(cell, units)}
     (name, projection), *_ = projections
     if projection.ndim != 2:
         _checks.shape(name, projection.shape, ("P", "H"), {})
@@ -180,7 +180,13 @@ def _sizes(
             f"{name} has shape {projection.shape}, expected (P, H) with 0 < P < H = {units}: a "
             "projection must be smaller than the hidden size"
         )
-    return {"H": units, "P": projected, rows: len(w_hh), "3·H": 3 * units}
+    return {"H": units, "P": projected, rows: len(w_hh), **_multiples(cell, units)}
+
+
+def _multiples(cell: CellSpec, units: int) -> dict[str, int]:
+    """The sizes of the axes of extra weights that are multiples of H, such as "3·H"."""
+    axes = {axis for e in cell.extras for axis in e.axes if axis.endswith("·H")}
+    return {axis: int(axis.removesuffix("·H")) * units for axis in axes}
 
 
 # ------------------------------------------------------------------------------ tapes
@@ -293,7 +299,7 @@ def is_whole(tape: Any) -> bool:
         return False
     (steps, batch, features), (rows, units), dtype = x.shape, w_hh.shape, x.dtype
     hidden = rows // cell.gates
-    sizes = {"H": hidden, "P": units, "3·H": 3 * hidden}
+    sizes = {"H": hidden, "P": units, **_multiples(cell, hidden)}
     extras = [(getattr(tape, e.name), tuple(sizes[n] for n in e.axes), e) for e in cell.extras]
     projected = any(a is not None and "P" in e.axes for a, _, e in extras)
     kept = steps if checkpoint == 0 else (steps - 1) // checkpoint if steps else 0
