@@ -14,29 +14,18 @@ except ImportError as error:
     ) from error
 from . import optim, reference
 from ._version import __version__ as __version__
-from .cells import (
-    gru_backward,
-    gru_forward,
-    lstm_backward,
-    lstm_forward,
-    rnn_backward,
-    rnn_forward,
-)
+from .cells.gru import gru_backward, gru_forward
+from .cells.lstm import lstm_backward, lstm_forward
+from .cells.rnn import rnn_backward, rnn_forward
 from .clipping import clip_grad_norm, clip_grad_value
 from .config import backend, num_threads
 from .generation import generate
 from .io import load, save
-from .layers import (
-    GRU,
-    LSTM,
-    RNN,
-    Embedding,
-    Linear,
-    embedding_backward,
-    embedding_forward,
-    linear_backward,
-    linear_forward,
-)
+from .layers.embedding import Embedding, embedding_backward, embedding_forward
+from .layers.gru import GRU
+from .layers.linear import Linear, linear_backward, linear_forward
+from .layers.lstm import LSTM
+from .layers.rnn import RNN
 from .losses import mean_squared_error, softmax_cross_entropy
 from .norms import gradient_norms
 from .padding import pad_sequence, unpad_sequence

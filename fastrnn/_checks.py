@@ -353,6 +353,12 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
     return str(value)
 
 
+def listed(words: Collection[str]) -> str:
+    """The words as a text lists them: "a, b or c"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
     """A collection of names, each one of `valid`; None stands for all of them."""
     if value is None:

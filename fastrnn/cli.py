@@ -92,7 +92,9 @@ def make_parser() -> Parser:
 
 
 def _add_train(commands: Any) -> None:
+    from fastrnn._checks import listed
     from fastrnn.char_lm import Settings
+    from fastrnn.char_lm.corpus import CELLS
 
     train = commands.add_parser(
         "train",
@@ -109,7 +111,7 @@ def _add_train(commands: Any) -> None:
     add("--force", action="store_true", help="replace the output file or the picture if need be")
     add("--plot", metavar="FILE", help="draw the losses: .png, .svg or .pdf (needs matplotlib)")
     for name, kind, what in (
-        ("cell", str, "rnn, lstm or gru"),
+        ("cell", str, listed(CELLS)),
         ("layers", int, "recurrent layers, one on the other"),
         ("embedding-dim", int, "numbers that stand for a character"),
         ("hidden-size", int, "units of a recurrent layer"),

@@ -14,7 +14,7 @@ from .reference.generation import generate_arguments
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .layers import GRU, LSTM, RNN, Embedding, Linear
+    from .layers import Embedding, Linear, Recurrent
 
     Array = NDArray[Any]
     State = Array | tuple[Array, Array]
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def generate(
     embedding: Embedding,
-    rnn: RNN | LSTM | GRU,
+    rnn: Recurrent[Any],
     linear: Linear,
     prompt: ArrayLike,
     length: int,

@@ -13,15 +13,13 @@ from .layers.tape import LayerTape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .reference.gru import GRUTape
-    from .reference.lstm import LSTMTape
-    from .reference.rnn import RNNTape
+    from .reference.arguments import CellTape
 
     Array = NDArray[Any]
 
 
 def gradient_norms(
-    tape: RNNTape | LSTMTape | GRUTape | LayerTape,
+    tape: CellTape | LayerTape,
     d_output: Array | None = None,
     d_h_n: Array | None = None,
     d_c_n: Array | None = None,

@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from .machine import busy_text, describe, load, usable_cores
@@ -248,7 +248,7 @@ class Session:
         """Return the ways of the peer that can be built and agree with the reference."""
         try:
             found: dict[str, Results] = self.worker(column, threads).ask(
-                "build", row.cell, str(row.shape), row.dtype, mode_of(column, row), 0
+                "build", astuple(problem.cell), str(row.shape), row.dtype, mode_of(column, row), 0
             )
         except WorkerError as error:
             self.exclude(row, Timing(column, threads), f"failed: {error}")

@@ -6,8 +6,10 @@ Words: T time steps, B batch, D input features, H hidden units, G gates of the c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
 
 import numpy as np
 
@@ -43,13 +45,31 @@ class Cell:
     states: tuple[str, ...]
 
 
-# A new cell is one entry here and one in each peer's own table of cells (peers.py, frameworks.py,
-# onnx_peers.py).
-CELLS: dict[str, Cell] = {
-    "rnn": Cell("rnn", 1, ("h_0",)),
-    "lstm": Cell("lstm", 4, ("h_0", "c_0")),  # gates i, f, g, o
-    "gru": Cell("gru", 3, ("h_0",)),  # gates r, z, n
-}
+class Cells(Mapping[str, Cell]):
+    """The package's cells by their names, from its registry.
+
+    That is imported when a cell is first asked for, which never happens in a worker: it is told of
+    its cell, and may be the process of another framework.
+    """
+
+    @cached_property
+    def _cells(self) -> dict[str, Cell]:
+        specs = [cell.spec for cell in import_module("fastrnn.cells").CELLS.values()]
+        return {s.name: Cell(s.name, s.gates, tuple(f"{h}_0" for h in s.states)) for s in specs}
+
+    def __getitem__(self, name: str) -> Cell:
+        return self._cells[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+
+# Which of a peer's layers stands for which cell is in the peer's own table (frameworks.py,
+# onnx_peers.py); a peer without one refuses.
+CELLS = Cells()
 
 
 @dataclass(frozen=True)

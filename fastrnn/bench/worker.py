@@ -15,11 +15,12 @@ import pickle
 import signal
 import sys
 import traceback
+from typing import Any
 
 import numpy as np
 
 from .peers import Peer, Results, Run, find_peer, ways_of
-from .shapes import CELLS, CHECKED_STEPS, Problem, make_problem, parse_shape
+from .shapes import CHECKED_STEPS, Cell, Problem, make_problem, parse_shape
 from .timer import time_calls
 
 # What `python -c` runs: arguments are this package's folder and the parent's sys.path.
@@ -71,10 +72,15 @@ class Worker:
         if isa:
             importlib.import_module("fastrnn").set_isa(isa)
 
-    def build(self, cell: str, shape: str, dtype: str, mode: str, seed: int) -> dict[str, Results]:
-        """Make one problem ready; return the first results of each way of the peer."""
+    def build(
+        self, cell: tuple[Any, ...], shape: str, dtype: str, mode: str, seed: int
+    ) -> dict[str, Results]:
+        """Make one problem ready; return the first results of each way of the peer.
+
+        The cell is given by its fields: its class would be the one of the parent's package.
+        """
         self.runs = {}
-        problem = make_problem(CELLS[cell], parse_shape(shape), dtype, seed)
+        problem = make_problem(Cell(*cell), parse_shape(shape), dtype, seed)
         self.runs = ways_of(self.peer.build(problem, mode, self.threads))
         return {way: first_results(run, problem, mode) for way, run in self.runs.items()}
 

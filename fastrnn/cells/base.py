@@ -66,10 +66,14 @@ class Cell:
         _, self.gates, self.tape_gates, self.has_c, extras = _core.CELLS[self.number]
         # What layers call the weights of a direction, by their names as arguments.
         self.weight_names = WEIGHT_NAMES | {e.name: e.on_layers for e in spec.extras}
-        _of_tape[tape] = self
-        said = (spec.gates, "c" in spec.states, tuple((e.name, e.axes) for e in spec.extras))
-        if said != (self.gates, self.has_c, extras):
+        said = (
+            spec.gates, spec.tape_gates, "c" in spec.states,
+            tuple((e.name, e.axes) for e in spec.extras),
+        )  # fmt: skip
+        if said != (self.gates, self.tape_gates, self.has_c, extras):
             raise ImportError(f"C and the reference do not mean the same by {spec.name}")
+        _check_fields(spec, tape, gradients)
+        _of_tape[tape] = self
 
     def kernel(self, option: Any) -> tuple[int, Any]:
         """The number of the cell that C has for an option, and this as a plain str or bool."""
@@ -83,6 +87,31 @@ class Cell:
         else:
             option = _checks.choice(name, option, self.numbers)
         return self.numbers[option], option
+
+
+def _check_fields(spec: CellSpec, tape: Any, gradients: Any) -> None:
+    """Raise unless tape and gradients have the fields that _core writes, which it does by place."""
+    arguments = (
+        "x", *(f"{state}_0" for state in spec.states), "w_ih", "w_hh", "b_ih", "b_hh",
+        *(e.name for e in spec.extras),
+    )  # fmt: skip
+    recorded = spec.tape_gates > 0
+    kept = ("c", "gates") if "c" in spec.states else ("gates",) if recorded else ()
+    fields = (
+        *arguments, "output", *kept, "lengths", "restart",
+        *(() if spec.option is None else (spec.option,)),
+        "reverse", "unbatched", "batch_major", "digests", *(("checkpoint",) if recorded else ()),
+    )  # fmt: skip
+    for kind, found, expected in (
+        (tape, tape._fields, fields),
+        (tape, tape.arguments, arguments),
+        (gradients, gradients._fields, arguments),
+    ):
+        if found != expected:
+            raise ImportError(
+                f"{kind.__name__} has {', '.join(found)}; expected, in this order, "
+                f"{', '.join(expected)}"
+            )
 
 
 # ------------------------------------------------------------------------------ forward

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..layers import RECURRENT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,7 +25,7 @@ class CharLMError(Exception):
     """What a user can mend, in one line."""
 
 
-CELLS = ("rnn", "lstm", "gru")
+CELLS = tuple(RECURRENT)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .. import optim
 from ..clipping import clip_grad_norm
 from ..generation import generate
 from ..io import Loaded, load, save
-from ..layers import GRU, LSTM, RNN, Embedding, Linear
+from ..layers import RECURRENT, Embedding, Linear, Recurrent
 from ..losses import softmax_cross_entropy
 from .corpus import CharLMError, Corpus, Settings
 
@@ -27,33 +27,31 @@ WARM_UP = 0.02  # of all steps, until the learning rate is at its height
 BLOCK = 4096  # characters, when the held-out text is read
 
 
-RECURRENT = {"rnn": RNN, "lstm": LSTM, "gru": GRU}  # by Settings.cell
-
-
 @dataclass(frozen=True)
 class Model:
     """The layers and the characters that their numbers stand for."""
 
     characters: str
     embedding: Embedding
-    rnn: RNN | LSTM | GRU
+    rnn: Recurrent[Any]
     head: Linear
 
     @classmethod
     def fresh(cls, characters: str, s: Settings) -> Model:
         """A model with random weights."""
         rng = np.random.default_rng(s.seed)
+        make: Any = RECURRENT[s.cell]
         return cls(
             characters,
             Embedding(len(characters), s.embedding_dim, dtype=s.dtype, rng=rng),
-            RECURRENT[s.cell](s.embedding_dim, s.hidden_size, s.layers, dtype=s.dtype, rng=rng),
+            make(s.embedding_dim, s.hidden_size, s.layers, dtype=s.dtype, rng=rng),
             Linear(s.hidden_size, len(characters), dtype=s.dtype, rng=rng),
         )
 
     @classmethod
     def loaded(cls, path: str, file: Loaded) -> Model:
         """The model in a file; CharLMError where it holds none."""
-        kinds: dict[str, Any] = {"embedding": Embedding, "rnn": (RNN, LSTM, GRU), "head": Linear}
+        kinds: dict[str, Any] = {"embedding": Embedding, "rnn": Recurrent, "head": Linear}
         if file.metadata.get("kind") != KIND or not all(
             isinstance(file.get(name), kind) for name, kind in kinds.items()
         ):
@@ -71,7 +69,7 @@ class Model:
             raise CharLMError(f"{path}: its layers do not fit each other")
         return model
 
-    def layers(self) -> tuple[Embedding, RNN | LSTM | GRU, Linear]:
+    def layers(self) -> tuple[Embedding, Recurrent[Any], Linear]:
         """In the order in which a character passes them."""
         return self.embedding, self.rnn, self.head
 

@@ -1,9 +1,12 @@
 """The layers, which own their weights: RNN, LSTM, GRU, Linear and Embedding."""
 
+from typing import Any
+
 from .embedding import Embedding, embedding_backward, embedding_forward
 from .gru import GRU
 from .linear import Linear, linear_backward, linear_forward
 from .lstm import LSTM
+from .recurrent import Recurrent
 from .rnn import RNN
 from .tape import LayerGradients, LayerTape
 from .weights import Weighted
@@ -12,7 +15,12 @@ LAYERS: dict[str, type[Weighted]] = {
     cls.__name__: cls for cls in (RNN, LSTM, GRU, Linear, Embedding)
 }
 
+# The recurrent ones, by the name of their cell.
+RECURRENT: dict[str, type[Recurrent[Any]]] = {
+    cls._cell.spec.name: cls for cls in LAYERS.values() if issubclass(cls, Recurrent)
+}
+
 __all__ = [
-    "GRU", "LAYERS", "LSTM", "RNN", "Embedding", "LayerGradients", "LayerTape", "Linear",
+    "LAYERS", "RECURRENT", "Embedding", "LayerGradients", "LayerTape", "Linear", "Recurrent",
     "Weighted", "embedding_backward", "embedding_forward", "linear_backward", "linear_forward",
 ]  # fmt: skip

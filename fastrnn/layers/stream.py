@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _checks, _core
 from .._attributes import Guarded
+from ..cells import CELLS
 from ..config import current_threads
 from .tape import sequence_axes, state_array
 
@@ -52,7 +53,8 @@ class Stream(Guarded, _core.StreamCore):
             raise RuntimeError("this stream is made already: make another with layer.stream()")
         name = type(layer).__name__
         if not hasattr(layer, "_packable"):
-            raise TypeError(f"layer is a {name}, expected an RNN, LSTM or GRU")
+            layers = _checks.listed([cell.spec.layer for cell in CELLS.values()])
+            raise TypeError(f"layer is a {name}, expected an {layers}")
         if layer.bidirectional:
             raise ValueError(
                 f"{name} is bidirectional: its output depends on steps to come, so it has no stream"

@@ -35,13 +35,23 @@ class Extra(NamedTuple):
 
 
 class CellSpec(NamedTuple):
-    """A cell: its gates, whose rows are stacked in w_ih, w_hh, b_ih and b_hh, and its states."""
+    """A cell: its gates, whose rows are stacked in w_ih, w_hh, b_ih and b_hh, and its states.
+
+    The field `gates` of a tape is (T, B, tape_gates·H): first the gates of w_hh, in their order,
+    then whatever else backward needs. A cell with no such values has no such field.
+    """
 
     name: str
     gates: int
+    tape_gates: int  # how many values of a unit the tape has for each step, besides its states
     states: tuple[str, ...]
     option: str | None = None  # the keyword argument that its function has besides arrays
     extras: tuple[Extra, ...] = ()
+
+    @property
+    def layer(self) -> str:
+        """The name of its layer."""
+        return self.name.upper()
 
 
 # ------------------------------------------------------------------------------ forward
@@ -140,8 +150,9 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     ):
         if a is not None:
             _checks.shape(name, a.shape, axes, sizes, hint if name in ("h_0", "c_0") else "")
-    # The largest array of results and tape: output, or the gates of a cell that has any.
-    largest = {"H": sizes["H"]} if cell.gates == 1 else {"4·H": 4 * sizes["H"]}
+    # The largest array of results and tape: output, or the gates on the tape of a cell with any.
+    times = max(1, cell.tape_gates)
+    largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
     _checks.elements(T=sizes["T"], B=sizes["B"], **largest)
     return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra
 
@@ -154,7 +165,7 @@ def _sizes(
         _checks.shape("w_hh", w_hh.shape, (rows, "P" if projections else "H"), {})
     if not projections:  # the state has H units, so w_hh has H columns
         units = w_hh.shape[1]
-        return {"H": units, rows: cell.gates * units, "3·H": 3 * units}
+        return {"H": units, rows: cell.gates * units, **_multiples(cell, units)}
     (name, projection), *_ = projections
     if projection.ndim != 2:
         _checks.shape(name, projection.shape, ("P", "H"), {})
@@ -169,7 +180,13 @@ def _sizes(
             f"{name} has shape {projection.shape}, expected (P, H) with 0 < P < H = {units}: a "
             "projection must be smaller than the hidden size"
         )
-    return {"H": units, "P": projected, rows: len(w_hh), "3·H": 3 * units}
+    return {"H": units, "P": projected, rows: len(w_hh), **_multiples(cell, units)}
+
+
+def _multiples(cell: CellSpec, units: int) -> dict[str, int]:
+    """The sizes of the axes of extra weights that are multiples of H, such as "3·H"."""
+    axes = {axis for e in cell.extras for axis in e.axes if axis.endswith("·H")}
+    return {axis: int(axis.removesuffix("·H")) * units for axis in axes}
 
 
 # ------------------------------------------------------------------------------ tapes
@@ -181,6 +198,10 @@ class CellTape(_tapes.Tape):
     __slots__ = ()
     cell: ClassVar[CellSpec]
     arguments: ClassVar[tuple[str, ...]]  # the array arguments: the fields of the gradients
+    if TYPE_CHECKING:  # a field of every cell's tape
+
+        @property
+        def unbatched(self) -> bool: ...
 
     def absent(self: Any) -> set[str]:
         """The arguments of forward that were None: they have no gradient."""
@@ -266,7 +287,7 @@ def is_whole(tape: Any) -> bool:
     An array can be given another shape in place, and a field replaced.
     """
     cell, checkpoint = tape.cell, getattr(tape, "checkpoint", 0)
-    x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, hasattr(tape, "gates")
+    x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, cell.tape_gates > 0
     if not (
         type(x) is type(w_hh) is ndarray
         and x.dtype in (_checks.FLOAT32, _checks.FLOAT64)
@@ -278,7 +299,7 @@ def is_whole(tape: Any) -> bool:
         return False
     (steps, batch, features), (rows, units), dtype = x.shape, w_hh.shape, x.dtype
     hidden = rows // cell.gates
-    sizes = {"H": hidden, "P": units, "3·H": 3 * hidden}
+    sizes = {"H": hidden, "P": units, **_multiples(cell, hidden)}
     extras = [(getattr(tape, e.name), tuple(sizes[n] for n in e.axes), e) for e in cell.extras]
     projected = any(a is not None and "P" in e.axes for a, _, e in extras)
     kept = steps if checkpoint == 0 else (steps - 1) // checkpoint if steps else 0
@@ -296,7 +317,7 @@ def is_whole(tape: Any) -> bool:
         needed.append((tape.c, (kept, batch, hidden)))
         optional.append((tape.c_0, (batch, hidden)))
     if has_gates and checkpoint == 0:
-        needed.append((tape.gates, (steps, batch, 4 * hidden)))
+        needed.append((tape.gates, (steps, batch, cell.tape_gates * hidden)))
     lengths, restart = tape.lengths, tape.restart
     return bool(
         _checks.strided(x) is x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     # The layers are built on the reference, which takes whatever is like them.
     Embedding: TypeAlias = Any
-    RNN: TypeAlias = Any
-    LSTM: TypeAlias = Any
-    GRU: TypeAlias = Any
     Linear: TypeAlias = Any
     State = Array | tuple[Array, Array]
+    S = TypeVar("S")
+
+    class Recurrent(Protocol[S]):
+        def __call__(self, x: Array, state: S | None = None) -> tuple[Array, S]: ...
 
 
 # What C cannot choose from: the same words as in _core.pyx.
@@ -48,7 +49,7 @@ class Network(NamedTuple):
 
 def generate(
     embedding: Embedding,
-    rnn: RNN | LSTM | GRU,
+    rnn: Recurrent[Any],
     linear: Linear,
     prompt: ArrayLike,
     length: int,
@@ -128,7 +129,7 @@ def generate_arguments(
         The network, the prompt (int64), one uniform number for every index, and the temperature,
         within what the dtype can hold.
     """
-    recurrent = {name.upper(): module.CELL for name, module in CELLS.items()}
+    recurrent = {module.CELL.layer: module.CELL for module in CELLS.values()}
     kinds = {
         "embedding": (embedding, ("Embedding",)),
         "rnn": (rnn, tuple(recurrent)),

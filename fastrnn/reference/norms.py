@@ -14,16 +14,12 @@ from .cells import CELLS, FORWARD
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .gru import GRUTape
-    from .lstm import LSTMTape
-    from .rnn import RNNTape
-
     Array = NDArray[Any]
     LayerTape: TypeAlias = Any  # of layers, which are built on the reference
 
 
 def gradient_norms(
-    tape: RNNTape | LSTMTape | GRUTape | LayerTape,
+    tape: CellTape | LayerTape,
     d_output: Array | None = None,
     d_h_n: Array | None = None,
     d_c_n: Array | None = None,

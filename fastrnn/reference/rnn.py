@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-CELL = CellSpec("rnn", 1, ("h",), "nonlinearity")
+CELL = CellSpec("rnn", 1, 0, ("h",), "nonlinearity")
 
 
 @_tapes.changed_in_place

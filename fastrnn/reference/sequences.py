@@ -1,4 +1,4 @@
-"""What the cells of the reference share: rows, steps, the states before a step, sigmoid.
+"""What the reference's cells share: rows, steps, sigmoid; halves and dropout, for layers as well.
 
 One mechanism serves lengths, restarts and both directions: a step works on the rows that are
 `live`, and its previous state is zero where the row is `fresh`. Padding is never touched, so

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from dataclasses import replace
+from dataclasses import astuple, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,7 +172,7 @@ class TestWorker:
     def test_is_stopped_between_turns(self):
         worker = pool.WorkerHandle("numpy", 1)
         try:
-            worker.ask("build", "rnn", str(TINY), "float32", "forward", 0)
+            worker.ask("build", astuple(RNN), str(TINY), "float32", "forward", 0)
             if os.path.exists("/proc/self/stat"):
                 # The signal is sent before ask returns; it is carried out soon after.
                 os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
@@ -186,8 +186,8 @@ class TestWorker:
     def test_an_error_is_told_and_the_worker_lives(self):
         worker = pool.WorkerHandle("numpy", 1)
         try:
-            with pytest.raises(pool.WorkerError, match="KeyError"):
-                worker.ask("build", "nonsense", str(TINY), "float32", "forward", 0)
+            with pytest.raises(pool.WorkerError, match="AttributeError"):
+                worker.ask("build", ("nonsense", 1, ("h_0",)), str(TINY), "float32", "forward", 0)
             assert worker.ask("drop") is None
         finally:
             worker.close()
@@ -195,7 +195,7 @@ class TestWorker:
     def test_no_answer_in_time(self):
         worker = pool.WorkerHandle("numpy", 1)
         try:
-            worker.ask("build", "rnn", str(TINY), "float32", "forward", 0)
+            worker.ask("build", astuple(RNN), str(TINY), "float32", "forward", 0)
             with pytest.raises(pool.WorkerError, match="no answer within"):
                 worker.ask("time", "", 60.0, 3, timeout=0.02)
         finally:

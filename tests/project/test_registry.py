@@ -42,7 +42,6 @@ ALLOWED = {
 PACKAGE = {
     "__init__.py", "cells/__init__.py", "layers/__init__.py", "reference/__init__.py",
     "reference/cells.py", "gradients.py", "bench/frameworks.py", "bench/onnx_peers.py",
-    "bench/shapes.py", "char_lm/corpus.py", "char_lm/training.py",
 }  # fmt: skip
 
 
