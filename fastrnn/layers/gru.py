@@ -112,11 +112,12 @@ class GRU(Recurrent["Array"]):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self._make(
-            dtype, rng, init, input_size=input_size, hidden_size=hidden_size,
-            num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional, reset_after=reset_after,
-        )  # fmt: skip
+        what = {
+            "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
+            "bias": bias, "batch_first": batch_first, "dropout": dropout,
+            "bidirectional": bidirectional, "reset_after": reset_after,
+        }  # fmt: skip
+        self._make(dtype, rng, init, what)
 
     @property
     def _option(self) -> Any:

@@ -135,12 +135,13 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self._make(
-            dtype, rng, init, input_size=input_size, hidden_size=hidden_size,
-            num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional, proj_size=proj_size, peephole=peephole,
-            forget_bias=forget_bias,
-        )  # fmt: skip
+        what = {
+            "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
+            "bias": bias, "batch_first": batch_first, "dropout": dropout,
+            "bidirectional": bidirectional, "proj_size": proj_size, "peephole": peephole,
+            "forget_bias": forget_bias,
+        }  # fmt: skip
+        self._make(dtype, rng, init, what)
 
     def _initialise(self, dtype: DTypeLike, rng: Any, init: str) -> None:
         # In the type that it is added in.

@@ -89,10 +89,10 @@ class Recurrent(Weighted, Generic[State]):
                 "on the output of each but the last"
             )
 
-    def _make(self, dtype: DTypeLike, rng: Any, init: str, **arguments: Any) -> None:
-        """What a constructor does."""
+    def _make(self, dtype: DTypeLike, rng: Any, init: str, what: dict[str, Any]) -> None:
+        """What a constructor does; `what` it makes, its other arguments say."""
         with self._all_or_nothing():
-            self._configure(**arguments)
+            self._configure(**what)
             self._tell_of_idle_dropout(self.dropout)
             self._initialise(dtype, rng, init)
 

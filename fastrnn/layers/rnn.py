@@ -102,11 +102,12 @@ class RNN(Recurrent["Array"]):
         rng: Any = None,
         init: str = "uniform",
     ) -> None:
-        self._make(
-            dtype, rng, init, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
-            nonlinearity=nonlinearity, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional,
-        )  # fmt: skip
+        what = {
+            "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
+            "nonlinearity": nonlinearity, "bias": bias, "batch_first": batch_first,
+            "dropout": dropout, "bidirectional": bidirectional,
+        }  # fmt: skip
+        self._make(dtype, rng, init, what)
 
     @property
     def _option(self) -> Any:
