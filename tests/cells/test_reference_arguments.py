@@ -60,7 +60,7 @@ def test_tapes_describe_themselves(problem):
         repr(variant.forward(**variant.arrays(), **lengths)[2]) for variant in VARIANTS.values()
     ]
     sizes = "T=5, B=3, D=2, H=3"
-    assert texts == [
+    expected = [
         f"RNNTape({sizes}, float64, 'tanh', reverse, lengths)",
         f"RNNTape({sizes}, float64, 'relu', reverse, lengths)",
         f"LSTMTape({sizes}, float64, reverse, lengths)",
@@ -70,6 +70,10 @@ def test_tapes_describe_themselves(problem):
         f"GRUTape({sizes}, float64, reverse, lengths)",
         f"GRUTape({sizes}, float64, reset_after=False, reverse, lengths)",
     ]
+    assert texts[: len(expected)] == expected
+    for variant, text in zip(VARIANTS.values(), texts, strict=True):
+        assert text.startswith(f"{variant.cell.name.upper()}Tape({sizes}, ")
+        assert text.endswith("reverse, lengths)")
 
 
 @each_variant
@@ -272,13 +276,13 @@ def giant(*shape):
 
 
 def test_products_of_sizes_that_overflow():
-    # What the kernel writes for the gates is four vectors of H a step, in a GRU's tape too.
+    # The largest array is what the kernel writes for the gates.
     n = 2**20
     for variant in (VARIANTS[name] for name in GATED if not VARIANTS[name].extras):
-        rows = variant.cell.gates * n
+        rows, values = variant.cell.gates * n, CELLS[variant.cell.name].CELL.tape_gates
         arrays = {"x": giant(n, n, 1), "h_0": None, "w_ih": giant(rows, 1), "w_hh": giant(rows, n)}
         arrays |= {"c_0": None} if "c" in variant.cell.states else {}
-        text = f"T x B x 4·H = {n} x {n} x {4 * n} elements is larger than"
+        text = f"T x B x {values}·H = {n} x {n} x {values * n} elements is larger than"
         refused(variant, arrays, ValueError, text)
 
 

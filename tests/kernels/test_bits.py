@@ -39,7 +39,7 @@ from bounds import (
     with_variants_in_turn,
 )
 from grids import name_of
-from registry import EXTRAS, Variant
+from registry import EXTRAS, KINDS, VARIANTS, Variant
 
 import fastrnn
 from fastrnn import _core
@@ -178,17 +178,19 @@ def test_none_is_zeros(spec: Spec, dtype: Any, isa: str) -> None:
 
 @each_once((*with_every_kind(Spec(7, 9, 17, 33)), *FIRST))
 def test_one_bias_may_hold_both(spec: Spec, dtype: Any, isa: str) -> None:
-    # The chain of sums starts from round(b_ih + b_hh); GRU's n has two with the reset gate between.
+    # The chain of sums starts from round(b_ih + b_hh); some gates have two.
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
     rng = np.random.default_rng(3)
     b_ih, b_hh = rng.standard_normal((2, len(p.w_hh))).astype(dtype)
     both = run(fastrnn, replace(p, b_ih=b_ih, b_hh=b_hh))
-    shared = slice(2 * spec.H if p.kind == "gru" else None)
+    variant = VARIANTS[p.kind]
+    apart = KINDS[variant.kind].apart
+    shared = slice((variant.cell.gates - apart) * spec.H)
     b_ih, b_hh = b_ih.copy(), b_hh.copy()
     b_ih[shared] += b_hh[shared]
     b_hh[shared] = 0.0
-    one = run(fastrnn, replace(p, b_ih=b_ih, b_hh=b_hh if p.kind == "gru" else None))
+    one = run(fastrnn, replace(p, b_ih=b_ih, b_hh=b_hh if apart else None))
     assert_same(one["d_b_ih"][shared], both["d_b_hh"][shared], "the gradient of both biases")
     one["d_b_hh"] = both["d_b_hh"]
     assert_same_results(one, both, "one bias")

@@ -62,7 +62,9 @@ SHAPES = (
 KINDS = [
     name
     for name, variant in VARIANTS.items()
-    if "peepholes" not in variant.extras and variant.options.get("reset_after", True)
+    if variant.cell.elsewhere
+    and "peepholes" not in variant.extras
+    and variant.options.get("reset_after", True)
 ]
 MARGIN = 1e-5  # of a relu's argument from 0; see `draw`
 

@@ -30,6 +30,7 @@ class Cell(NamedTuple):
     states: tuple[str, ...] = ("h",)
     kept: tuple[str, ...] = ()  # what its tape has beside the arguments and the output
     extras: tuple[str, ...] = ()  # of EXTRAS, those that it takes
+    elsewhere: bool = True  # whether PyTorch, ONNX and the like have it
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -82,6 +83,7 @@ class Kind(NamedTuple):
     options: Mapping[str, Any]
     norm: float
     kernel: str  # its name in C
+    apart: int = 0  # so many gates, the last ones, have a chain of sums over x and one over h
 
     @property
     def number(self) -> int:
@@ -92,7 +94,7 @@ KINDS = {
     "tanh": Kind(CELLS["rnn"], {"nonlinearity": "tanh"}, 1.4, "rnn_tanh"),
     "relu": Kind(CELLS["rnn"], {"nonlinearity": "relu"}, 0.95, "rnn_relu"),
     "lstm": Kind(CELLS["lstm"], {}, 2.0, "lstm"),
-    "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, "gru"),
+    "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, "gru", apart=1),
     "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, "gru_reset_first"),
 }
 
