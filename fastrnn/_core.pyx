@@ -128,6 +128,24 @@ cpdef cnp.ndarray empty_sequence(
     return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
 
 
+def lend(tensor, int type_number):
+    """A tensor's own memory as an array that is not written to; the caller knows that it lies on the CPU."""
+    cdef tuple shape = <tuple>tensor.shape, strides = <tuple>tensor.stride()  # torch.Size is a subclass
+    cdef size_t address = tensor.data_ptr()
+    cdef int rank = len(shape), i
+    cdef cnp.npy_intp[4] dims, steps
+    cdef cnp.npy_intp size = 8 if type_number == cnp.NPY_DOUBLE else 4
+    expect(rank <= 4 and type_number in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE))
+    for i in range(rank):
+        dims[i] = shape[i]
+        steps[i] = size * <cnp.npy_intp>strides[i]
+    if address == 0:  # there are no elements
+        return cnp.PyArray_ZEROS(rank, dims, type_number, 0)
+    array = cnp.PyArray_New(cnp.ndarray, rank, dims, type_number, steps, <void *>address, 0, 0, None)
+    cnp.set_array_base(array, tensor)
+    return array
+
+
 cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept:
     """At how many steps a tape has c: at all, or at every so many."""
     return T if checkpoint == 0 else (T - 1) // checkpoint if T > 0 else 0

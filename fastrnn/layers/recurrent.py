@@ -17,10 +17,10 @@ from numpy import ndarray
 from .. import _checks, _core
 from .._attributes import Checks, warn
 from .._memory import Memory
-from ..cells.base import PLAIN, Cell, forward
+from ..cells.base import PLAIN, Cell
 from ..config import current_backend, current_threads
 from ..reference.arguments import WEIGHT_NAMES, forward_arguments
-from ..reference.sequences import apply_dropout
+from .stack import run_stack
 from .stream import Stream
 from .tape import LayerGradients, LayerTape, sequence_axes, state_array
 from .weights import Weighted, same_weight
@@ -28,7 +28,7 @@ from .weights import Weighted, same_weight
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from ..cells.base import Common
+    from .stack import Dropout
 
     Array = NDArray[Any]
 
@@ -320,7 +320,15 @@ class Recurrent(Weighted, Generic[State]):
             restart = np.ascontiguousarray(restart)
 
         common = lengths, restart, record, batch_first, checkpoint
-        x, h_n, c_n, tapes, dropped = self._run_stack(x, h_0, c_0, common, rng)
+        dropout: Dropout | None = None
+        if rng is not None:
+            p = self.dropout
+            # In float32 whatever the layer's type: one seed then drops the same in both.
+            dropout = lambda shape: rng.random(shape, np.float32) < p, 1 / (1 - p)
+        x, h_n, c_n, tapes, dropped, _ = run_stack(
+            self._cell, self._option, self._directions, 2 if self.bidirectional else 1,
+            x, h_0, c_0, common, dropout,
+        )  # fmt: skip
         if unbatched:
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
         elif batch_first:
@@ -336,35 +344,6 @@ class Recurrent(Weighted, Generic[State]):
             type(self).__name__, self._cell.spec, tapes, dropped, 1 / (1 - self.dropout),
             batch_first, unbatched, keep,
         )  # fmt: skip
-
-    def _run_stack(
-        self, x: Array, h_0: Any, c_0: Any, common: Common, rng: np.random.Generator | None
-    ) -> tuple[Array, Array, Any, tuple[Any, ...], tuple[Array, ...]]:
-        """Run layer after layer: output, h_n, c_n, the directions' tapes, and what was dropped."""
-        if len(self._directions) == 1:  # what follows, in less time
-            h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
-            one = ((x, h, c, *self._directions[0]), False, None)
-            ((x, h, c, tape),) = forward(self._cell, self._option, common, [one])
-            return x, h[None], None if c is None else c[None], (tape,), ()
-        n = 2 if self.bidirectional else 1
-        made: list[tuple[Any, ...]] = []
-        dropped: list[Array] = []
-        for first in range(0, len(self._directions), n):
-            if first and rng is not None:
-                # In float32 whatever the layer's type: one seed then drops the same in both.
-                dropped.append(rng.random(x.shape, np.float32) < self.dropout)
-                x = apply_dropout(x, dropped[-1], 1 / (1 - self.dropout))
-            weights = self._directions[first : first + n]
-            output, places = (None, (None,)) if n == 1 else self._places(x, weights)
-            calls = []
-            for i, (own, place) in enumerate(zip(weights, places, strict=True), first):
-                h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
-                calls.append(((x, h, c, *own), i > first, place))
-            made += forward(self._cell, self._option, common, calls)
-            x = made[-1][0] if output is None else output
-        _, h_n, c_n, tapes = zip(*made, strict=True)
-        final = np.stack(h_n), np.stack(c_n) if self._cell.has_c else None
-        return x, *final, tapes, tuple(dropped)
 
     # -------------------------------------------------------------------- backward
 
@@ -503,16 +482,6 @@ class Recurrent(Weighted, Generic[State]):
             state_array("state[0]", h, dtype, of_h, "P" if p < n else "H"),
             state_array("state[1]", c, dtype, shape, "H"),
         )
-
-    def _places(self, x: Array, weights: list[tuple[Any, ...]]) -> tuple[Array, list[Array]]:
-        """An output (T, B, 2·P), and what of it each direction is to write."""
-        # By the weights, whatever has become of the attributes: C writes so much.
-        units, others = (w_hh.shape[-1] for _, w_hh, *_ in weights)
-        steps, batch, _ = x.shape
-        _checks.elements(T=steps, B=batch, n=units + others)
-        number = x.dtype.num
-        output = _core.empty_sequence(steps, batch, units + others, number, self.batch_first)
-        return output, [output[:, :, :units], output[:, :, units:]]
 
     def _check_tape(self, tape: Any) -> None:
         """Raise unless the tape's weights are this layer's, or (after a copy) equal to them."""

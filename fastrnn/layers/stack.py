@@ -1,0 +1,102 @@
+"""Running a stack of recurrent layers, each with one direction or two. The way back: tape.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _checks, _core
+from ..cells.base import Cell, forward
+from ..reference.sequences import apply_dropout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..cells.base import Common
+
+    Array = NDArray[Any]
+
+    # Which elements of an output of this shape dropout makes zero, and by what it multiplies the
+    # others.
+    Dropout = tuple[Callable[[tuple[int, ...]], Array], float]
+
+
+def run_stack(
+    cell: Cell,
+    option: Any,
+    directions: Sequence[tuple[Any, ...]],
+    per_layer: int,
+    x: Array,
+    h_0: Any,
+    c_0: Any,
+    common: Common,
+    dropout: Dropout | None = None,
+) -> tuple[Array, Array, Any, tuple[Any, ...], tuple[Array, ...], list[Array]]:
+    """Run layer after layer.
+
+    Parameters
+    ----------
+    cell, option
+        Of every layer.
+    directions : sequence of tuple
+        The weights of each: w_ih, w_hh, b_ih, b_hh and the tuple of the extra ones.
+    per_layer : int
+        How many directions a layer has, 1 or 2.
+    x : ndarray
+        (T, B, D).
+    h_0, c_0 : ndarray or None
+        (directions, B, P) and (directions, B, H).
+    common : Common
+        Checked.
+    dropout : Dropout, optional
+        What acts on the output of every layer but the last.
+
+    Returns
+    -------
+    output, h_n, c_n, tapes, dropped, intermediate
+        output (T, B, n); c_n None where the cell has none; the tapes of the directions, each None
+        where none is recorded; what dropout made zero between each two layers; and the outputs of
+        all layers but the last, as they were before.
+    """
+    if len(directions) == 1:  # what follows, in less time
+        h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
+        ((x, h, c, tape),) = forward(
+            cell, option, common, [((x, h, c, *directions[0]), False, None)]
+        )
+        return x, h[None], None if c is None else c[None], (tape,), (), []
+    made: list[tuple[Any, ...]] = []
+    dropped: list[Array] = []
+    intermediate: list[Array] = []
+    for first in range(0, len(directions), per_layer):
+        if first:
+            intermediate.append(x)
+        if first and dropout is not None:
+            choose, scale = dropout
+            dropped.append(choose(x.shape))
+            x = apply_dropout(x, dropped[-1], scale)
+        weights = directions[first : first + per_layer]
+        output, places = (None, (None,)) if per_layer == 1 else _places(x, weights, common)
+        calls = []
+        for i, (own, place) in enumerate(zip(weights, places, strict=True), first):
+            h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
+            calls.append(((x, h, c, *own), i > first, place))
+        made += forward(cell, option, common, calls)
+        x = made[-1][0] if output is None else output
+    _, h_n, c_n, tapes = zip(*made, strict=True)
+    final = np.stack(h_n), np.stack(c_n) if cell.has_c else None
+    return x, *final, tapes, tuple(dropped), intermediate
+
+
+def _places(
+    x: Array, weights: Sequence[tuple[Any, ...]], common: Common
+) -> tuple[Array, list[Array]]:
+    """An output (T, B, 2·P), and what of it each direction is to write."""
+    # By the weights, whatever has become of a layer's attributes: C writes so much.
+    units, others = (w_hh.shape[-1] for _, w_hh, *_ in weights)
+    steps, batch, _ = x.shape
+    _checks.elements(T=steps, B=batch, n=units + others)
+    batch_major = common[3]
+    output = _core.empty_sequence(steps, batch, units + others, x.dtype.num, batch_major)
+    return output, [output[:, :, :units], output[:, :, units:]]

@@ -1,0 +1,362 @@
+"""A call of the kernels on tensors, and its backward: no autograd here.
+
+Everything that travels is a tensor, which each of the ways to autograd (autograd.py, operators.py)
+can hand on. Tensors lend their memory to NumPy arrays; what comes back is the kernels' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from .._core import lend
+from ..cells import CELLS
+from ..cells.base import Cell
+from ..config import current_threads
+from ..layers.stack import run_stack
+from ..layers.tape import LayerTape
+from ..reference.sequences import halves
+from .packed import Ragged
+
+# torch's names of its networks: the cell and its option.
+MODES: dict[str, tuple[Cell, Any]] = {
+    "RNN_TANH": (CELLS["rnn"], "tanh"),
+    "RNN_RELU": (CELLS["rnn"], "relu"),
+    "LSTM": (CELLS["lstm"], None),
+    "GRU": (CELLS["gru"], True),
+}
+
+# The types that the kernels have, and NumPy's numbers of them.
+NUMBERS = {torch.float32: np.dtype(np.float32).num, torch.float64: np.dtype(np.float64).num}
+
+
+class Form(NamedTuple):
+    """What a call is, but for its tensors."""
+
+    mode: str
+    layers: int
+    bias: bool
+    projected: bool
+    bidirectional: bool
+    batch_first: bool
+    step: bool  # of a Cell: x is (B, D), one step, and h_n (and c_n) all that comes back
+    scale: float  # by which dropout multiplies what it leaves; 0: there is none
+
+    @property
+    def per_layer(self) -> int:
+        """How many directions a layer has."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def per_direction(self) -> int:
+        """How many weights a direction has."""
+        return 2 + 2 * self.bias + self.projected
+
+    @property
+    def weights(self) -> int:
+        return self.layers * self.per_layer * self.per_direction
+
+    @property
+    def noises(self) -> int:
+        return self.layers - 1 if self.scale else 0
+
+    @property
+    def results(self) -> int:
+        """How many tensors come back: output but of a step, h_n, c_n of an LSTM."""
+        return 1 + (not self.step) + MODES[self.mode][0].has_c
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call.
+
+    x is (T, B, D), (B, T, D), (T, D) or, packed, (rows, D); states are (directions, B, n), or
+    (directions, n) with the x of one sequence. Weights come in torch's order. Each noise is 0 where
+    dropout drops, like the output of a layer: time-major, or packed.
+    """
+
+    x: Tensor
+    batch_sizes: Tensor | None
+    h_0: Tensor | None
+    c_0: Tensor | None
+    weights: Sequence[Tensor]
+    noise: Sequence[Tensor]
+
+    def flat(self) -> list[Tensor | None]:
+        return [self.x, self.batch_sizes, self.h_0, self.c_0, *self.weights, *self.noise]
+
+    @staticmethod
+    def of(form: Form, flat: Sequence[Any]) -> tuple[Inputs, Sequence[Any]]:
+        """The inner inverse of `flat`: the inputs, and what stands behind them."""
+        end = 4 + form.weights
+        last = end + form.noises
+        x, batch_sizes, h_0, c_0 = flat[:4]
+        return Inputs(x, batch_sizes, h_0, c_0, flat[4:end], flat[end:last]), flat[last:]
+
+
+# ------------------------------------------------------------------------------ axes
+
+
+class Axes:
+    """From torch's axes to those of arrays (T, B, n) and (directions, B, n), and back."""
+
+    __slots__ = "batch_major", "form", "number", "ragged", "unbatched"
+
+    def __init__(self, form: Form, inputs: Inputs) -> None:
+        x, batch_sizes = inputs.x, inputs.batch_sizes
+        self.form, self.number = form, NUMBERS[x.dtype]
+        self.ragged = None if batch_sizes is None else Ragged(batch_sizes.numpy())
+        self.unbatched = batch_sizes is None and not form.step and x.dim() == 2
+        self.batch_major = form.batch_first and batch_sizes is None and not self.unbatched
+
+    @property
+    def lengths(self) -> Any:
+        return None if self.ragged is None else self.ragged.lengths
+
+    def sequence(self, tensor: Tensor | None) -> Any:
+        if tensor is None:
+            return None
+        array = lend(tensor, self.number)
+        if self.ragged is not None:
+            return self.ragged.pad(array)
+        if self.form.step:
+            return array[None]
+        if self.unbatched:
+            return array[:, None]
+        return array.swapaxes(0, 1) if self.batch_major else array
+
+    def state(self, tensor: Tensor | None) -> Any:
+        if tensor is None:
+            return None
+        array = lend(tensor, self.number)
+        if self.form.step:
+            return array[None]
+        return array[:, None] if self.unbatched else array
+
+    def sequence_back(self, array: ndarray) -> Tensor:
+        if self.ragged is not None:
+            array = self.ragged.pack(array)
+        elif self.form.step:
+            array = array[0]
+        elif self.unbatched:
+            array = array[:, 0]
+        elif self.batch_major:
+            array = np.ascontiguousarray(array.swapaxes(0, 1))  # already so, but for the reference
+        return torch.from_numpy(array)
+
+    def state_back(self, array: ndarray) -> Tensor:
+        if self.form.step:
+            array = array[0]
+        elif self.unbatched:
+            array = array[:, 0]
+        return torch.from_numpy(array)
+
+    def tape(self, array: ndarray) -> Tensor:
+        """A sequence that only backward reads: never packed."""
+        return self.sequence_back(array) if self.ragged is None else torch.from_numpy(array)
+
+    def tape_back(self, tensor: Tensor) -> Any:
+        return self.sequence(tensor) if self.ragged is None else lend(tensor, self.number)
+
+
+# ------------------------------------------------------------------------------ calls
+
+
+def _directions(form: Form, weights: Sequence[Tensor], number: int) -> list[tuple[Any, ...]]:
+    """The weights of each direction as the kernels take them."""
+    arrays = [lend(w, number) for w in weights]
+    n, found = form.per_direction, []
+    for i in range(0, len(arrays), n):
+        w_ih, w_hh = arrays[i : i + 2]
+        b_ih, b_hh = arrays[i + 2 : i + 4] if form.bias else (None, None)
+        extra: tuple[Any, ...] = ()
+        if form.mode == "LSTM":
+            extra = (arrays[i + n - 1] if form.projected else None, None)
+        found.append((w_ih, w_hh, b_ih, b_hh, extra))
+    return found
+
+
+def _dropped(inputs: Inputs, axes: Axes) -> list[ndarray]:
+    masks = [noise.numpy() == 0 for noise in inputs.noise]
+    return masks if axes.ragged is None else [axes.ragged.pad(mask) for mask in masks]
+
+
+def recorded(cell: Cell) -> tuple[str, ...]:
+    """The fields of a tape that forward makes, besides output."""
+    return ("c",) * cell.has_c + ("gates",) * (cell.tape_gates > 0)
+
+
+def forward(form: Form, inputs: Inputs, record: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Run the network.
+
+    Parameters
+    ----------
+    form : Form
+    inputs : Inputs
+        On the CPU, of one type, float32 or float64.
+    record : bool
+        Whether to keep what backward needs.
+
+    Returns
+    -------
+    results : list of Tensor
+        output, h_n and, of an LSTM, c_n; without output for a single step.
+    kept : list of Tensor
+        For `backward`; empty where nothing is recorded.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array does not fit.
+    """
+    cell, option = MODES[form.mode]
+    axes = Axes(form, inputs)
+    x = axes.sequence(inputs.x)
+    dropout = None
+    if form.noises:
+        masks = iter(_dropped(inputs, axes))
+        dropout = (lambda shape: next(masks)), form.scale
+    token = current_threads.set(torch.get_num_threads())
+    try:
+        output, h_n, c_n, tapes, _, intermediate = run_stack(
+            cell, option, _directions(form, inputs.weights, axes.number), form.per_layer,
+            x, axes.state(inputs.h_0), axes.state(inputs.c_0),
+            (axes.lengths, None, record, axes.batch_major, 0), dropout,
+        )  # fmt: skip
+    finally:
+        current_threads.reset(token)
+    results = [] if form.step else [axes.sequence_back(output)]
+    results += [axes.state_back(state) for state in (h_n, c_n) if state is not None]
+    kept: list[Tensor] = []
+    if record:
+        if axes.ragged is not None:
+            kept += [torch.from_numpy(x), torch.from_numpy(output)]
+        for layer, below in enumerate(intermediate, 1):
+            kept.append(axes.tape(below))
+            if form.noises:
+                kept.append(axes.tape(tapes[layer * form.per_layer].x))
+        for tape in tapes:
+            kept += [torch.from_numpy(getattr(tape, name)) for name in recorded(cell)]
+    return results, kept
+
+
+def backward(
+    form: Form,
+    wanted: Sequence[bool],
+    inputs: Inputs,
+    output: Tensor,
+    kept: Sequence[Tensor],
+    d_results: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Gradients.
+
+    Parameters
+    ----------
+    form : Form
+    wanted : sequence of bool
+        Which: of x, h_0, c_0 and each weight.
+    inputs, kept
+        Of `forward`, and what it kept.
+    output : Tensor
+        The first of its results.
+    d_results : sequence of Tensor or None
+        The loss's gradients with respect to the results. None: zeros.
+
+    Returns
+    -------
+    list of Tensor or None
+        None where it is not wanted.
+    """
+    if all(d is None for d in d_results):
+        return no_gradients(wanted, inputs)
+    cell = MODES[form.mode][0]
+    axes = Axes(form, inputs)
+    tapes, dropped = _tapes(form, axes, inputs, output, list(kept))
+    d_output, d_h, *d_c = [None, *d_results] if form.step else d_results
+    start = axes.sequence(d_output), axes.state(d_h), axes.state(d_c[0]) if d_c else None
+    x_too, h_too, c_too, *weights_too = wanted
+    dtype = tapes[0].x.dtype
+    of_weights = [
+        np.empty(w.shape, dtype) if too else None
+        for w, too in zip(inputs.weights, weights_too, strict=True)
+    ]
+    n, names = form.per_direction, _weight_names(form)
+    into: list[dict[str, Any]] = [
+        {name: d for name, d in zip(names, of_weights[i : i + n], strict=True) if d is not None}
+        for i in range(0, len(of_weights), n)
+    ]
+    initial = tuple(name for name, too in (("h_0", h_too), ("c_0", c_too)) if too)
+    tape = LayerTape(form.mode, cell.spec, tapes, dropped, form.scale, False, False, frozenset())
+    token = current_threads.set(torch.get_num_threads())
+    try:
+        states, d_x = tape.backward(start, into, initial, x_too)
+    finally:
+        current_threads.reset(token)
+    of_states: dict[str, Tensor | None] = dict.fromkeys(("h_0", "c_0"))
+    for i, name in enumerate(initial):
+        parts = [state[i] for state in states]
+        whole = parts[0][None] if len(parts) == 1 else np.stack(parts)
+        of_states[name] = axes.state_back(whole)
+    return [
+        None if d_x is None or not x_too else axes.sequence_back(d_x),
+        *of_states.values(),
+        *(None if d is None else torch.from_numpy(d) for d in of_weights),
+    ]
+
+
+def no_gradients(wanted: Sequence[bool], inputs: Inputs) -> list[Tensor | None]:
+    """Zeros where they are wanted."""
+    given = inputs.x, inputs.h_0, inputs.c_0, *inputs.weights
+    return [
+        torch.zeros_like(t) if t is not None and too else None
+        for t, too in zip(given, wanted, strict=True)
+    ]
+
+
+def _weight_names(form: Form) -> tuple[str, ...]:
+    return ("w_ih", "w_hh", *(("b_ih", "b_hh") * form.bias), *(("w_hr",) * form.projected))
+
+
+def _tapes(
+    form: Form, axes: Axes, inputs: Inputs, output: Tensor, kept: list[Tensor]
+) -> tuple[tuple[Any, ...], tuple[ndarray, ...]]:
+    """The tapes of the directions, put together again; and what dropout dropped."""
+    cell, option = MODES[form.mode]
+    per_layer = form.per_layer
+    if axes.ragged is None:
+        x, top = axes.sequence(inputs.x), axes.sequence(output)
+    else:
+        x, top = lend(kept.pop(0), axes.number), lend(kept.pop(0), axes.number)
+    xs, outputs = [x], []
+    for _ in range(form.layers - 1):
+        outputs.append(axes.tape_back(kept.pop(0)))
+        xs.append(axes.tape_back(kept.pop(0)) if form.noises else outputs[-1])
+    outputs.append(top)
+    h_0, c_0 = axes.state(inputs.h_0), axes.state(inputs.c_0)
+    make: Any = cell.tape
+    extras = [extra.name for extra in cell.spec.extras]
+    options = {} if cell.spec.option is None else {cell.spec.option: option}
+    if cell.tape_gates:
+        options["checkpoint"] = 0
+    tapes = []
+    for i, own in enumerate(_directions(form, inputs.weights, axes.number)):
+        w_ih, w_hh, b_ih, b_hh, extra = own
+        layer, reverse = divmod(i, per_layer)
+        states = {"h_0": None if h_0 is None else h_0[i]}
+        if cell.has_c:
+            states["c_0"] = None if c_0 is None else c_0[i]
+        tapes.append(
+            make(
+                x=xs[layer], **states, w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh,
+                **dict(zip(extras, extra, strict=True)),
+                output=halves(outputs[layer], per_layer)[reverse],
+                **{name: lend(kept.pop(0), axes.number) for name in recorded(cell)},
+                lengths=axes.lengths, restart=None, **options, reverse=bool(reverse),
+                unbatched=False, batch_major=axes.batch_major, digests=None,
+            )
+        )  # fmt: skip
+    return tuple(tapes), tuple(_dropped(inputs, axes))
