@@ -20,11 +20,11 @@ CELLS: tuple[tuple[str, int, int, bool, tuple[tuple[str, tuple[str, ...]], ...]]
 # b_hh, extra), and extra the tuple of weights that CELLS names.
 #
 # One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths,
-# restart, reverse, record, checkpoint, batch_major, output): record: None, or (the class of the
-# tape, the cell's option, whether x came without a batch axis); checkpoint 0, or K: the tape has no
-# gates, and c of every K-th step only; output: None, or where to write it. Of each direction
-# output, h_n, c_n, tape. ask: of one direction, the rank that arrays_fit gives instead, where it is
-# not 3.
+# restart, reverse, record, checkpoint, batch_major, output, packed): record: None, or (the class of
+# the tape, the cell's option, whether x came without a batch axis); checkpoint 0, or K: the tape
+# has no gates, and c of every K-th step only; output: None, or where to write it; packed: None, or
+# what the weights are read from instead. Of each direction output, h_n, c_n, tape. ask: of one
+# direction, the rank that arrays_fit gives instead, where it is not 3.
 def forward(directions: list[tuple[Any, ...]], threads: int, ask: bool = False) -> Any: ...
 
 # The most common call of a layer, in one piece: one direction, no lengths, restart or tape, x
@@ -116,6 +116,12 @@ def read_peak(seconds: float, dtype_is_double: bool, bytes: int) -> float: ...
 class Company:
     def allows(self, wanted: int, time: float) -> int: ...
     def saw(self, threads: int, wall: float, lost: float, time: float) -> None: ...
+
+# The weights of one direction (w_ih, w_hh, b_ih, b_hh, extra), packed for the instruction set in
+# use; current: whether it still is that. A call with weights of other sizes is refused.
+class Packed:
+    def __init__(self, cell: int, weights: tuple[Any, ...]) -> None: ...
+    def current(self) -> bool: ...
 
 class StreamCore:
     count: int

@@ -221,6 +221,9 @@ cdef inline void fill_direction(
     a.checkpoint = min(checkpoint, a.T)
 
 
+include "_packed.pxi"
+
+
 cdef inline cnp.ndarray rows_of(cnp.npy_intp rows, cnp.npy_intp n, int type_number):
     cdef cnp.npy_intp *shape = [rows, n]
     return cnp.PyArray_EMPTY(2, shape, type_number, 0)
@@ -242,7 +245,7 @@ cdef inline object copied(object array):
 
 cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
     """The tape: the arguments, what forward keeps for backward, and how it was called."""
-    _, arrays, lengths, restart, reverse, record, checkpoint, batch_major, _ = direction
+    _, arrays, lengths, restart, reverse, record, checkpoint, batch_major, _, _ = direction
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     kind, option, unbatched = record
     # The tape has its own initial state: callers carry it on, and clear rows of it in place.
@@ -258,7 +261,7 @@ cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
 
 cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
     """Fill the struct for one direction of a layer: (output, h_n, c_n, tape), which the call fills."""
-    expect(len(direction) == 9)
+    expect(len(direction) == 10)
     cdef int cell = direction[0]
     cdef tuple arrays = direction[1]
     lengths, restart = direction[2], direction[3]
@@ -267,6 +270,7 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
     cdef int64_t checkpoint = direction[6]
     cdef bint batch_major = direction[7]
     output = direction[8]
+    cdef Packed packed = direction[9]
     expect(fit or arrays_fit(cell, arrays, False) == 3)
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     cdef const fastrnn_cell *known = get_cell(cell)
@@ -275,6 +279,8 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     expect(options_fit(lengths, restart, T, B))
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
+    if packed is not None:
+        packed.lend(a, number)
     cdef cnp.ndarray h_n = rows_of(B, a.P, number)
     if known.has_c:
         c_n = rows_of(B, a.H, number)

@@ -3,11 +3,6 @@
 STREAM_BUSY = "this stream is in use by another thread: give each thread a stream of its own"
 
 
-cdef inline void *aligned(cnp.ndarray memory) noexcept:
-    """The first whole cache line."""
-    return <void *>((<size_t>data(memory) + 63) & ~<size_t>63)
-
-
 cdef inline fastrnn_sequence steps_of(cnp.ndarray a) noexcept:
     """An array (n,), (B, n) or (T, B, n) with its strides."""
     cdef fastrnn_sequence s
@@ -81,9 +76,7 @@ cdef class StreamCore:
     def _pack(self, int cell, list weights):
         """Pack the weights, for the instruction set in use."""
         cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
-        cdef int is_double_ = self.number == cnp.NPY_DOUBLE
         cdef fastrnn_direction *a
-        cdef cnp.npy_intp size
         cdef int64_t k
         cdef int e
         cdef list packed = []
@@ -99,10 +92,7 @@ cdef class StreamCore:
             # The states and the intermediate outputs were made for these sizes.
             expect(made[0].P == self.units and (made[0].H if get_cell(cell).has_c else 0) == self.cells)
             below = made[0].P
-            size = kernels.pack[is_double_](&made[0], NULL) + 64
-            memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
-            kernels.pack[is_double_](&made[0], aligned(memory))
-            packed.append(memory)
+            packed.append(packed_weights(kernels, &made[0], self.number))
         self.flops = 0
         for k in range(self.count):
             a = &self.layers[k]

@@ -140,7 +140,7 @@ def run(
         and type(reverse) is type(record) is type(check) is bool
     ):  # the most common form, in which only the arrays may not be as the kernel takes them
         kind = (cell.tape, option, False) if record else None
-        call = (number, arrays, None, None, reverse, kind, 0, False, None)
+        call = (number, arrays, None, None, reverse, kind, 0, False, None, None)
         made = _core.forward([call], current_threads.get(), True)
         if type(made) is list:
             if check and record:
@@ -158,7 +158,7 @@ def run(
     record = _checks.flag("record", record)
     check = _checks.flag("check", check)
     kind = (cell.tape, option, unbatched) if record else None
-    call = (number, arrays, lengths, restart, reverse, kind, 0, False, None)
+    call = (number, arrays, lengths, restart, reverse, kind, 0, False, None, None)
     ((output, h_n, c_n, tape),) = _core.forward([call], current_threads.get())
     if check and record:
         tape = tape.with_digests()
@@ -168,7 +168,7 @@ def run(
 
 
 def forward(
-    cell: Cell, option: Any, common: Common, directions: list[tuple[Arrays, bool, Any]]
+    cell: Cell, option: Any, common: Common, directions: list[tuple[Arrays, bool, Any, Any]]
 ) -> list[tuple[Any, ...]]:
     """Run one layer, whose directions may run at the same time.
 
@@ -179,8 +179,8 @@ def forward(
         Checked.
     directions : list
         One or two: the arrays, x (T, B, D) among them; whether it goes from the last step to the
-        first; and where its output (T, B, P), with a contiguous last axis, is to be written, or
-        None.
+        first; where its output (T, B, P), with a contiguous last axis, is to be written, or None;
+        and the weights, packed, or None. The reference has no use for those.
 
     Returns
     -------
@@ -195,17 +195,20 @@ def forward(
                 cell, arrays, option, place,
                 lengths=lengths, restart=restart, reverse=reverse, record=record,
             )
-            for arrays, reverse, place in directions
+            for arrays, reverse, place, _ in directions
         ]  # fmt: skip
     number, option = cell.kernel(option)
     tape_kind = (cell.tape, option, False) if record else None
     calls = []
-    for arrays, reverse, place in directions:
+    for arrays, reverse, place, packed in directions:
         if _core.arrays_fit(cell.number, arrays) != 3:
             arrays = forward_arguments(cell.spec, arrays).arrays
         calls.append(
-            (number, arrays, lengths, restart, reverse, tape_kind, checkpoint, batch_major, place)
-        )
+            (
+                number, arrays, lengths, restart, reverse, tape_kind, checkpoint, batch_major,
+                place, packed,
+            )
+        )  # fmt: skip
     made: list[tuple[Any, ...]] = _core.forward(calls, current_threads.get())
     return made
 

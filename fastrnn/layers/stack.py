@@ -33,6 +33,7 @@ def run_stack(
     c_0: Any,
     common: Common,
     dropout: Dropout | None = None,
+    packed: Sequence[Any] | None = None,
 ) -> tuple[Array, Array, Any, tuple[Any, ...], tuple[Array, ...], list[Array]]:
     """Run layer after layer.
 
@@ -52,6 +53,8 @@ def run_stack(
         Checked.
     dropout : Dropout, optional
         What acts on the output of every layer but the last.
+    packed : sequence of _core.Packed, optional
+        Of each direction.
 
     Returns
     -------
@@ -62,9 +65,8 @@ def run_stack(
     """
     if len(directions) == 1:  # what follows, in less time
         h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
-        ((x, h, c, tape),) = forward(
-            cell, option, common, [((x, h, c, *directions[0]), False, None)]
-        )
+        one = ((x, h, c, *directions[0]), False, None, None if packed is None else packed[0])
+        ((x, h, c, tape),) = forward(cell, option, common, [one])
         return x, h[None], None if c is None else c[None], (tape,), (), []
     made: list[tuple[Any, ...]] = []
     dropped: list[Array] = []
@@ -81,7 +83,8 @@ def run_stack(
         calls = []
         for i, (own, place) in enumerate(zip(weights, places, strict=True), first):
             h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
-            calls.append(((x, h, c, *own), i > first, place))
+            own_packed = None if packed is None else packed[i]
+            calls.append(((x, h, c, *own), i > first, place, own_packed))
         made += forward(cell, option, common, calls)
         x = made[-1][0] if output is None else output
     _, h_n, c_n, tapes = zip(*made, strict=True)

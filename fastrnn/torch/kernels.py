@@ -166,7 +166,7 @@ class Axes:
 # ------------------------------------------------------------------------------ calls
 
 
-def _directions(form: Form, weights: Sequence[Tensor], number: int) -> list[tuple[Any, ...]]:
+def directions(form: Form, weights: Sequence[Tensor], number: int) -> list[tuple[Any, ...]]:
     """The weights of each direction as the kernels take them."""
     arrays = [lend(w, number) for w in weights]
     n, found = form.per_direction, []
@@ -190,7 +190,9 @@ def recorded(cell: Cell) -> tuple[str, ...]:
     return ("c",) * cell.has_c + ("gates",) * (cell.tape_gates > 0)
 
 
-def forward(form: Form, inputs: Inputs, record: bool) -> tuple[list[Tensor], list[Tensor]]:
+def forward(
+    form: Form, inputs: Inputs, record: bool, weights: Any = None, packed: Any = None
+) -> tuple[list[Tensor], list[Tensor]]:
     """Run the network.
 
     Parameters
@@ -200,6 +202,8 @@ def forward(form: Form, inputs: Inputs, record: bool) -> tuple[list[Tensor], lis
         On the CPU, of one type, float32 or float64.
     record : bool
         Whether to keep what backward needs.
+    weights, packed : optional
+        Of each direction, instead of the weights among the inputs: as the kernels take them.
 
     Returns
     -------
@@ -223,9 +227,9 @@ def forward(form: Form, inputs: Inputs, record: bool) -> tuple[list[Tensor], lis
     token = current_threads.set(torch.get_num_threads())
     try:
         output, h_n, c_n, tapes, _, intermediate = run_stack(
-            cell, option, _directions(form, inputs.weights, axes.number), form.per_layer,
-            x, axes.state(inputs.h_0), axes.state(inputs.c_0),
-            (axes.lengths, None, record, axes.batch_major, 0), dropout,
+            cell, option, weights or directions(form, inputs.weights, axes.number),
+            form.per_layer, x, axes.state(inputs.h_0), axes.state(inputs.c_0),
+            (axes.lengths, None, record, axes.batch_major, 0), dropout, packed,
         )  # fmt: skip
     finally:
         current_threads.reset(token)
@@ -343,7 +347,7 @@ def _tapes(
     if cell.tape_gates:
         options["checkpoint"] = 0
     tapes = []
-    for i, own in enumerate(_directions(form, inputs.weights, axes.number)):
+    for i, own in enumerate(directions(form, inputs.weights, axes.number)):
         w_ih, w_hh, b_ih, b_hh, extra = own
         layer, reverse = divmod(i, per_layer)
         states = {"h_0": None if h_0 is None else h_0[i]}

@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import autograd, kernels, operators, paths
+from .frozen import Frozen
 from .kernels import Form, Inputs
 
 
-def run(form: Form, inputs: Inputs, batch: int) -> tuple[Any, ...] | None:
+def run(
+    form: Form, inputs: Inputs, batch: int, module: Engine | None = None
+) -> tuple[Any, ...] | None:
     """The results, in the way that the tensors and the state of torch ask for; None: torch must.
 
-    `batch` is B where x is packed. `paths.last_path` then says how, or why.
+    `batch` is B where x is packed, `module` whoever keeps its weights packed. `paths.last_path`
+    then says how, or why.
     """
     floats = (inputs.x, inputs.h_0, inputs.c_0, *inputs.weights)
     if torch.compiler.is_compiling():
@@ -28,6 +32,10 @@ def run(form: Form, inputs: Inputs, batch: int) -> tuple[Any, ...] | None:
     try:
         if path is paths.KERNEL:
             paths.took(path)
+            if module is not None:
+                frozen = module._packed(form, inputs.weights, paths.records(floats))
+                made, _ = kernels.forward(form, inputs, False, frozen.directions, frozen.packed)
+                return tuple(made)
             if paths.records(floats):
                 return tuple(autograd.Eager.run(form, *inputs.flat()))
             return tuple(kernels.forward(form, inputs, False)[0])
@@ -55,7 +63,30 @@ def weights_of(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
     ]
 
 
-class Layer(nn.RNNBase):
+class Engine(nn.Module):
+    """What makes a module of torch's one of ours: the classes below have it beside theirs."""
+
+    # Set by accelerate(model, frozen=True).
+    _freezes = False
+    _frozen: Frozen | None = None
+
+    def _packed(self, form: Form, weights: Sequence[Tensor], records: bool) -> Frozen:
+        if records:
+            raise RuntimeError(
+                "this module is frozen, and then has no gradients: call it under torch.no_grad(), "
+                "or thaw it, with fastrnn.torch.accelerate(model)"
+            )
+        if self._frozen is None:
+            self._frozen = Frozen(form, weights)
+        return self._frozen.unchanged(weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is packed: a copy packs its own weights."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_frozen"}
+
+
+class Layer(Engine, nn.RNNBase):
     """What RNN, LSTM and GRU share."""
 
     _theirs: ClassVar[type[nn.RNNBase]]
@@ -132,7 +163,8 @@ class Layer(nn.RNNBase):
             False, scale,
         )  # fmt: skip
         weights = weights_of(self, self._flat_weights_names)
-        return run(form, Inputs(x, batch_sizes, h_0, c_0, weights, noise), batch)
+        inputs = Inputs(x, batch_sizes, h_0, c_0, weights, noise)
+        return run(form, inputs, batch, self if self._freezes else None)
 
     def _noise(
         self, x: Tensor, batch_sizes: Tensor | None, p: float
@@ -203,7 +235,7 @@ def _no_projection(arguments: dict[str, Any]) -> None:
         raise ValueError("proj_size is given, but only an LSTM can have a projection")
 
 
-class Cell(nn.RNNCellBase):
+class Cell(Engine, nn.RNNCellBase):
     """What RNNCell, LSTMCell and GRUCell share."""
 
     _theirs: ClassVar[type[nn.RNNCellBase]]
@@ -250,7 +282,8 @@ class Cell(nn.RNNCellBase):
         bias = bool(self.bias)
         form = Form(mode, 1, bias, False, False, False, True, 0.0)
         names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") * bias))
-        results = run(form, Inputs(x, None, h_0, c_0, weights_of(self, names), ()), len(x))
+        inputs = Inputs(x, None, h_0, c_0, weights_of(self, names), ())
+        results = run(form, inputs, len(x), self if self._freezes else None)
         return tuple(r[0] for r in results) if alone and results else results
 
 

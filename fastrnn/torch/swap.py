@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .modules import CELLS, LAYERS
+from .._checks import flag
+from .modules import CELLS, LAYERS, Engine
 
 OURS: dict[type[nn.Module], type[nn.Module]] = {**LAYERS, **CELLS}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
@@ -33,7 +34,7 @@ class Report(NamedTuple):
         return "\n".join(lines) or "there is no recurrent module to swap"
 
 
-def accelerate(model: nn.Module) -> Report:
+def accelerate(model: nn.Module, *, frozen: bool = False) -> Report:
     """Let the kernels run every RNN, LSTM, GRU, RNNCell, LSTMCell and GRUCell of a model.
 
     Each such module stays the object that it is, with its parameters, hooks, mode and whoever
@@ -45,6 +46,11 @@ def accelerate(model: nn.Module) -> Report:
     ----------
     model : torch.nn.Module
         It is changed in place; it may itself be a recurrent module.
+    frozen : bool
+        For inference: weights are packed for the kernels at the first call, and not read again.
+        A frozen module is refused where gradients are recorded. Where torch counts the change of a
+        weight (``load_state_dict``, an optimiser's step) the next call raises; what is written to
+        ``weight.data`` it does not see. To freeze again, or thaw: call `accelerate` again.
 
     Returns
     -------
@@ -54,7 +60,7 @@ def accelerate(model: nn.Module) -> Report:
     Raises
     ------
     TypeError
-        If it is not a module.
+        If it is not a module, or `frozen` is no bool.
 
     See Also
     --------
@@ -67,7 +73,16 @@ def accelerate(model: nn.Module) -> Report:
     >>> print(fastrnn.torch.accelerate(model))
     encoder: fastrnn.torch.LSTM
     """
-    return _swap_all(model, OURS)
+    frozen = flag("frozen", frozen)
+    report = _swap_all(model, OURS)
+    for name, module in model.named_modules():
+        if isinstance(module, Engine):
+            _thaw(module)
+            if frozen:
+                module._freezes = True
+                report.left.pop(name, None)
+                report.swapped[name] = f"{_public(_known(module))}, frozen"
+    return report
 
 
 def restore(model: nn.Module) -> Report:
@@ -87,7 +102,15 @@ def restore(model: nn.Module) -> Report:
     TypeError
         If it is not a module.
     """
+    if isinstance(model, nn.Module):
+        for module in model.modules():
+            _thaw(module)
     return _swap_all(model, THEIRS)
+
+
+def _thaw(module: nn.Module) -> None:
+    for name in ("_freezes", "_frozen"):
+        vars(module).pop(name, None)
 
 
 def _swap_all(model: Any, into: dict[type[nn.Module], type[nn.Module]]) -> Report:
@@ -100,9 +123,12 @@ def _swap_all(model: Any, into: dict[type[nn.Module], type[nn.Module]]) -> Repor
         elif new := into.get(_known(module)):
             cls = type(module)
             module.__class__ = new if cls in into else _parametrized(cls, new)
-            package = new.__module__.rpartition(".")[0] if into is OURS else "torch.nn"
-            report.swapped[name] = f"{package}.{new.__name__}"
+            report.swapped[name] = _public(new)
     return report
+
+
+def _public(cls: type) -> str:
+    return f"{'fastrnn.torch' if cls in THEIRS else 'torch.nn'}.{cls.__name__}"
 
 
 def _known(module: nn.Module) -> type:
@@ -116,8 +142,10 @@ def _reason(module: nn.Module, into: dict[Any, Any]) -> str:
     cls = _known(module)
     if cls in into:
         return "its forward was replaced" if "forward" in vars(module) else ""
-    if into is THEIRS or cls in THEIRS:
+    if into is THEIRS:
         return ""
+    if cls in THEIRS:
+        return f"it is {_public(cls)} already"
     for theirs in OURS:
         if isinstance(module, theirs):
             return (

@@ -98,7 +98,7 @@ def test_the_compiled_side_looks_itself(variant):
 
     def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
         arrays = (x, h_0, None, *weights[:4], tuple(weights[4:]))
-        call = (number, arrays, lengths, restart, False, None, 0, False, output)
+        call = (number, arrays, lengths, restart, False, None, 0, False, output, None)
         return _core.forward([call], 1)
 
     forward(x, weights)
@@ -364,4 +364,4 @@ def test_the_compiled_side_knows_its_cells():
     arrays = (x, None, None, w, w, None, None, (None, w[:3, 0].copy()))
     for kind in (-1, 5, 99, 0, 3):
         with pytest.raises(ValueError, match="while it was in use"):
-            _core.forward([(kind, arrays, None, None, False, None, 0, False, None)], 1)
+            _core.forward([(kind, arrays, None, None, False, None, 0, False, None, None)], 1)

@@ -1,0 +1,56 @@
+# Part of _core.pyx: weights that are packed once and used by many calls.
+
+cdef inline void *aligned(cnp.ndarray memory) noexcept:
+    """The first whole cache line."""
+    return <void *>((<size_t>data(memory) + 63) & ~<size_t>63)
+
+
+cdef cnp.ndarray packed_weights(const fastrnn_kernels *kernels, const fastrnn_direction *a, int type_number):
+    """Memory that holds the packed weights of a direction from its first whole cache line on."""
+    cdef int double_ = type_number == cnp.NPY_DOUBLE
+    cdef cnp.npy_intp size = kernels.pack[double_](a, NULL) + 64
+    cdef cnp.ndarray memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    kernels.pack[double_](a, aligned(memory))
+    return memory
+
+
+cdef class Packed:
+    """The weights of one direction, packed for the instruction set in use; they may change or go away then.
+
+    Parameters: the cell's number, and (w_ih, w_hh, b_ih, b_hh, extra).
+    """
+
+    cdef const fastrnn_kernels *kernels
+    cdef fastrnn_direction sizes  # and which of the extra weights there are
+    cdef int number
+    cdef cnp.ndarray memory
+
+    def __init__(self, int cell, tuple weights not None):
+        w_ih, w_hh, b_ih, b_hh, extra = weights
+        expect(cnp.PyArray_CheckExact(w_ih) and cnp.PyArray_NDIM(<cnp.ndarray>w_ih) == 2)
+        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_ih)
+        expect(number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
+        cdef cnp.npy_intp features = cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
+        expect(weights_fit(cell_numbered(cell), number, features, w_ih, w_hh, b_ih, b_hh, extra))
+        fill_weights(&self.sizes, cell, w_ih, w_hh, b_ih, b_hh, extra)
+        self.kernels, self.number = fastrnn_kernels_in_use(), number
+        self.memory = packed_weights(self.kernels, &self.sizes, number)
+
+    def current(self):
+        """Whether it is for the instruction set in use."""
+        return self.kernels == fastrnn_kernels_in_use()
+
+    cdef int lend(self, fastrnn_direction *a, int type_number) except -1:
+        """Let a call that has the same weights use these."""
+        cdef int e
+        cdef bint same = (
+            self.memory is not None and self.kernels == fastrnn_kernels_in_use() and self.number == type_number
+            and self.sizes.cell == a.cell and self.sizes.D == a.D and self.sizes.H == a.H and self.sizes.P == a.P
+        )
+        for e in range(FASTRNN_MAX_EXTRA):
+            same = same and (self.sizes.extra[e] == NULL) == (a.extra[e] == NULL)
+        expect(same)
+        a.packed = aligned(self.memory)
+        return 0
+
+

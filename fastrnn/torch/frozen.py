@@ -1,0 +1,61 @@
+"""Weights that stay packed between calls, for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .._checks import contiguous
+from .._core import Packed
+from .kernels import MODES, NUMBERS, Form, directions
+
+
+class Frozen:
+    """The weights of a module as they were, packed once.
+
+    Parameters
+    ----------
+    form : Form
+    weights : sequence of Tensor
+        In torch's order, of one type, on the CPU.
+    """
+
+    def __init__(self, form: Form, weights: Sequence[Tensor]) -> None:
+        self.stamps = _stamps(weights)
+        cell, option = MODES[form.mode]
+        self.number, _ = cell.kernel(option)
+        self.directions = [
+            tuple(map(_whole, (*own[:4], own[4])))
+            for own in directions(form, weights, NUMBERS[weights[0].dtype])
+        ]
+        self.packed: list[Packed] = []
+
+    def unchanged(self, weights: Sequence[Tensor]) -> Frozen:
+        """Itself, packed for the instruction set in use.
+
+        Raises
+        ------
+        RuntimeError
+            If the weights are others, or were changed in a way that torch counts.
+        """
+        if _stamps(weights) != self.stamps:
+            raise RuntimeError(
+                "the weights of this frozen module have changed: freeze it again, with "
+                "fastrnn.torch.accelerate(model, frozen=True)"
+            )
+        if not self.packed or not self.packed[0].current():
+            self.packed = [Packed(self.number, own) for own in self.directions]
+        return self
+
+
+def _whole(a: Any) -> Any:
+    """A weight, or the tuple of those that not every cell has, as the kernels take them."""
+    if isinstance(a, tuple):
+        return tuple(map(_whole, a))
+    return None if a is None else contiguous(a)
+
+
+def _stamps(weights: Sequence[Tensor]) -> list[tuple[int, int]]:
+    return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
