@@ -34,6 +34,7 @@ ALLOWED = {
     ("apps/test_bench_run.py", '"ifgo", "iofg"'): "the orders of gates of another project",
     ("project/test_c_source.py", "def words("): "files made up for a lint",
     ("project/test_c_source.py", "def test_words_come"): "files made up for a lint",
+    ("pytorch/test_pytorch_frozen.py", "MODULES"): "modules of PyTorch",
     ("apps/test_gradients.py", '("Elman", "GRU", "LSTM"'): "the curves of the command",
 }
 
