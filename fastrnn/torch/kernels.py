@@ -17,6 +17,7 @@ from torch import Tensor
 from .._core import lend
 from ..cells import CELLS
 from ..cells.base import Cell
+from ..cells.base import backward as backward_of_cells
 from ..config import current_threads
 from ..layers.stack import run_stack
 from ..layers.tape import LayerTape
@@ -277,39 +278,60 @@ def backward(
     """
     if all(d is None for d in d_results):
         return no_gradients(wanted, inputs)
-    cell = MODES[form.mode][0]
     axes = Axes(form, inputs)
     tapes, dropped = _tapes(form, axes, inputs, output, list(kept))
     d_output, d_h, *d_c = [None, *d_results] if form.step else d_results
     start = axes.sequence(d_output), axes.state(d_h), axes.state(d_c[0]) if d_c else None
-    x_too, h_too, c_too, *weights_too = wanted
-    dtype = tapes[0].x.dtype
-    of_weights = [
-        np.empty(w.shape, dtype) if too else None
-        for w, too in zip(inputs.weights, weights_too, strict=True)
-    ]
-    n, names = form.per_direction, _weight_names(form)
-    into: list[dict[str, Any]] = [
-        {name: d for name, d in zip(names, of_weights[i : i + n], strict=True) if d is not None}
-        for i in range(0, len(of_weights), n)
-    ]
-    initial = tuple(name for name, too in (("h_0", h_too), ("c_0", c_too)) if too)
-    tape = LayerTape(form.mode, cell.spec, tapes, dropped, form.scale, False, False, frozenset())
     token = current_threads.set(torch.get_num_threads())
     try:
-        states, d_x = tape.backward(start, into, initial, x_too)
+        if len(tapes) == 1:
+            made = _of_one(form, wanted, tapes[0], start)
+        else:
+            made = _of_stack(form, wanted, LayerTape(
+                form.mode, MODES[form.mode][0].spec, tapes, dropped, form.scale, False, False,
+                frozenset(),
+            ), start)  # fmt: skip
     finally:
         current_threads.reset(token)
-    of_states: dict[str, Tensor | None] = dict.fromkeys(("h_0", "c_0"))
-    for i, name in enumerate(initial):
-        parts = [state[i] for state in states]
-        whole = parts[0][None] if len(parts) == 1 else np.stack(parts)
-        of_states[name] = axes.state_back(whole)
+    d_x, d_h, d_c, *d_weights = made
     return [
-        None if d_x is None or not x_too else axes.sequence_back(d_x),
-        *of_states.values(),
-        *(None if d is None else torch.from_numpy(d) for d in of_weights),
+        None if d_x is None else axes.sequence_back(d_x),
+        None if d_h is None else axes.state_back(d_h),
+        None if d_c is None else axes.state_back(d_c),
+        *[None if d is None else torch.from_numpy(d) for d in d_weights],
     ]
+
+
+def _names(form: Form) -> tuple[str, ...]:
+    """Of x, the states and the weights of one direction, in torch's order."""
+    weights = ("w_ih", "w_hh", *(("b_ih", "b_hh") * form.bias), *(("w_hr",) * form.projected))
+    return ("x", "h_0", "c_0", *weights)
+
+
+def _of_one(form: Form, wanted: Sequence[bool], tape: Any, start: Any) -> list[Any]:
+    """The gradients of a single direction, which is most of what small modules have."""
+    names = _names(form)
+    wrt = [name for name, too in zip(names, wanted, strict=True) if too]
+    d_output, d_h, d_c = start
+    ends = None if d_h is None else d_h[0], None if d_c is None else d_c[0]
+    (grads,) = backward_of_cells([(tape, d_output, *ends, wrt, {}, None)])
+    made = [getattr(grads, name, None) for name in names]
+    made[1:3] = [None if d is None else d[None] for d in made[1:3]]
+    return made
+
+
+def _of_stack(form: Form, wanted: Sequence[bool], tape: LayerTape, start: Any) -> list[Any]:
+    x_too, h_too, c_too, *weights_too = wanted
+    n, names = form.per_direction, _names(form)[3:]
+    into: list[dict[str, Any]] = []
+    for i, one in enumerate(tape.tapes):
+        some = zip(names, weights_too[i * n : (i + 1) * n], strict=True)
+        into.append({name: np.empty_like(getattr(one, name)) for name, too in some if too})
+    initial = tuple(name for name, too in (("h_0", h_too), ("c_0", c_too)) if too)
+    states, d_x = tape.backward(start, into, initial, x_too)
+    of_states = dict(zip(initial, map(np.stack, zip(*states, strict=True)), strict=True))
+    of_weights = [places.get(name) for places in into for name in names]
+    return [d_x if x_too else None, of_states.get("h_0"), of_states.get("c_0"), *of_weights]
 
 
 def no_gradients(wanted: Sequence[bool], inputs: Inputs) -> list[Tensor | None]:
@@ -319,10 +341,6 @@ def no_gradients(wanted: Sequence[bool], inputs: Inputs) -> list[Tensor | None]:
         torch.zeros_like(t) if t is not None and too else None
         for t, too in zip(given, wanted, strict=True)
     ]
-
-
-def _weight_names(form: Form) -> tuple[str, ...]:
-    return ("w_ih", "w_hh", *(("b_ih", "b_hh") * form.bias), *(("w_hr",) * form.projected))
 
 
 def _tapes(

@@ -185,8 +185,27 @@ class Layer(Engine, nn.RNNBase):
 class RNN(Layer):
     """`torch.nn.RNN`, run by the kernels of this package.
 
-    The arguments, parameters, ``state_dict``, inputs and results are those of `torch.nn.RNN`.
-    What the kernels do not do, torch does; see `last_path`.
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `torch.nn.RNN`: input_size, hidden_size, num_layers, nonlinearity, bias,
+        batch_first, dropout, bidirectional, device, dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As torch's.
+
+    See Also
+    --------
+    accelerate : makes a model's modules such.
+    last_path : whether the kernels ran the last call, or why torch did.
+
+    Notes
+    -----
+    Called with input (T, B, D), (B, T, D) if `batch_first`, (T, D) for one sequence, or a
+    PackedSequence, and optionally hx (layers·directions, B, H), it returns output and h_n, of those
+    shapes, as torch's. float32 and float64 on the CPU are for the kernels; torch runs all else.
 
     Examples
     --------
@@ -211,6 +230,32 @@ class RNN(Layer):
 
 
 class LSTM(Layer):
+    """`torch.nn.LSTM`, run by the kernels of this package.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `torch.nn.LSTM`: input_size, hidden_size, num_layers, bias, batch_first, dropout,
+        bidirectional, proj_size, device, dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As torch's.
+
+    See Also
+    --------
+    RNN : what is said there holds here; hx and the state that comes back are pairs (h, c).
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> layer = fastrnn.torch.LSTM(3, 4, bidirectional=True)
+    >>> output, (h_n, c_n) = layer(torch.zeros(5, 2, 3))
+    >>> output.shape, c_n.shape
+    (torch.Size([5, 2, 8]), torch.Size([2, 2, 4]))
+    """
+
     _theirs = nn.LSTM
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -223,6 +268,32 @@ class LSTM(Layer):
 
 
 class GRU(Layer):
+    """`torch.nn.GRU`, run by the kernels of this package.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `torch.nn.GRU`: input_size, hidden_size, num_layers, bias, batch_first, dropout,
+        bidirectional, device, dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As torch's.
+
+    See Also
+    --------
+    RNN : what is said there holds here.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> layer = fastrnn.torch.GRU(3, 4, batch_first=True)
+    >>> output, h_n = layer(torch.zeros(2, 5, 3))
+    >>> output.shape, h_n.shape
+    (torch.Size([2, 5, 4]), torch.Size([1, 2, 4]))
+    """
+
     _theirs = nn.GRU
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -288,6 +359,35 @@ class Cell(Engine, nn.RNNCellBase):
 
 
 class RNNCell(Cell):
+    """`torch.nn.RNNCell`, run by the kernels of this package: one step.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, nonlinearity, device, dtype
+        Those of `torch.nn.RNNCell`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As torch's.
+
+    See Also
+    --------
+    fastrnn.RNN.stream : many steps in a row without gradients, several times as fast.
+
+    Notes
+    -----
+    Called with input (B, D), or (D,), and optionally hx (B, H), it returns what torch's does.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> cell = fastrnn.torch.RNNCell(3, 4)
+    >>> h = cell(torch.zeros(2, 3))
+    >>> h.shape
+    torch.Size([2, 4])
+    """
+
     _theirs = nn.RNNCell
     _gates = 1
 
@@ -312,11 +412,69 @@ class RNNCell(Cell):
 
 
 class LSTMCell(Cell):
+    """`torch.nn.LSTMCell`, run by the kernels of this package: one step.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, device, dtype
+        Those of `torch.nn.LSTMCell`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As torch's.
+
+    See Also
+    --------
+    fastrnn.RNN.stream : many steps in a row without gradients, several times as fast.
+
+    Notes
+    -----
+    Called with input (B, D), or (D,), and optionally hx a pair (h, c), each (B, H), it returns what torch's does.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> cell = fastrnn.torch.LSTMCell(3, 4)
+    >>> h, c = cell(torch.zeros(2, 3))
+    >>> h.shape
+    torch.Size([2, 4])
+    """
+
     _theirs = nn.LSTMCell
     _gates = 4
 
 
 class GRUCell(Cell):
+    """`torch.nn.GRUCell`, run by the kernels of this package: one step.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, device, dtype
+        Those of `torch.nn.GRUCell`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As torch's.
+
+    See Also
+    --------
+    fastrnn.RNN.stream : many steps in a row without gradients, several times as fast.
+
+    Notes
+    -----
+    Called with input (B, D), or (D,), and optionally hx (B, H), it returns what torch's does.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> cell = fastrnn.torch.GRUCell(3, 4)
+    >>> h = cell(torch.zeros(2, 3))
+    >>> h.shape
+    torch.Size([2, 4])
+    """
+
     _theirs = nn.GRUCell
     _gates = 3
 
