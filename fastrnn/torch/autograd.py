@@ -25,11 +25,11 @@ class Eager(torch.autograd.Function):
         inputs, _ = Inputs.of(form, flat)
         results, kept = kernels.forward(form, inputs, True)
         ctx.form = form
+        if inputs.batch_sizes is not None:
+            results[0] = Tensor._make_subclass(Rows, results[0])
         # All of it as saved tensors: torch then knows of changes in place, and when to free it.
         ctx.save_for_backward(*flat, results[0], *kept)
         ctx.set_materialize_grads(False)
-        if inputs.batch_sizes is not None:
-            results[0] = results[0].as_subclass(Rows)
         return tuple(results)
 
     @staticmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,21 +16,28 @@ from .kernels import Form, Inputs
 
 
 def run(
-    form: Form, inputs: Inputs, batch: int, module: Engine | None = None
+    form: Form,
+    inputs: Inputs,
+    batch: int,
+    module: Engine | None = None,
+    noise: Callable[[], tuple[Tensor, ...]] = tuple,
 ) -> tuple[Any, ...] | None:
     """The results, in the way that the tensors and the state of torch ask for; None: torch must.
 
-    `batch` is B where x is packed, `module` whoever keeps its weights packed. `paths.last_path`
-    then says how, or why.
+    `batch` is B where x is packed, `module` whoever keeps its weights packed, and `noise` draws
+    that of dropout, but where torch will. `paths.last_path` then says how, or why.
     """
     floats = (inputs.x, inputs.h_0, inputs.c_0, *inputs.weights)
     if torch.compiler.is_compiling():
         if not paths.compiles(floats):
             return None
+        inputs = inputs._replace(noise=noise())
         record = paths.records(floats)
         return tuple(operators.recurrent(*form, *inputs, batch, record)[: form.results])
     path = paths.choose(floats)
     try:
+        if form.noises and not path.startswith("torch: "):
+            inputs = inputs._replace(noise=noise())
         if path is paths.KERNEL:
             paths.took(path)
             if module is not None:
@@ -86,6 +94,17 @@ class Engine(nn.Module):
         return {name: value for name, value in state.items() if name != "_frozen"}
 
 
+def _states(hx: Any, mode: str) -> Any:
+    """h_0 and c_0, either None if it is not there; None if torch would not take them."""
+    if hx is None:
+        return None, None
+    if mode != "LSTM":
+        return (hx, None) if isinstance(hx, Tensor) else None
+    if isinstance(hx, tuple | list) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx):
+        return hx
+    return None
+
+
 class Layer(Engine, nn.RNNBase):
     """What RNN, LSTM and GRU share."""
 
@@ -98,13 +117,12 @@ class Layer(Engine, nn.RNNBase):
             x, batch_sizes, sorted_indices, unsorted_indices = input
         else:
             x = input
-        h_0, c_0 = hx if self.mode == "LSTM" and hx is not None else (hx, None)
-        if sorted_indices is not None and hx is not None:
-            h_0, c_0 = (
-                None if s is None else s.index_select(1, sorted_indices) for s in (h_0, c_0)
-            )
-        batch = self._batch(x, batch_sizes, unsorted_indices, h_0, c_0)
-        results = None
+        batch = results = None
+        if (states := _states(hx, self.mode)) is not None:
+            if sorted_indices is not None:
+                states = [None if s is None else s.index_select(1, sorted_indices) for s in states]
+            h_0, c_0 = states
+            batch = self._batch(x, batch_sizes, unsorted_indices, h_0, c_0)
         if batch is None:
             paths.took("torch: the shapes")
         else:
@@ -154,32 +172,31 @@ class Layer(Engine, nn.RNNBase):
         self, x: Tensor, batch_sizes: Tensor | None, h_0: Any, c_0: Any, batch: int
     ) -> tuple[Any, ...] | None:
         bidirectional, projected = self.bidirectional, self.proj_size > 0
-        scale, noise = 0.0, ()
-        p = self.dropout if self.training and self.num_layers > 1 else 0
-        if p:
-            scale, noise = self._noise(x, batch_sizes, p)
+        p = self.dropout if self.training and self.num_layers > 1 else 0.0
+        # Where nothing is left, the scale does not matter.
+        scale = 0.0 if p == 0 else 1 / (1 - p) if p < 1 else 1.0
         form = Form(
             self.mode, self.num_layers, self.bias, projected, bidirectional, self.batch_first,
             False, scale,
         )  # fmt: skip
         weights = weights_of(self, self._flat_weights_names)
-        inputs = Inputs(x, batch_sizes, h_0, c_0, weights, noise)
-        return run(form, inputs, batch, self if self._freezes else None)
+        inputs = Inputs(x, batch_sizes, h_0, c_0, weights, ())
+        module = self if self._freezes else None
+        return run(form, inputs, batch, module, partial(self._noise, x, batch_sizes, p))
 
-    def _noise(
-        self, x: Tensor, batch_sizes: Tensor | None, p: float
-    ) -> tuple[float, tuple[Tensor, ...]]:
-        """By what dropout multiplies what it leaves, and 0 where it drops.
+    def _noise(self, x: Tensor, batch_sizes: Tensor | None, p: float) -> tuple[Tensor, ...]:
+        """0 where dropout drops, between each two layers.
 
         Drawn as torch's own modules do: one seed drops the same.
         """
+        if p == 0:
+            return ()
         rows = x.shape[:-1]
         if batch_sizes is None:
             rows = (rows[0], 1) if x.dim() == 2 else rows[::-1] if self.batch_first else rows
         width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
         draw = (lambda t: t.bernoulli_(1 - p)) if p < 1 else Tensor.zero_
-        noise = (draw(x.new_empty(*rows, width)) for _ in range(self.num_layers - 1))
-        return 1 / (1 - p) if p < 1 else 1.0, tuple(noise)
+        return tuple([draw(x.new_empty(*rows, width)) for _ in range(self.num_layers - 1)])
 
 
 class RNN(Layer):
@@ -329,10 +346,9 @@ class Cell(Engine, nn.RNNCellBase):
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's module of this name."""
         mode = self._mode
-        h_0, c_0 = hx if mode == "LSTM" and hx is not None else (hx, None)
         results = None
-        if self._fits(input, h_0, c_0):
-            results = self._run(mode, input, h_0, c_0)
+        if (states := _states(hx, mode)) is not None and self._fits(input, *states):
+            results = self._run(mode, input, *states)
         else:
             paths.took("torch: the shapes")
         if results is None:
@@ -430,7 +446,8 @@ class LSTMCell(Cell):
 
     Notes
     -----
-    Called with input (B, D), or (D,), and optionally hx a pair (h, c), each (B, H), it returns what torch's does.
+    Called with input (B, D), or (D,), and optionally hx, a pair (h, c), each (B, H), it returns
+    what torch's does.
 
     Examples
     --------
