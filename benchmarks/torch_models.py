@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 CELLS = ("LSTM", "GRU", "RNN")
@@ -82,8 +83,7 @@ def step_times(kind: str, dtype: str, hidden: int, packed: bool) -> list[float]:
         return float(loss)
 
     steps = [
-        lambda m=model, o=torch.optim.SGD(model.parameters(), 0.1): step(m, o)
-        for model in (plain, ours)
+        partial(step, model, torch.optim.SGD(model.parameters(), 0.1)) for model in (plain, ours)
     ]
     first, second = (one() for one in steps)
     assert math.isclose(first, second, rel_tol=1e-4), (first, second)

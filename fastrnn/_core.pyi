@@ -47,8 +47,9 @@ def fast_forward(
 # order of the tape; None for what is absent or not wanted.
 def backward(directions: list[tuple[Any, ...]], threads: int) -> list[list[Any]]: ...
 
-# A torch tensor's memory as a read-only array of float32 or float64, of at most four axes.
-def lend(tensor: Any, type_number: int) -> _Array: ...
+# A torch tensor's memory as a read-only array of float32 or float64, of at most four axes; whole: a
+# copy where it is not C-contiguous.
+def lend(tensor: Any, type_number: int, whole: bool = False) -> _Array: ...
 
 # x, logits and d_output are (N, .) with contiguous rows at any stride; the rest as above.
 def linear_forward(

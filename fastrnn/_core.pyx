@@ -128,8 +128,11 @@ cpdef cnp.ndarray empty_sequence(
     return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
 
 
-def lend(tensor, int type_number):
-    """A tensor's own memory as an array that is not written to; the caller knows that it lies on the CPU."""
+def lend(tensor, int type_number, bint whole=False):
+    """A tensor's own memory as an array that is not written to; the caller knows that it lies on the CPU.
+
+    whole: a copy where it is not C-contiguous.
+    """
     cdef tuple shape = <tuple>tensor.shape, strides = <tuple>tensor.stride()  # torch.Size is a subclass
     cdef size_t address = tensor.data_ptr()
     cdef int rank = len(shape), i
@@ -141,9 +144,9 @@ def lend(tensor, int type_number):
         steps[i] = size * <cnp.npy_intp>strides[i]
     if address == 0:  # there are no elements
         return cnp.PyArray_ZEROS(rank, dims, type_number, 0)
-    array = cnp.PyArray_New(cnp.ndarray, rank, dims, type_number, steps, <void *>address, 0, 0, None)
+    cdef cnp.ndarray array = cnp.PyArray_New(cnp.ndarray, rank, dims, type_number, steps, <void *>address, 0, 0, None)
     cnp.set_array_base(array, tensor)
-    return array
+    return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if whole and not cnp.PyArray_IS_C_CONTIGUOUS(array) else array
 
 
 cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept:

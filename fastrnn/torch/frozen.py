@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from .._checks import contiguous
 from .._core import Packed
 from .kernels import MODES, NUMBERS, Form, directions
 
@@ -26,10 +24,7 @@ class Frozen:
         self.stamps = _stamps(weights)
         cell, option = MODES[form.mode]
         self.number, _ = cell.kernel(option)
-        self.directions = [
-            tuple(map(_whole, (*own[:4], own[4])))
-            for own in directions(form, weights, NUMBERS[weights[0].dtype])
-        ]
+        self.directions = directions(form, weights, NUMBERS[weights[0].dtype])
         self.packed: list[Packed] = []
 
     def unchanged(self, weights: Sequence[Tensor]) -> Frozen:
@@ -48,13 +43,6 @@ class Frozen:
         if not self.packed or not self.packed[0].current():
             self.packed = [Packed(self.number, own) for own in self.directions]
         return self
-
-
-def _whole(a: Any) -> Any:
-    """A weight, or the tuple of those that not every cell has, as the kernels take them."""
-    if isinstance(a, tuple):
-        return tuple(map(_whole, a))
-    return None if a is None else contiguous(a)
 
 
 def _stamps(weights: Sequence[Tensor]) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from .._checks import strided
 from .._core import lend
 from ..cells import CELLS
 from ..cells.base import Cell
@@ -125,15 +126,17 @@ class Axes:
         if self.ragged is not None:
             return self.ragged.pad(array)
         if self.form.step:
-            return array[None]
-        if self.unbatched:
-            return array[:, None]
-        return array.swapaxes(0, 1) if self.batch_major else array
+            array = array[None]
+        elif self.unbatched:
+            array = array[:, None]
+        elif self.batch_major:
+            array = array.swapaxes(0, 1)
+        return strided(array)
 
     def state(self, tensor: Tensor | None) -> Any:
         if tensor is None:
             return None
-        array = lend(tensor, self.number)
+        array = lend(tensor, self.number, True)
         if self.form.step:
             return array[None]
         return array[:, None] if self.unbatched else array
@@ -169,7 +172,7 @@ class Axes:
 
 def directions(form: Form, weights: Sequence[Tensor], number: int) -> list[tuple[Any, ...]]:
     """The weights of each direction as the kernels take them."""
-    arrays = [lend(w, number) for w in weights]
+    arrays = [lend(w, number, True) for w in weights]
     n, found = form.per_direction, []
     for i in range(0, len(arrays), n):
         w_ih, w_hh = arrays[i : i + 2]

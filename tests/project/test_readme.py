@@ -35,9 +35,16 @@ def test_first_block_prints_two_times(capsys: pytest.CaptureFixture[str]) -> Non
         assert float(line.split()[1]) > 0
 
 
+def test_torch_block(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    block = executed(1)
+    assert capsys.readouterr().out == "kernel\n"
+    assert block["network"].weight_hh_l0.grad is not None
+
+
 def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    block = executed(1)
+    block = executed(2)
     losses = block["losses"]
     assert losses[-1] < 0.01 * losses[0]
     x = np.zeros((5, 2, 1), np.float32)
@@ -47,7 +54,7 @@ def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_stream_block() -> None:
-    block = executed(2)  # it compares bits itself
+    block = executed(3)  # it compares bits itself
     assert np.array_equal(block["rest"], block["output"][60:])
     assert block["stream"].state.shape == (2, 1, 64)
 
@@ -64,7 +71,7 @@ def assert_close(actual: Any, expected: Any, terms: int) -> None:
 
 
 def test_column_vector_loop() -> None:
-    block = executed(3)
+    block = executed(4)
     T, D, H = block["T"], block["D"], block["H"]
     Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
     assert np.linalg.norm(Whh, 2) < 1
@@ -90,7 +97,7 @@ def test_column_vector_loop() -> None:
 
 
 def test_batch_first_loop() -> None:
-    block = executed(4)
+    block = executed(5)
     N, T, D, H = (block[name] for name in "NTDH")
     Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
     assert np.linalg.norm(Wh, 2) < 1
@@ -119,7 +126,7 @@ def test_batch_first_loop() -> None:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 6
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))
