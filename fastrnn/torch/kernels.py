@@ -14,6 +14,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from .. import _checks
 from .._core import lend
 from ..cells import CELLS
 from ..cells.base import Cell
@@ -124,15 +125,18 @@ class Axes:
         if self.ragged is not None:
             return self.ragged.pad(array)
         if self.form.step:
-            return array[None]
-        if self.unbatched:
-            return array[:, None]
-        return array.swapaxes(0, 1) if self.batch_major else array
+            array = array[None]
+        elif self.unbatched:
+            array = array[:, None]
+        elif self.batch_major:
+            array = array.swapaxes(0, 1)
+        # A tape refers to arrays that the kernels can walk: there and back the same are made.
+        return array if tensor.is_contiguous() else _checks.strided(array)
 
     def state(self, tensor: Tensor | None) -> Any:
         if tensor is None:
             return None
-        array = lend(tensor, self.number)
+        array = lend(tensor.contiguous(), self.number)
         if self.form.step:
             return array[None]
         return array[:, None] if self.unbatched else array
@@ -168,7 +172,7 @@ class Axes:
 
 def _directions(form: Form, weights: Sequence[Tensor], number: int) -> list[tuple[Any, ...]]:
     """The weights of each direction as the kernels take them."""
-    arrays = [lend(w, number) for w in weights]
+    arrays = [lend(w.contiguous(), number) for w in weights]
     n, found = form.per_direction, []
     for i in range(0, len(arrays), n):
         w_ih, w_hh = arrays[i : i + 2]
@@ -273,6 +277,8 @@ def backward(
     """
     if all(d is None for d in d_results):
         return no_gradients(wanted, inputs)
+    # Their memory is lent: the sign that torch leaves for later is not in it.
+    d_results = [None if d is None else d.resolve_neg() for d in d_results]
     cell = MODES[form.mode][0]
     axes = Axes(form, inputs)
     tapes, dropped = _tapes(form, axes, inputs, output, list(kept))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,19 +13,25 @@ from . import autograd, kernels, operators, paths
 from .kernels import Form, Inputs
 
 
-def run(form: Form, inputs: Inputs, batch: int) -> tuple[Any, ...] | None:
+def run(
+    form: Form, inputs: Inputs, batch: int, draw: Callable[[], tuple[Tensor, ...]] = tuple
+) -> tuple[Any, ...] | None:
     """The results, in the way that the tensors and the state of torch ask for; None: torch must.
 
-    `batch` is B where x is packed. `paths.last_path` then says how, or why.
+    `batch` is B where x is packed. `draw` makes the noise, where torch does not make its own.
+    `paths.last_path` then says how, or why.
     """
     floats = (inputs.x, inputs.h_0, inputs.c_0, *inputs.weights)
     if torch.compiler.is_compiling():
         if not paths.compiles(floats):
             return None
         record = paths.records(floats)
+        inputs = inputs._replace(noise=draw())
         return tuple(operators.recurrent(*form, *inputs, batch, record)[: form.results])
     path = paths.choose(floats)
     try:
+        if form.noises and not path.startswith("torch"):
+            inputs = inputs._replace(noise=draw())
         if path is paths.KERNEL:
             paths.took(path)
             if paths.records(floats):
@@ -44,6 +50,18 @@ def run(form: Form, inputs: Inputs, batch: int) -> tuple[Any, ...] | None:
         path = f"torch: {error}"
     paths.took(path)
     return None
+
+
+def states_of(mode: str, hx: Any) -> tuple[Any, Any] | None:
+    """h_0 and c_0, if there are any; None where hx is no state, of which torch says what is wrong."""
+    if hx is None:
+        return None, None
+    if mode != "LSTM":
+        return (hx, None) if isinstance(hx, Tensor) else None
+    if not isinstance(hx, tuple | list) or len(hx) != 2:
+        return None
+    h_0, c_0 = hx
+    return (h_0, c_0) if isinstance(h_0, Tensor) and isinstance(c_0, Tensor) else None
 
 
 def weights_of(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
@@ -67,13 +85,14 @@ class Layer(nn.RNNBase):
             x, batch_sizes, sorted_indices, unsorted_indices = input
         else:
             x = input
-        h_0, c_0 = hx if self.mode == "LSTM" and hx is not None else (hx, None)
-        if sorted_indices is not None and hx is not None:
-            h_0, c_0 = (
-                None if s is None else s.index_select(1, sorted_indices) for s in (h_0, c_0)
-            )
-        batch = self._batch(x, batch_sizes, unsorted_indices, h_0, c_0)
-        results = None
+        results = batch = None
+        if (states := states_of(self.mode, hx)) is not None:
+            h_0, c_0 = states
+            if sorted_indices is not None and hx is not None:
+                h_0, c_0 = (
+                    None if s is None else s.index_select(1, sorted_indices) for s in states
+                )
+            batch = self._batch(x, batch_sizes, unsorted_indices, h_0, c_0)
         if batch is None:
             paths.took("torch: the shapes")
         else:
@@ -89,7 +108,7 @@ class Layer(nn.RNNBase):
 
     def _batch(self, x: Any, batch_sizes: Any, unsorted_indices: Any, h_0: Any, c_0: Any) -> Any:
         """B, 1 for one sequence; None if x and the state are not for this module."""
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or x.is_nested:
             return None
         shape = x.shape
         rank = len(shape)
@@ -123,31 +142,26 @@ class Layer(nn.RNNBase):
         self, x: Tensor, batch_sizes: Tensor | None, h_0: Any, c_0: Any, batch: int
     ) -> tuple[Any, ...] | None:
         bidirectional, projected = self.bidirectional, self.proj_size > 0
-        scale, noise = 0.0, ()
         p = self.dropout if self.training and self.num_layers > 1 else 0
-        if p:
-            scale, noise = self._noise(x, batch_sizes, p)
+        scale = 0.0 if not p else 1 / (1 - p) if p < 1 else 1.0
         form = Form(
             self.mode, self.num_layers, self.bias, projected, bidirectional, self.batch_first,
             False, scale,
         )  # fmt: skip
         weights = weights_of(self, self._flat_weights_names)
-        return run(form, Inputs(x, batch_sizes, h_0, c_0, weights, noise), batch)
+        inputs = Inputs(x, batch_sizes, h_0, c_0, weights, ())
+        if not p:
+            return run(form, inputs, batch)
+        return run(form, inputs, batch, lambda: self._noise(x, batch_sizes, p))
 
-    def _noise(
-        self, x: Tensor, batch_sizes: Tensor | None, p: float
-    ) -> tuple[float, tuple[Tensor, ...]]:
-        """By what dropout multiplies what it leaves, and 0 where it drops.
-
-        Drawn as torch's own modules do: one seed drops the same.
-        """
+    def _noise(self, x: Tensor, batch_sizes: Tensor | None, p: float) -> tuple[Tensor, ...]:
+        """0 where dropout drops; drawn as torch's own modules do: one seed drops the same."""
         rows = x.shape[:-1]
         if batch_sizes is None:
             rows = (rows[0], 1) if x.dim() == 2 else rows[::-1] if self.batch_first else rows
         width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
         draw = (lambda t: t.bernoulli_(1 - p)) if p < 1 else Tensor.zero_
-        noise = (draw(x.new_empty(*rows, width)) for _ in range(self.num_layers - 1))
-        return 1 / (1 - p) if p < 1 else 1.0, tuple(noise)
+        return tuple(draw(x.new_empty(*rows, width)) for _ in range(self.num_layers - 1))
 
 
 class RNN(Layer):
@@ -226,10 +240,10 @@ class Cell(nn.RNNCellBase):
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's module of this name."""
         mode = self._mode
-        h_0, c_0 = hx if mode == "LSTM" and hx is not None else (hx, None)
+        states = states_of(mode, hx)
         results = None
-        if self._fits(input, h_0, c_0):
-            results = self._run(mode, input, h_0, c_0)
+        if states is not None and self._fits(input, *states):
+            results = self._run(mode, input, *states)
         else:
             paths.took("torch: the shapes")
         if results is None:
@@ -237,7 +251,9 @@ class Cell(nn.RNNCellBase):
         return results[0] if len(results) == 1 else results
 
     def _fits(self, x: Any, *states: Any) -> bool:
-        if not isinstance(x, Tensor) or x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
+        if not isinstance(x, Tensor) or x.is_nested or x.dim() not in (1, 2):
+            return False
+        if x.shape[-1] != self.input_size:
             return False
         shape = (*x.shape[:-1], self.hidden_size)
         return all(state is None or state.shape == shape for state in states)
