@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,11 +36,16 @@ class Eager(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_results: Any) -> tuple[Any, ...]:
         form: Form = ctx.form
+        if all(d is None for d in d_results):  # nothing came here: nothing goes on
+            return (None,) * len(ctx.needs_input_grad)
         inputs, (output, *kept) = Inputs.of(form, ctx.saved_tensors)
         _, x_too, _, h_too, c_too, *rest = ctx.needs_input_grad
-        wanted = [x_too, h_too, c_too, *rest[: form.weights]]
-        if torch.is_grad_enabled():
-            paths.took("torch: create_graph")
+        wanted = (x_too, h_too, c_too, *rest[: form.weights])
+        made: Sequence[Any]
+        if torch._C._are_functorch_transforms_active():  # vmap over torch.autograd.grad
+            made = TransformedBackward.of(form, wanted, d_results, ctx.saved_tensors)
+        elif why := paths.why_torch_goes_back(d_results):
+            paths.took(why)
             made = recompute.gradients(form, wanted, inputs, d_results)
         else:
             paths.took("kernel")
@@ -75,9 +81,8 @@ class Transformed(torch.autograd.Function):
         form: Form = ctx.form
         _, _, x_too, _, h_too, c_too, *rest = ctx.needs_input_grad
         wanted = (x_too, h_too, c_too, *rest[: form.weights])
-        d_results = d_all[: form.results]
-        made = iter(TransformedBackward.apply(form, wanted, *d_results, *ctx.saved_tensors))
-        d_x, d_h, d_c, *d_weights = [next(made) if too else None for too in wanted]
+        made = TransformedBackward.of(form, wanted, d_all[: form.results], ctx.saved_tensors)
+        d_x, d_h, d_c, *d_weights = made
         return None, None, d_x, None, d_h, d_c, *d_weights, *(None,) * form.noises
 
     @staticmethod
@@ -99,8 +104,17 @@ class Transformed(torch.autograd.Function):
 class TransformedBackward(torch.autograd.Function):
     """The gradients wanted: apply(form, wanted, *d_results, *flat, output, *kept)."""
 
+    @classmethod
+    def of(
+        cls, form: Form, wanted: tuple[bool, ...], d_results: Sequence[Any], saved: Sequence[Any]
+    ) -> list[Any]:
+        """The same, with None where none is wanted."""
+        made = iter(cls.apply(form, wanted, *d_results, *saved))
+        return [next(made) if too else None for too in wanted]
+
     @staticmethod
     def forward(form: Form, wanted: tuple[bool, ...], *rest: Any) -> tuple[Tensor, ...]:
+        paths.took("kernel")
         d_results, saved = rest[: form.results], rest[form.results :]
         inputs, (output, *kept) = Inputs.of(form, saved)
         made = kernels.backward(form, wanted, inputs, output, kept, d_results)
@@ -114,6 +128,7 @@ class TransformedBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *dd: Any) -> tuple[Any, ...]:
+        paths.took("torch: create_graph")
         made = recompute.second(ctx.form, ctx.wanted, ctx.saved_tensors, dd)
         return None, None, *made
 

@@ -281,6 +281,8 @@ def backward(
     """
     if all(d is None for d in d_results):
         return no_gradients(wanted, inputs)
+    # Their memory is lent: the sign that torch leaves for later is not in it.
+    d_results = [None if d is None else d.resolve_neg() for d in d_results]
     axes = Axes(form, inputs)
     tapes, dropped = _tapes(form, axes, inputs, output, list(kept))
     d_output, d_h, *d_c = [None, *d_results] if form.step else d_results

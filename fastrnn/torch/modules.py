@@ -138,7 +138,7 @@ class Layer(Engine, nn.RNNBase):
 
     def _batch(self, x: Any, batch_sizes: Any, unsorted_indices: Any, h_0: Any, c_0: Any) -> Any:
         """B, 1 for one sequence; None if x and the state are not for this module."""
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or x.is_nested:
             return None
         shape = x.shape
         rank = len(shape)
@@ -356,7 +356,9 @@ class Cell(Engine, nn.RNNCellBase):
         return results[0] if len(results) == 1 else results
 
     def _fits(self, x: Any, *states: Any) -> bool:
-        if not isinstance(x, Tensor) or x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
+        if not isinstance(x, Tensor) or x.is_nested or x.dim() not in (1, 2):
+            return False
+        if x.shape[-1] != self.input_size:
             return False
         shape = (*x.shape[:-1], self.hidden_size)
         return all(state is None or state.shape == shape for state in states)

@@ -64,6 +64,10 @@ class Rows(Tensor):
                 return padded, torch.from_numpy(ragged.lengths)
             return func(*args, **(kwargs or {}))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Saved as an ordinary tensor: torch.load takes no other class.
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
 
 def _may_pad(data: Tensor) -> bool:
     """Whether nothing but autograd is watching."""
@@ -83,12 +87,12 @@ class Pad(torch.autograd.Function):
         ctx: Any, data: Tensor, ragged: Ragged, batch_first: bool, value: float, steps: int
     ) -> Tensor:
         ctx.ragged, ctx.batch_first = ragged, batch_first
-        padded = torch.from_numpy(ragged.pad(data.detach().numpy(), steps, value))
+        padded = torch.from_numpy(ragged.pad(_array(data), steps, value))
         return padded.transpose(0, 1) if batch_first else padded
 
     @staticmethod
     def backward(ctx: Any, d_padded: Tensor) -> Any:
-        return Pack.apply(d_padded, ctx.ragged, ctx.batch_first), None, None, None, None
+        return _pack(d_padded, ctx.ragged, ctx.batch_first), None, None, None, None
 
 
 class Pack(torch.autograd.Function):
@@ -98,9 +102,40 @@ class Pack(torch.autograd.Function):
     def forward(ctx: Any, padded: Tensor, ragged: Ragged, batch_first: bool) -> Tensor:
         ctx.ragged, ctx.batch_first = ragged, batch_first
         ctx.steps = padded.shape[1 if batch_first else 0]
-        padded = padded.detach().transpose(0, 1) if batch_first else padded.detach()
-        return torch.from_numpy(ragged.pack(padded.numpy()))
+        array = _array(padded)
+        return torch.from_numpy(ragged.pack(array.swapaxes(0, 1) if batch_first else array))
 
     @staticmethod
     def backward(ctx: Any, d_data: Tensor) -> Any:
-        return Pad.apply(d_data, ctx.ragged, ctx.batch_first, 0.0, ctx.steps), None, None
+        return _pad(d_data, ctx.ragged, ctx.batch_first, ctx.steps), None, None
+
+
+def _array(tensor: Tensor) -> ndarray:
+    array: ndarray = tensor.detach().resolve_neg().numpy()
+    return array
+
+
+def many(tensor: Tensor) -> bool:
+    """Whether it stands for many gradients at once, of vmap or of is_grads_batched."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_legacy_batchedtensor(tensor)  # what is_grads_batched makes
+    )
+
+
+def _pack(padded: Tensor, ragged: Ragged, batch_first: bool) -> Tensor:
+    if not many(padded):
+        return Pack.apply(padded, ragged, batch_first)
+    # By what torch maps over.
+    padded = padded.transpose(0, 1) if batch_first else padded
+    rows = padded.reshape(-1, padded.shape[2])
+    return rows.index_select(0, torch.from_numpy(ragged.index))
+
+
+def _pad(data: Tensor, ragged: Ragged, batch_first: bool, steps: int) -> Tensor:
+    if not many(data):
+        return Pad.apply(data, ragged, batch_first, 0.0, steps)
+    zeros = data.new_zeros(steps * ragged.batch, data.shape[1])
+    padded = zeros.index_copy(0, torch.from_numpy(ragged.index), data)
+    padded = padded.reshape(steps, ragged.batch, -1)
+    return padded.transpose(0, 1) if batch_first else padded

@@ -50,21 +50,19 @@ def last_path() -> str:
 
 def choose(tensors: Iterable[Tensor | None]) -> str:
     """One of the three ways above, or why torch has to do it; x comes first."""
-    first = None
+    first, way = None, KERNEL
     for tensor in tensors:
         if tensor is None:
             continue
         if type(tensor) not in PLAIN:
-            if isinstance(tensor, FakeTensor):
-                return OPERATOR
-            return f"torch: {type(tensor).__name__} is no plain tensor"
+            if not isinstance(tensor, FakeTensor):
+                return f"torch: {type(tensor).__name__} is no plain tensor"
+            way = OPERATOR
         if first is None:
             first = tensor
             dtype = tensor.dtype
             if dtype is not torch.float32 and dtype is not torch.float64:
                 return f"torch: dtype is {dtype}"
-            if tensor.is_nested:
-                return "torch: a nested tensor"
         elif tensor.dtype is not dtype:
             return f"torch: {dtype} and {tensor.dtype}"
         if not tensor.is_cpu:
@@ -83,7 +81,17 @@ def choose(tensors: Iterable[Tensor | None]) -> str:
         return _transformed()
     if torch._C._len_torch_dispatch_stack():
         return OPERATOR
-    return KERNEL
+    return way
+
+
+def why_torch_goes_back(d_results: Iterable[Tensor | None]) -> str:
+    """Why torch has to run a backward; "" where the kernels may."""
+    if torch.is_grad_enabled():
+        return "torch: create_graph"
+    for d in d_results:
+        if d is not None and torch._C._functorch.is_legacy_batchedtensor(d):
+            return "torch: is_grads_batched"
+    return ""
 
 
 def _transforms() -> list[Any]:
