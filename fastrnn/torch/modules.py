@@ -53,7 +53,7 @@ def run(
 
 
 def states_of(mode: str, hx: Any) -> tuple[Any, Any] | None:
-    """h_0 and c_0, if there are any; None where hx is no state, of which torch says what is wrong."""
+    """h_0 and c_0, None where there are none; None for both if torch has to refuse hx."""
     if hx is None:
         return None, None
     if mode != "LSTM":

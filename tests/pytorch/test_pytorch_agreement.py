@@ -13,7 +13,17 @@ torch = pytest.importorskip("torch")
 from grids import grid  # noqa: E402
 from registry import VARIANTS  # noqa: E402
 from torch_networks import (  # noqa: E402
-    CELL_KINDS, DTYPES, KINDS, cell_pair, check, draw, each_kind, errors, pair, run, same,
+    CELL_KINDS,
+    DTYPES,
+    KINDS,
+    cell_pair,
+    check,
+    draw,
+    each_kind,
+    errors,
+    pair,
+    run,
+    same,
     state_for,
 )  # fmt: skip
 
@@ -138,7 +148,7 @@ def test_on_the_reference(kind: str) -> None:
 
 @each_kind
 def test_without_autograd_the_same_bits(kind: str) -> None:
-    theirs, mine = pair(kind, layers=2, bidirectional=True)
+    _, mine = pair(kind, layers=2, bidirectional=True)
     x = draw(7, 6, 3)
     want = [r.detach() for r in (mine(x)[0], *torch.utils._pytree.tree_leaves(mine(x)[1]))]
     for context in (torch.no_grad, torch.inference_mode):

@@ -9,8 +9,22 @@ torch = pytest.importorskip("torch")
 from grids import grid  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 from torch_networks import (  # noqa: E402
-    CELL_KINDS, KINDS, cell_pair, close, draw, each_cell_kind, each_kind, flat, ft, nn, ours,
-    pair, rnn, run, same, state_for,
+    CELL_KINDS,
+    KINDS,
+    cell_pair,
+    close,
+    draw,
+    each_cell_kind,
+    each_kind,
+    flat,
+    ft,
+    nn,
+    ours,
+    pair,
+    rnn,
+    run,
+    same,
+    state_for,
 )  # fmt: skip
 
 
@@ -177,7 +191,9 @@ def test_each_input_alone(kind: str, form: str) -> None:
             sequence = rnn.pack_padded_sequence(x, torch.tensor([4, 2]))
         return total(called(module, sequence, *states))
 
-    want = dict(zip(everything, torch.autograd.grad(loss(), list(everything.values())), strict=True))
+    want = dict(
+        zip(everything, torch.autograd.grad(loss(), list(everything.values())), strict=True)
+    )
     for alone in everything:
         for name, tensor in everything.items():
             tensor.requires_grad_(name == alone)
@@ -222,9 +238,7 @@ def test_unused_results(kind: str) -> None:
         for module in (theirs, mine):
             given = [*leaves(module, 2), *module.parameters()]
             result = called(module, *given[: -len(list(module.parameters()))])[i]
-            found.append(
-                torch.autograd.grad(result.sin().sum(), given, materialize_grads=True)
-            )
+            found.append(torch.autograd.grad(result.sin().sum(), given, materialize_grads=True))
         assert ft.last_path() == "kernel"
         close(*found)
 
@@ -323,7 +337,9 @@ def test_checkpoint(kind: str, reentrant: bool, form: str) -> None:
     found = []
     for call in (function, lambda x: checkpoint(function, x, use_reentrant=reentrant)):
         torch.manual_seed(1)
-        found.append(torch.autograd.grad(call(x).sin().sum(), x) if not reentrant else back(call, x))
+        found.append(
+            torch.autograd.grad(call(x).sin().sum(), x) if not reentrant else back(call, x)
+        )
     assert ft.last_path() == "kernel"
     same(*found)
 

@@ -8,7 +8,17 @@ torch = pytest.importorskip("torch")
 
 from grids import grid  # noqa: E402
 from torch_networks import (  # noqa: E402
-    CELL_KINDS, KINDS, cell_class, close, draw, each_kind, flat, options_of, ours, pair, rnn,
+    CELL_KINDS,
+    KINDS,
+    cell_class,
+    close,
+    draw,
+    each_kind,
+    flat,
+    options_of,
+    ours,
+    pair,
+    rnn,
     state_for,
 )  # fmt: skip
 

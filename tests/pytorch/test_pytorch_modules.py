@@ -12,8 +12,23 @@ torch = pytest.importorskip("torch")
 
 from grids import grid  # noqa: E402
 from torch_networks import (  # noqa: E402
-    CELL_KINDS, KINDS, cell_class, cell_pair, draw, each_cell_kind, each_kind, flat, ft,
-    layer_class, nn, options_of, ours, pair, rnn, run, same,
+    CELL_KINDS,
+    KINDS,
+    cell_class,
+    cell_pair,
+    draw,
+    each_cell_kind,
+    each_kind,
+    flat,
+    ft,
+    layer_class,
+    nn,
+    options_of,
+    ours,
+    pair,
+    rnn,
+    run,
+    same,
 )  # fmt: skip
 
 import fastrnn  # noqa: E402
@@ -28,7 +43,7 @@ OPTIONS: list[tuple[Any, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@grid("kind, given", KINDS, OPTIONS, ids=lambda v: str(v) if isinstance(v, tuple) else str(v))
+@grid("kind, given", KINDS, OPTIONS, ids=str)
 def test_a_layer_is_made_as_torchs(kind: str, given: Any) -> None:
     """repr, parameters, their first values, types and devices."""
     made = []

@@ -6,11 +6,22 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fastrnn.torch.packed import Rows  # noqa: E402
 from grids import grid  # noqa: E402
 from torch_networks import (  # noqa: E402
-    CELL_KINDS, KINDS, close, draw, each_cell_kind, each_kind, ft, ours, pair, rnn, same,
+    CELL_KINDS,
+    KINDS,
+    close,
+    draw,
+    each_cell_kind,
+    each_kind,
+    ft,
+    ours,
+    pair,
+    rnn,
+    same,
 )  # fmt: skip
+
+from fastrnn.torch.packed import Rows  # noqa: E402
 
 LENGTHS = {"sorted": (5, 5, 3, 1), "unsorted": (2, 5, 1, 3)}
 

@@ -12,8 +12,23 @@ import torch_networks  # noqa: E402
 from grids import grid  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch_networks import (  # noqa: E402
-    CELL_KINDS, KINDS, cell_class, cell_pair, close, draw, each_cell_kind, each_kind, flat, ft,
-    layer_class, nn, ours, pair, rnn, same, state_for,
+    CELL_KINDS,
+    KINDS,
+    cell_class,
+    cell_pair,
+    close,
+    draw,
+    each_cell_kind,
+    each_kind,
+    flat,
+    ft,
+    layer_class,
+    nn,
+    ours,
+    pair,
+    rnn,
+    same,
+    state_for,
 )  # fmt: skip
 
 
@@ -312,7 +327,7 @@ def packed(width: int, lengths: Any = (2, 4)) -> Any:
 
 
 def said(call: Callable[[Any], Any], module: Any) -> tuple[Any, str]:
-    with pytest.raises(Exception) as caught:  # noqa: PT011
+    with pytest.raises(Exception) as caught:
         call(module)
     return type(caught.value), str(caught.value)
 
@@ -371,8 +386,9 @@ def test_an_unknown_nonlinearity_of_a_cell() -> None:
 @each_kind
 def test_refused_arguments_of_constructors(kind: str) -> None:
     for arguments, options in (
-        ((3, 0), {}), ((3, -1), {}), ((3, 5, 0), {}), ((3, 2.5), {}), ((3, 5, 2), {"dropout": 1.5}),
-        ((3, 5), {"proj_size": -1}), ((3, 5), {"proj_size": 5}), ((3, 5), {"nonsense": 1}), ((), {}),
+        ((3, 0), {}), ((3, -1), {}), ((3, 5, 0), {}), ((3, 2.5), {}), ((), {}),
+        ((3, 5), {"proj_size": -1}), ((3, 5), {"proj_size": 5}), ((3, 5), {"nonsense": 1}),
+        ((3, 5, 2), {"dropout": 1.5}),
         ((3, 5), {"nonlinearity": "sin"}),
     ):  # fmt: skip
         errors = []

@@ -12,7 +12,19 @@ torch = pytest.importorskip("torch")
 from grids import grid  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 from torch_networks import (  # noqa: E402
-    KINDS, cell_pair, close, draw, each_cell_kind, each_kind, flat, ft, nn, ours, pair, run, same,
+    KINDS,
+    cell_pair,
+    close,
+    draw,
+    each_cell_kind,
+    each_kind,
+    flat,
+    ft,
+    nn,
+    ours,
+    pair,
+    run,
+    same,
 )  # fmt: skip
 
 
@@ -115,9 +127,7 @@ def test_functional_call(kind: str) -> None:
     theirs, mine = pair(kind)
     weights = {name: 0.5 * p.detach() for name, p in mine.named_parameters()}
     before = flat(mine(draw(4, 2, 3)))
-    found = [
-        flat(torch.func.functional_call(m, weights, (draw(4, 2, 3),))) for m in (theirs, mine)
-    ]
+    found = [flat(torch.func.functional_call(m, weights, (draw(4, 2, 3),))) for m in (theirs, mine)]
     assert ft.last_path() == "kernel"
     close(*found)
     same(flat(mine(draw(4, 2, 3))), before)
