@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import autograd, kernels, operators, paths
 from .kernels import Form, Inputs
+from .packed import Rows
 
 
 def run(
@@ -40,6 +41,7 @@ def run(
         if path is paths.OPERATOR:
             record = paths.records(floats)
             paths.took("kernel")
+            inputs = inputs._replace(x=plain(inputs.x))
             return tuple(operators.recurrent(*form, *inputs, batch, record)[: form.results])
         if path is paths.TRANSFORMED:
             # What is wrapped does not say whether what it wraps requires gradients.
@@ -50,6 +52,11 @@ def run(
         path = f"torch: {error}"
     paths.took(path)
     return None
+
+
+def plain(x: Tensor) -> Tensor:
+    """x as an operator takes it, which torch's modes refuse with a class that they do not know."""
+    return x.as_subclass(Tensor) if isinstance(x, Rows) else x
 
 
 def states_of(mode: str, hx: Any) -> tuple[Any, Any] | None:

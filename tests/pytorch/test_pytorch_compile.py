@@ -157,13 +157,28 @@ def test_a_packed_sequence_that_is_passed_in(kind: str) -> None:
     close(got, module(packed)[0].data)
 
 
-# Dynamo asks what is no leaf, and of a subclass, for its gradient.
+@pytest.mark.xfail(
+    strict=True,
+    raises=TypeError,
+    reason="torch looks at operators of others in a mode that refuses graph inputs of any class",
+)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @one_kind
 def test_packed_output_of_an_eager_module_goes_into_a_compiled_one(kind: str) -> None:
     first, second = ours(kind), ours(kind, D=5)
     packed = rnn.pack_padded_sequence(draw(4, 3, 3), torch.tensor([2, 4, 1]), enforce_sorted=False)
     between, _ = first(packed)
+    got = compiled(lambda p: second(p)[0].data)(between)
+    close(got, second(between)[0].data)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@one_kind
+def test_packed_output_without_its_class_goes_into_a_compiled_one(kind: str) -> None:
+    first, second = ours(kind), ours(kind, D=5)
+    packed = rnn.pack_padded_sequence(draw(4, 3, 3), torch.tensor([2, 4, 1]), enforce_sorted=False)
+    between, _ = first(packed)
+    between = between._replace(data=between.data.as_subclass(torch.Tensor))
     got = compiled(lambda p: second(p)[0].data)(between)
     close(got, second(between)[0].data)
 
@@ -200,6 +215,7 @@ def test_dropout_of_one_seed(kind: str) -> None:
     close(flat(function(draw(4, 2, 3))), flat(module(draw(4, 2, 3))))
 
 
+@pytest.mark.full
 def test_a_type_that_torch_runs_compiles_too() -> None:
     module = ours("gru", dtype=torch.bfloat16)
     x = draw(4, 2, 3).bfloat16()
@@ -217,6 +233,7 @@ def test_parametrized_weights_compile(kind: str) -> None:
     close(results(compiled(module), module, draw(4, 2, 3)), want)
 
 
+@pytest.mark.full
 def test_gradients_in_a_compiled_training_step() -> None:
     module, head = ours("lstm", 3, 5, 2, bidirectional=True), nn.Linear(10, 2).double()
 
@@ -310,10 +327,13 @@ def as_leaves(arguments: Any) -> Any:
     return torch.utils._pytree.tree_map(leaf, tuple(arguments))
 
 
-FORMS = ("padded", "batch_first", "unbatched", "packed", "dropout", "step")
+FORMS = in_turn(("packed", "dropout", "step", "padded", "batch_first", "unbatched"), CELL_KINDS)
+each_form = pytest.mark.parametrize(
+    ("form", "kind"), [*FORMS[:3], *(pytest.param(*f, marks=pytest.mark.full) for f in FORMS[3:])]
+)
 
 
-@pytest.mark.parametrize(("form", "kind"), in_turn(FORMS, CELL_KINDS))
+@each_form
 def test_opcheck_forward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = operator_arguments(kind, form, monkeypatch)["recurrent"]
     done = opcheck(torch.ops.fastrnn.recurrent.default, as_leaves(arguments))
@@ -321,7 +341,7 @@ def test_opcheck_forward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(done) == 4
 
 
-@pytest.mark.parametrize(("form", "kind"), in_turn(FORMS, CELL_KINDS))
+@each_form
 def test_opcheck_backward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = operator_arguments(kind, form, monkeypatch)["recurrent_backward"]
     # Nothing requires gradients: the next test is of those.

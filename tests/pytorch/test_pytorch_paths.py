@@ -285,6 +285,23 @@ def test_fake_tensors(kind: str, step: bool) -> None:
         assert ft.last_path() == "torch: torch.float32 and torch.float64"
 
 
+def test_packed_output_under_a_dispatch_mode() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Strict(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            seen.extend(types)
+            return func(*args, **(kwargs or {}))
+
+    seen: list[Any] = []
+    first, second = ours("gru"), ours("gru", D=5)
+    between, _ = first(packed(3))
+    with Strict():
+        got, _ = second(between)
+    assert not any(cls.__name__ == "Rows" for cls in seen)
+    close(got.data, second(between)[0].data)
+
+
 # ------------------------------------------------------------------------------ what does not fit
 
 WRONG: dict[str, Callable[[Any], Any]] = {
