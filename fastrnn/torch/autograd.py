@@ -81,6 +81,8 @@ class Transformed(torch.autograd.Function):
         form: Form = ctx.form
         _, _, x_too, _, h_too, c_too, *rest = ctx.needs_input_grad
         wanted = (x_too, h_too, c_too, *rest[: form.weights])
+        if all(d is None for d in d_all[: form.results]):
+            return (None,) * len(ctx.needs_input_grad)
         made = TransformedBackward.of(form, wanted, d_all[: form.results], ctx.saved_tensors)
         d_x, d_h, d_c, *d_weights = made
         return None, None, d_x, None, d_h, d_c, *d_weights, *(None,) * form.noises

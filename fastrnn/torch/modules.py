@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import autograd, kernels, operators, paths
 from .frozen import Frozen
 from .kernels import Form, Inputs
+from .packed import Rows
 
 
 def run(
@@ -50,6 +51,7 @@ def run(
         if path is paths.OPERATOR:
             record = paths.records(floats)
             paths.took("kernel")
+            inputs = inputs._replace(x=plain(inputs.x))
             return tuple(operators.recurrent(*form, *inputs, batch, record)[: form.results])
         if path is paths.TRANSFORMED:
             # What is wrapped does not say whether what it wraps requires gradients.

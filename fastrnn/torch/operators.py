@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import kernels, paths, recompute
 from .kernels import MODES, Form, Inputs, recorded
+from .packed import Ragged
 
 _FORM = (
     "str mode, int layers, bool bias, bool projected, bool bidirectional, bool batch_first, "
@@ -35,6 +36,11 @@ def recurrent(*arguments: Any) -> list[Tensor]:
     form, inputs, (_, record) = _taken_apart(arguments)
     paths.took("kernel")
     results, kept = kernels.forward(form, inputs, record)
+    if kept and inputs.batch_sizes is not None:
+        # An operator gives the same each time, also in the padding, which nobody reads.
+        padding = torch.from_numpy(~Ragged(inputs.batch_sizes.numpy()).there)
+        for each in kept:
+            each[padding] = 0
     return results + kept
 
 

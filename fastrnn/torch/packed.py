@@ -117,10 +117,10 @@ def _array(tensor: Tensor) -> ndarray:
 
 def many(tensor: Tensor) -> bool:
     """Whether it stands for many gradients at once, of vmap or of is_grads_batched."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or torch._C._functorch.is_legacy_batchedtensor(tensor)  # what is_grads_batched makes
-    )
+    if torch._C._are_functorch_transforms_active():
+        return True
+    batched: bool = torch._C._functorch.is_legacy_batchedtensor(tensor)  # is_grads_batched
+    return batched
 
 
 def _pack(padded: Tensor, ragged: Ragged, batch_first: bool) -> Tensor:

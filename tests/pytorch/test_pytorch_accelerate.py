@@ -90,7 +90,7 @@ def test_nothing_to_swap() -> None:
 @pytest.mark.parametrize("what", [None, 3, "model", nn.LSTM, [nn.Linear(2, 2)]], ids=str)
 def test_what_is_no_module(what: Any) -> None:
     for function in (ft.accelerate, ft.restore):
-        with pytest.raises(TypeError, match="expected a torch.nn.Module"):
+        with pytest.raises(TypeError, match="expected a torch"):
             function(what)
 
 

@@ -148,7 +148,7 @@ def test_on_the_reference(kind: str) -> None:
 
 @each_kind
 def test_without_autograd_the_same_bits(kind: str) -> None:
-    theirs, mine = pair(kind, layers=2, bidirectional=True)
+    _, mine = pair(kind, layers=2, bidirectional=True)
     x = draw(7, 6, 3)
     want = [r.detach() for r in (mine(x)[0], *torch.utils._pytree.tree_leaves(mine(x)[1]))]
     for context in (torch.no_grad, torch.inference_mode):

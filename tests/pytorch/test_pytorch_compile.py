@@ -1,4 +1,4 @@
-"""torch.compile and torch.export: one graph, the operator in it, the numbers of the eager module."""
+"""torch.compile and torch.export: one graph with the operator, the eager module's numbers."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from grids import grid  # noqa: E402
+from grids import beyond, grid, in_turn  # noqa: E402
 from torch.library import opcheck  # noqa: E402
 from torch_networks import (  # noqa: E402
     CELL_KINDS,
     KINDS,
+    PROJECTED,
     cell_class,
     close,
     draw,
-    each_cell_kind,
-    each_kind,
     flat,
     ft,
+    has_c,
     nn,
     options_of,
     ours,
@@ -28,7 +28,7 @@ from torch_networks import (  # noqa: E402
     state_for,
 )  # fmt: skip
 
-from fastrnn.torch import operators  # noqa: E402
+from fastrnn.torch import operators, paths  # noqa: E402
 from fastrnn.torch.kernels import Inputs  # noqa: E402
 
 # What torch says of itself while it compiles.
@@ -36,6 +36,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+
+# One of the kinds by default.
+one_kind = pytest.mark.parametrize("kind", [CELL_KINDS[-1], *beyond(CELL_KINDS[:-1])])
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +72,21 @@ def caller(module: Any) -> Any:
     return lambda *given: tuple(function(*given))
 
 
+# Compiling takes a second: the default run has each kind once.
 @grid(
-    "kind, layers, bidirectional, bias, batch_first, rows, state",
-    KINDS, (1, 2), (False, True), (True, False), (False, True), ((), (2,)), (True, False),
-)  # fmt: skip
-def test_compile(
-    kind: str, layers: int, bidirectional: bool, bias: bool, batch_first: bool, rows: Any,
-    state: bool,
-) -> None:  # fmt: skip
+    "kind, given",
+    KINDS,
+    (
+        (1, False, True, False, (2,), True),
+        (2, True, False, True, (2,), False),
+        (2, False, True, True, (), True),
+        (1, True, True, False, (), False),
+    ),
+    once=True,
+    ids=str,
+)
+def test_compile(kind: str, given: Any) -> None:
+    layers, bidirectional, bias, batch_first, rows, state = given
     module = ours(
         kind, 3, 5, layers, bidirectional=bidirectional, bias=bias, batch_first=batch_first
     )
@@ -92,7 +103,7 @@ def test_compile(
         close(module_compiled(x, *states), function(x, *states))
 
 
-@grid("kind, state, one", CELL_KINDS, (True, False), (False, True))
+@grid("kind, state, one", CELL_KINDS, (True, False), (False, True), once=True)
 def test_compile_a_cell(kind: str, state: bool, one: bool) -> None:
     cell = cell_class(kind)(3, 5, dtype=torch.float64, **options_of(kind, 5))
     rows = () if one else (2,)
@@ -105,7 +116,7 @@ def test_compile_a_cell(kind: str, state: bool, one: bool) -> None:
     close(got, want)
 
 
-@each_cell_kind
+@one_kind
 def test_the_graph_has_the_operator(kind: str) -> None:
     graphs = []
 
@@ -115,11 +126,11 @@ def test_the_graph_has_the_operator(kind: str) -> None:
 
     module = ours(kind)
     torch.compile(module, backend=backend, fullgraph=True)(draw(4, 2, 3))
-    ((targets),) = graphs
+    (targets,) = graphs
     assert sum("fastrnn.recurrent" in target for target in targets) == 1
 
 
-@each_kind
+@one_kind
 @pytest.mark.parametrize("ordered", [True, False], ids=["sorted", "unsorted"])
 def test_compile_with_a_packed_sequence(kind: str, ordered: bool) -> None:
     module = ours(kind, layers=2)
@@ -137,7 +148,7 @@ def test_compile_with_a_packed_sequence(kind: str, ordered: bool) -> None:
     close(got, want)
 
 
-@each_cell_kind
+@one_kind
 def test_a_packed_sequence_that_is_passed_in(kind: str) -> None:
     module = ours(kind)
     packed = rnn.pack_padded_sequence(draw(4, 3, 3), torch.tensor([2, 4, 1]), enforce_sorted=False)
@@ -146,7 +157,13 @@ def test_a_packed_sequence_that_is_passed_in(kind: str) -> None:
     close(got, module(packed)[0].data)
 
 
-@each_cell_kind
+@pytest.mark.xfail(
+    strict=True,
+    raises=TypeError,
+    reason="torch looks at operators of others in a mode that refuses graph inputs of any class",
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@one_kind
 def test_packed_output_of_an_eager_module_goes_into_a_compiled_one(kind: str) -> None:
     first, second = ours(kind), ours(kind, D=5)
     packed = rnn.pack_padded_sequence(draw(4, 3, 3), torch.tensor([2, 4, 1]), enforce_sorted=False)
@@ -155,7 +172,18 @@ def test_packed_output_of_an_eager_module_goes_into_a_compiled_one(kind: str) ->
     close(got, second(between)[0].data)
 
 
-@each_cell_kind
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@one_kind
+def test_packed_output_without_its_class_goes_into_a_compiled_one(kind: str) -> None:
+    first, second = ours(kind), ours(kind, D=5)
+    packed = rnn.pack_padded_sequence(draw(4, 3, 3), torch.tensor([2, 4, 1]), enforce_sorted=False)
+    between, _ = first(packed)
+    between = between._replace(data=between.data.as_subclass(torch.Tensor))
+    got = compiled(lambda p: second(p)[0].data)(between)
+    close(got, second(between)[0].data)
+
+
+@one_kind
 def test_sizes_that_change(kind: str) -> None:
     module = ours(kind, layers=2)
     function = compiled(module, dynamic=True)
@@ -164,7 +192,7 @@ def test_sizes_that_change(kind: str) -> None:
         close(results(function, module, x), results(module, module, x))
 
 
-@each_cell_kind
+@one_kind
 def test_weights_changed_after_compiling(kind: str) -> None:
     module = ours(kind)
     function = compiled(module)
@@ -175,7 +203,7 @@ def test_weights_changed_after_compiling(kind: str) -> None:
     close(flat(function(draw(4, 2, 3))), flat(module(draw(4, 2, 3))))
 
 
-@each_cell_kind
+@one_kind
 def test_dropout_of_one_seed(kind: str) -> None:
     module = ours(kind, layers=3, dropout=0.5)
     function = compiled(module)
@@ -187,6 +215,7 @@ def test_dropout_of_one_seed(kind: str) -> None:
     close(flat(function(draw(4, 2, 3))), flat(module(draw(4, 2, 3))))
 
 
+@pytest.mark.full
 def test_a_type_that_torch_runs_compiles_too() -> None:
     module = ours("gru", dtype=torch.bfloat16)
     x = draw(4, 2, 3).bfloat16()
@@ -196,7 +225,7 @@ def test_a_type_that_torch_runs_compiles_too() -> None:
     torch.testing.assert_close(got[0], module(x)[0])
 
 
-@each_cell_kind
+@one_kind
 def test_parametrized_weights_compile(kind: str) -> None:
     module = ours(kind)
     nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
@@ -204,6 +233,7 @@ def test_parametrized_weights_compile(kind: str) -> None:
     close(results(compiled(module), module, draw(4, 2, 3)), want)
 
 
+@pytest.mark.full
 def test_gradients_in_a_compiled_training_step() -> None:
     module, head = ours("lstm", 3, 5, 2, bidirectional=True), nn.Linear(10, 2).double()
 
@@ -217,7 +247,7 @@ def test_gradients_in_a_compiled_training_step() -> None:
 
 @pytest.mark.full
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-@each_cell_kind
+@one_kind
 def test_inductor(kind: str) -> None:
     module = ours(kind, layers=2, bidirectional=True)
     function = caller(module)
@@ -230,11 +260,11 @@ def test_inductor(kind: str) -> None:
 # ------------------------------------------------------------------------------ torch.export
 
 
-@grid("kind, layers, bidirectional", KINDS, (1, 2), (False, True))
+@grid("kind, layers, bidirectional", KINDS, (1, 2), (False, True), once=True)
 def test_export_for_any_steps_and_sequences(kind: str, layers: int, bidirectional: bool) -> None:
     module = ours(kind, 3, 5, layers, bidirectional=bidirectional).eval()
     sizes = {0: torch.export.Dim("T", min=2), 1: torch.export.Dim("B", min=1)}
-    program = torch.export.export(module, (draw(4, 6, 3),), dynamic_shapes=(sizes, None))
+    program = torch.export.export(module, (draw(4, 6, 3),), dynamic_shapes=(sizes,))
     called = [n.target for n in program.graph.nodes if n.op == "call_function"]
     assert torch.ops.fastrnn.recurrent.default in called
     for T, B in ((4, 6), (9, 2), (2, 7)):
@@ -276,7 +306,6 @@ def operator_arguments(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) ->
     sequence = x
     if form == "packed":
         sequence = rnn.pack_padded_sequence(x, torch.tensor([2, 3]), enforce_sorted=False)
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: F401
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Nothing(TorchDispatchMode):
@@ -298,10 +327,13 @@ def as_leaves(arguments: Any) -> Any:
     return torch.utils._pytree.tree_map(leaf, tuple(arguments))
 
 
-FORMS = ("padded", "batch_first", "unbatched", "packed", "dropout", "step")
+FORMS = in_turn(("packed", "dropout", "step", "padded", "batch_first", "unbatched"), CELL_KINDS)
+each_form = pytest.mark.parametrize(
+    ("form", "kind"), [*FORMS[:3], *(pytest.param(*f, marks=pytest.mark.full) for f in FORMS[3:])]
+)
 
 
-@grid("kind, form", CELL_KINDS, FORMS)
+@each_form
 def test_opcheck_forward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = operator_arguments(kind, form, monkeypatch)["recurrent"]
     done = opcheck(torch.ops.fastrnn.recurrent.default, as_leaves(arguments))
@@ -309,15 +341,28 @@ def test_opcheck_forward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(done) == 4
 
 
-@grid("kind, form", CELL_KINDS, FORMS)
+@each_form
 def test_opcheck_backward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = operator_arguments(kind, form, monkeypatch)["recurrent_backward"]
-    done = opcheck(torch.ops.fastrnn.recurrent_backward.default, as_leaves(arguments))
+    # Nothing requires gradients: the next test is of those.
+    arguments = as_leaves(detached(arguments))
+    done = opcheck(torch.ops.fastrnn.recurrent_backward.default, arguments)
     assert set(done.values()) == {"SUCCESS"}
     assert len(done) == 4
 
 
-@each_kind
+@pytest.mark.full
+@pytest.mark.parametrize(("form", "kind"), in_turn(("padded", "dropout", "step"), CELL_KINDS))
+def test_opcheck_of_second_derivatives(
+    form: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What create_graph runs is traced, but for packed sequences: torch's own needs their B."""
+    arguments = operator_arguments(kind, form, monkeypatch)["recurrent_backward"]
+    done = opcheck(torch.ops.fastrnn.recurrent_backward.default, as_leaves(arguments))
+    assert set(done.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("kind", PROJECTED)
 def test_opcheck_of_a_projection_and_of_nothing_recorded(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,14 +380,14 @@ def detached(arguments: Any) -> Any:
     )
 
 
-@each_cell_kind
+@one_kind
 def test_second_derivatives_through_the_operator(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = list(operator_arguments(kind, "padded", monkeypatch)["recurrent"])
     start = operators._FIELDS
     inputs = Inputs(*arguments[start : start + len(Inputs._fields)])
-    results = 3 if kind == "lstm" else 2
+    results = 3 if has_c(ours(kind)) else 2
 
     def function(x: Any, *weights: Any) -> Any:
         own = inputs._replace(x=x, weights=list(weights))
@@ -351,5 +396,7 @@ def test_second_derivatives_through_the_operator(
 
     leaves = [t.detach().clone().requires_grad_() for t in (inputs.x, *inputs.weights)]
     assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
+    seen: list[str] = []
+    monkeypatch.setattr(paths, "took", seen.append)
     assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
-    assert ft.last_path() == "torch: create_graph"
+    assert "torch: create_graph" in seen

@@ -43,7 +43,7 @@ OPTIONS: list[tuple[Any, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@grid("kind, given", KINDS, OPTIONS, ids=lambda v: str(v) if isinstance(v, tuple) else str(v))
+@grid("kind, given", KINDS, OPTIONS, ids=str)
 def test_a_layer_is_made_as_torchs(kind: str, given: Any) -> None:
     """repr, parameters, their first values, types and devices."""
     made = []
