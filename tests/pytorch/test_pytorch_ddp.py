@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registry import CELLS
 
 torch = pytest.importorskip("torch")
 
@@ -43,13 +44,13 @@ import fastrnn.torch  # noqa: E402
 EXAMPLES = Path(__file__).parents[2] / "examples"
 T, B, D, H = 25, 48, 5, 9
 RATE, STEPS = 0.2, 4
+LAYERS = [name for cell in CELLS.values() if hasattr(nn, name := cell.layer.__name__)]
 CASES = [
     (kind, dtype, packed)
-    for kind in ("RNN", "LSTM", "GRU")
+    for kind in LAYERS
     for dtype in ("float32", "float64")
     for packed in (False, True)
 ]
-GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
 Batch = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -118,6 +119,7 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each of the two processes writes."""
     folder = str(tmp_path_factory.mktemp("ddp"))
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     started = [
         subprocess.Popen(
             [sys.executable, __file__, str(rank), folder], env=environment,
@@ -138,7 +140,7 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def sums_of_absolute_values(model: nn.Module, batch: Batch, packed: bool) -> dict[str, Any]:
     """Of the products whose sum is the gradient, for each weight."""
-    rows = GATES[type(model).__name__] * H
+    rows = len(model.weight_ih_l0)
     wide = getattr(nn, type(model).__name__)(D + rows, H, dtype=torch.float64)
     weights = {name: w.double() for name, w in model.state_dict().items()}
     weights["weight_ih_l0"] = torch.cat([weights["weight_ih_l0"], torch.eye(rows)], 1)
