@@ -17,6 +17,7 @@ process should have, and what to expect of many processes: docs/scaling.md.
 
 import argparse
 import os
+import sys
 import time
 
 import numpy as np
@@ -113,6 +114,8 @@ def main(arguments=None):
 
     words = pronunciations.dictionary()
     learned, held_out = map(numbered, pronunciations.split(words, options.words, options.seed))
+    if not ranks <= options.batch_size <= len(learned):
+        sys.exit(f"--batch-size must be from {ranks} (processes) to {len(learned)} (words)")
     say(f"{len(learned)} words to learn, {len(held_out)} held out")
     torch.manual_seed(options.seed)
     model = Labeller(options.hidden_size)
