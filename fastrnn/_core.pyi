@@ -47,9 +47,15 @@ def fast_forward(
 # order of the tape; None for what is absent or not wanted.
 def backward(directions: list[tuple[Any, ...]], threads: int) -> list[list[Any]]: ...
 
-# A torch tensor's memory as a read-only array of float32 or float64, of at most four axes; whole: a
-# copy where it is not C-contiguous.
-def lend(tensor: Any, type_number: int, whole: bool = False) -> _Array: ...
+# The tape that `forward` would make of a direction, with these results of it.
+def make_tape(
+    cell: int, direction: tuple[Any, ...], output: _Array, c: object, gates: object
+) -> Any: ...
+
+# A torch tensor's memory as a read-only array, of at most four axes; a TypeError unless it is of
+# this torch.dtype, whose number in NumPy is given, and on the CPU. whole: a copy where it is not
+# C-contiguous.
+def lend(tensor: Any, dtype: Any, type_number: int, whole: bool = False) -> _Array: ...
 
 # x, logits and d_output are (N, .) with contiguous rows at any stride; the rest as above.
 def linear_forward(

@@ -128,25 +128,33 @@ cpdef cnp.ndarray empty_sequence(
     return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
 
 
-def lend(tensor, int type_number, bint whole=False):
-    """A tensor's own memory as an array that is not written to; the caller knows that it lies on the CPU.
+def lend(tensor, dtype, int type_number, bint whole=False):
+    """A torch tensor's own memory as an array that is not written to.
 
-    whole: a copy where it is not C-contiguous.
+    whole: a copy where it is not C-contiguous and aligned.
     """
     cdef tuple shape = <tuple>tensor.shape, strides = <tuple>tensor.stride()  # torch.Size is a subclass
-    cdef size_t address = tensor.data_ptr()
     cdef int rank = len(shape), i
     cdef cnp.npy_intp[4] dims, steps
     cdef cnp.npy_intp size = 8 if type_number == cnp.NPY_DOUBLE else 4
+    cdef size_t address = 0
     expect(rank <= 4 and type_number in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE))
+    if tensor.dtype is not dtype or not tensor.is_cpu:
+        raise TypeError(f"a tensor is {tensor.dtype} on {tensor.device}, the others are {dtype} on the CPU")
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError as error:  # one that stands for another
+        raise TypeError(f"a tensor has no memory of its own: {error}") from None
     for i in range(rank):
         dims[i] = shape[i]
         steps[i] = size * <cnp.npy_intp>strides[i]
-    if address == 0:  # there are no elements
+    if address == 0:
+        if tensor.numel():
+            raise TypeError("the memory of a tensor was taken away")
         return cnp.PyArray_ZEROS(rank, dims, type_number, 0)
     cdef cnp.ndarray array = cnp.PyArray_New(cnp.ndarray, rank, dims, type_number, steps, <void *>address, 0, 0, None)
     cnp.set_array_base(array, tensor)
-    return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if whole and not cnp.PyArray_IS_C_CONTIGUOUS(array) else array
+    return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if whole and not cnp.PyArray_ISCARRAY_RO(array) else array
 
 
 cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept:
@@ -260,6 +268,12 @@ cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
         reverse, unbatched, batch_major, None, *short,
     )
     return new_tuple(kind, fields)
+
+
+def make_tape(int cell, tuple direction not None, output, c, gates):
+    """The tape of a call that was made before, from the parts that it had."""
+    expect(cell_numbered(cell) != NULL and len(direction) == 10)
+    return tape_of(get_cell(cell), direction, output, c, gates)
 
 
 cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):

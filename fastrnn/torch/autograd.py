@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernels, paths, recompute
-from .kernels import Form, Inputs
-from .packed import Rows
+from . import kernels, operators, paths, recompute
+from .kernels import Form, Inputs, spread
 
 
 class Eager(torch.autograd.Function):
@@ -26,10 +25,9 @@ class Eager(torch.autograd.Function):
         inputs, _ = Inputs.of(form, flat)
         results, kept = kernels.forward(form, inputs, True)
         ctx.form = form
-        if inputs.batch_sizes is not None:
-            results[0] = Tensor._make_subclass(Rows, results[0])
+        output = results[0] if kernels.keeps_result(form, inputs) else None
         # All of it as saved tensors: torch then knows of changes in place, and when to free it.
-        ctx.save_for_backward(*flat, results[0], *kept)
+        ctx.save_for_backward(*flat, output, *kept)
         ctx.set_materialize_grads(False)
         return tuple(results)
 
@@ -42,7 +40,10 @@ class Eager(torch.autograd.Function):
         _, x_too, _, h_too, c_too, *rest = ctx.needs_input_grad
         wanted = (x_too, h_too, c_too, *rest[: form.weights])
         made: Sequence[Any]
-        if torch._C._are_functorch_transforms_active():  # vmap over torch.autograd.grad
+        if torch.compiler.is_compiling():  # compiled autograd
+            arguments = *form, *inputs, wanted, d_results, output, kept
+            made = spread(operators.recurrent_backward(*arguments), wanted)
+        elif torch._C._are_functorch_transforms_active():  # vmap over torch.autograd.grad
             made = TransformedBackward.of(form, wanted, d_results, ctx.saved_tensors)
         elif why := paths.why_torch_goes_back(d_results):
             paths.took(why)
@@ -73,7 +74,9 @@ class Transformed(torch.autograd.Function):
         ctx.mark_non_differentiable(*kept)
         if record:
             ctx.form = form
-            ctx.save_for_backward(*flat, output[0], *kept)
+            inputs, _ = Inputs.of(form, flat)
+            result = output[0] if kernels.keeps_result(form, inputs) else None
+            ctx.save_for_backward(*flat, result, *kept)
             ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -111,8 +114,7 @@ class TransformedBackward(torch.autograd.Function):
         cls, form: Form, wanted: tuple[bool, ...], d_results: Sequence[Any], saved: Sequence[Any]
     ) -> list[Any]:
         """The same, with None where none is wanted."""
-        made = iter(cls.apply(form, wanted, *d_results, *saved))
-        return [next(made) if too else None for too in wanted]
+        return spread(cls.apply(form, wanted, *d_results, *saved), wanted)
 
     @staticmethod
     def forward(form: Form, wanted: tuple[bool, ...], *rest: Any) -> tuple[Tensor, ...]:

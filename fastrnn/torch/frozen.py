@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .._core import Packed
-from .kernels import MODES, NUMBERS, Form, directions
+from .kernels import MODES, Form, directions
 
 
 class Frozen:
@@ -22,9 +22,11 @@ class Frozen:
 
     def __init__(self, form: Form, weights: Sequence[Tensor]) -> None:
         self.stamps = _stamps(weights)
+        # They hold the memory, so that no other weight comes to lie where one of these was.
+        self.held = [w.detach() for w in weights]
         cell, option = MODES[form.mode]
         self.number, _ = cell.kernel(option)
-        self.directions = directions(form, weights, NUMBERS[weights[0].dtype])
+        self.directions = directions(form, self.held)
         self.packed: list[Packed] = []
 
     def unchanged(self, weights: Sequence[Tensor]) -> Frozen:

@@ -14,12 +14,13 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from .. import _core
 from .._checks import strided
-from .._core import lend
+from .._core import lend, make_tape
 from ..cells import CELLS
 from ..cells.base import Cell
 from ..cells.base import backward as backward_of_cells
-from ..config import current_threads
+from ..config import current_backend, current_threads
 from ..layers.stack import run_stack
 from ..layers.tape import LayerTape
 from ..reference.sequences import halves
@@ -32,6 +33,8 @@ MODES: dict[str, tuple[Cell, Any]] = {
     "LSTM": (CELLS["lstm"], None),
     "GRU": (CELLS["gru"], True),
 }
+
+_numbers = {mode: cell.kernel(option)[0] for mode, (cell, option) in MODES.items()}
 
 # The types that the kernels have, and NumPy's numbers of them.
 NUMBERS = {torch.float32: np.dtype(np.float32).num, torch.float64: np.dtype(np.float64).num}
@@ -106,12 +109,12 @@ class Inputs(NamedTuple):
 class Axes:
     """From torch's axes to those of arrays (T, B, n) and (directions, B, n), and back."""
 
-    __slots__ = "batch_major", "form", "number", "ragged", "unbatched"
+    __slots__ = "batch_major", "dtype", "form", "ragged", "unbatched"
 
     def __init__(self, form: Form, inputs: Inputs) -> None:
         x, batch_sizes = inputs.x, inputs.batch_sizes
-        self.form, self.number = form, NUMBERS[x.dtype]
-        self.ragged = None if batch_sizes is None else Ragged(batch_sizes.numpy())
+        self.form, self.dtype = form, x.dtype
+        self.ragged = None if batch_sizes is None else Ragged(batch_sizes.numpy(), len(x))
         self.unbatched = batch_sizes is None and not form.step and x.dim() == 2
         self.batch_major = form.batch_first and batch_sizes is None and not self.unbatched
 
@@ -119,10 +122,13 @@ class Axes:
     def lengths(self) -> Any:
         return None if self.ragged is None else self.ragged.lengths
 
+    def array(self, tensor: Tensor, whole: bool = False) -> ndarray:
+        return lend(tensor, self.dtype, NUMBERS[self.dtype], whole)
+
     def sequence(self, tensor: Tensor | None) -> Any:
         if tensor is None:
             return None
-        array = lend(tensor, self.number)
+        array = self.array(tensor)
         if self.ragged is not None:
             return self.ragged.pad(array)
         if self.form.step:
@@ -131,12 +137,13 @@ class Axes:
             array = array[:, None]
         elif self.batch_major:
             array = array.swapaxes(0, 1)
+        # A tape refers to arrays that the kernels can walk: there and back the same are made.
         return strided(array)
 
     def state(self, tensor: Tensor | None) -> Any:
         if tensor is None:
             return None
-        array = lend(tensor, self.number, True)
+        array = self.array(tensor, True)
         if self.form.step:
             return array[None]
         return array[:, None] if self.unbatched else array
@@ -149,7 +156,8 @@ class Axes:
         elif self.unbatched:
             array = array[:, 0]
         elif self.batch_major:
-            array = np.ascontiguousarray(array.swapaxes(0, 1))  # already so, but for the reference
+            # The kernels wrote it so that this copies nothing; the reference did not.
+            array = np.ascontiguousarray(array.swapaxes(0, 1))
         return torch.from_numpy(array)
 
     def state_back(self, array: ndarray) -> Tensor:
@@ -164,15 +172,21 @@ class Axes:
         return self.sequence_back(array) if self.ragged is None else torch.from_numpy(array)
 
     def tape_back(self, tensor: Tensor) -> Any:
-        return self.sequence(tensor) if self.ragged is None else lend(tensor, self.number)
+        return self.sequence(tensor) if self.ragged is None else self.array(tensor)
 
 
 # ------------------------------------------------------------------------------ calls
 
 
-def directions(form: Form, weights: Sequence[Tensor], number: int) -> list[tuple[Any, ...]]:
+class Refused(ValueError):
+    """What the kernels were given does not fit."""
+
+
+def directions(form: Form, weights: Sequence[Tensor]) -> list[tuple[Any, ...]]:
     """The weights of each direction as the kernels take them."""
-    arrays = [lend(w, number, True) for w in weights]
+    dtype = weights[0].dtype
+    number = NUMBERS[dtype]
+    arrays = [lend(w, dtype, number, True) for w in weights]
     n, found = form.per_direction, []
     for i in range(0, len(arrays), n):
         w_ih, w_hh = arrays[i : i + 2]
@@ -192,6 +206,11 @@ def _dropped(inputs: Inputs, axes: Axes) -> list[ndarray]:
 def recorded(cell: Cell) -> tuple[str, ...]:
     """The fields of a tape that forward makes, besides output."""
     return ("c",) * cell.has_c + ("gates",) * (cell.tape_gates > 0)
+
+
+def keeps_result(form: Form, inputs: Inputs) -> bool:
+    """Whether backward reads the output that the caller has; else it is kept in another form."""
+    return inputs.batch_sizes is None and not form.step
 
 
 def forward(
@@ -218,23 +237,25 @@ def forward(
 
     Raises
     ------
-    TypeError, ValueError
-        If an array does not fit.
+    Refused
+        If something does not fit.
     """
     cell, option = MODES[form.mode]
-    axes = Axes(form, inputs)
-    x = axes.sequence(inputs.x)
-    dropout = None
-    if form.noises:
-        masks = iter(_dropped(inputs, axes))
-        dropout = (lambda shape: next(masks)), form.scale
     token = current_threads.set(torch.get_num_threads())
     try:
+        axes = Axes(form, inputs)
+        x = axes.sequence(inputs.x)
+        dropout = None
+        if form.noises:
+            masks = iter(_dropped(inputs, axes))
+            dropout = (lambda shape: next(masks)), form.scale
         output, h_n, c_n, tapes, _, intermediate = run_stack(
-            cell, option, weights or directions(form, inputs.weights, axes.number),
-            form.per_layer, x, axes.state(inputs.h_0), axes.state(inputs.c_0),
+            cell, option, weights or directions(form, inputs.weights), form.per_layer,
+            x, axes.state(inputs.h_0), axes.state(inputs.c_0),
             (axes.lengths, None, record, axes.batch_major, 0), dropout, packed,
         )  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error)) from error
     finally:
         current_threads.reset(token)
     results = [] if form.step else [axes.sequence_back(output)]
@@ -242,7 +263,9 @@ def forward(
     kept: list[Tensor] = []
     if record:
         if axes.ragged is not None:
-            kept += [torch.from_numpy(x), torch.from_numpy(output)]
+            kept.append(torch.from_numpy(x))
+        if not keeps_result(form, inputs):
+            kept.append(torch.from_numpy(output))
         for layer, below in enumerate(intermediate, 1):
             kept.append(axes.tape(below))
             if form.noises:
@@ -256,7 +279,7 @@ def backward(
     form: Form,
     wanted: Sequence[bool],
     inputs: Inputs,
-    output: Tensor,
+    output: Tensor | None,
     kept: Sequence[Tensor],
     d_results: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
@@ -269,8 +292,8 @@ def backward(
         Which: of x, h_0, c_0 and each weight.
     inputs, kept
         Of `forward`, and what it kept.
-    output : Tensor
-        The first of its results.
+    output : Tensor or None
+        The first of its results, needed where it `keeps_result`.
     d_results : sequence of Tensor or None
         The loss's gradients with respect to the results. None: zeros.
 
@@ -290,7 +313,7 @@ def backward(
     token = current_threads.set(torch.get_num_threads())
     try:
         if len(tapes) == 1:
-            made = _of_one(form, wanted, tapes[0], start)
+            made = _of_single(form, wanted, tapes[0], start)
         else:
             made = _of_stack(form, wanted, LayerTape(
                 form.mode, MODES[form.mode][0].spec, tapes, dropped, form.scale, False, False,
@@ -313,16 +336,29 @@ def _names(form: Form) -> tuple[str, ...]:
     return ("x", "h_0", "c_0", *weights)
 
 
-def _of_one(form: Form, wanted: Sequence[bool], tape: Any, start: Any) -> list[Any]:
-    """The gradients of a single direction, which is most of what small modules have."""
+def _of_single(form: Form, wanted: Sequence[bool], tape: Any, start: Any) -> list[Any]:
+    """The gradients of a single direction, in less time: its parts are in the kernels' form."""
     names = _names(form)
     wrt = [name for name, too in zip(names, wanted, strict=True) if too]
     d_output, d_h, d_c = start
     ends = None if d_h is None else d_h[0], None if d_c is None else d_c[0]
-    (grads,) = backward_of_cells([(tape, d_output, *ends, wrt, {}, None)])
-    made = [getattr(grads, name, None) for name in names]
-    made[1:3] = [None if d is None else d[None] for d in made[1:3]]
-    return made
+    if current_backend.get() == "reference":
+        (made,) = backward_of_cells([(tape, d_output, *ends, wrt, {}, None)])
+    else:
+        call: tuple[Any, ...] = (
+            _numbers[form.mode],
+            tape,
+            d_output,
+            *ends,
+            frozenset(wrt),
+            {},
+            None,
+        )
+        (made,) = _core.backward([call], current_threads.get())
+    found = dict(zip(tape.arguments, made, strict=True))
+    gradients = [found.get(name) for name in names]
+    gradients[1:3] = [None if d is None else d[None] for d in gradients[1:3]]
+    return gradients
 
 
 def _of_stack(form: Form, wanted: Sequence[bool], tape: LayerTape, start: Any) -> list[Any]:
@@ -348,42 +384,37 @@ def no_gradients(wanted: Sequence[bool], inputs: Inputs) -> list[Tensor | None]:
     ]
 
 
+def spread(made: Any, wanted: Sequence[bool]) -> list[Any]:
+    """The gradients that were wanted, each at its place among all."""
+    each = iter(made)
+    return [next(each) if too else None for too in wanted]
+
+
 def _tapes(
-    form: Form, axes: Axes, inputs: Inputs, output: Tensor, kept: list[Tensor]
+    form: Form, axes: Axes, inputs: Inputs, output: Tensor | None, kept: list[Tensor]
 ) -> tuple[tuple[Any, ...], tuple[ndarray, ...]]:
     """The tapes of the directions, put together again; and what dropout dropped."""
     cell, option = MODES[form.mode]
-    per_layer = form.per_layer
-    if axes.ragged is None:
-        x, top = axes.sequence(inputs.x), axes.sequence(output)
-    else:
-        x, top = lend(kept.pop(0), axes.number), lend(kept.pop(0), axes.number)
+    number, per_layer, of_tape = _numbers[form.mode], form.per_layer, (cell.tape, option, False)
+    x = axes.sequence(inputs.x) if axes.ragged is None else axes.array(kept.pop(0))
+    top = axes.sequence(output) if keeps_result(form, inputs) else axes.array(kept.pop(0))
     xs, outputs = [x], []
     for _ in range(form.layers - 1):
         outputs.append(axes.tape_back(kept.pop(0)))
         xs.append(axes.tape_back(kept.pop(0)) if form.noises else outputs[-1])
     outputs.append(top)
     h_0, c_0 = axes.state(inputs.h_0), axes.state(inputs.c_0)
-    make: Any = cell.tape
-    extras = [extra.name for extra in cell.spec.extras]
-    options = {} if cell.spec.option is None else {cell.spec.option: option}
-    if cell.tape_gates:
-        options["checkpoint"] = 0
+    lengths, batch_major = axes.lengths, axes.batch_major
     tapes = []
-    for i, own in enumerate(directions(form, inputs.weights, axes.number)):
-        w_ih, w_hh, b_ih, b_hh, extra = own
+    for i, own in enumerate(directions(form, inputs.weights)):
         layer, reverse = divmod(i, per_layer)
-        states = {"h_0": None if h_0 is None else h_0[i]}
-        if cell.has_c:
-            states["c_0"] = None if c_0 is None else c_0[i]
-        tapes.append(
-            make(
-                x=xs[layer], **states, w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh,
-                **dict(zip(extras, extra, strict=True)),
-                output=halves(outputs[layer], per_layer)[reverse],
-                **{name: lend(kept.pop(0), axes.number) for name in recorded(cell)},
-                lengths=axes.lengths, restart=None, **options, reverse=bool(reverse),
-                unbatched=False, batch_major=axes.batch_major, digests=None,
-            )
+        h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
+        direction = (
+            number, (xs[layer], h, c, *own), lengths, None, reverse == 1, of_tape, 0, batch_major,
+            None, None,
         )  # fmt: skip
+        c = axes.array(kept.pop(0)) if cell.has_c else None
+        gates = axes.array(kept.pop(0)) if cell.tape_gates else None
+        output_of = halves(outputs[layer], per_layer)[reverse]
+        tapes.append(make_tape(number, direction, output_of, c, gates))
     return tuple(tapes), tuple(_dropped(inputs, axes))

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import autograd, kernels, operators, paths
 from .frozen import Frozen
 from .kernels import Form, Inputs
-from .packed import Rows
+from .packed import Sizes, plain
 
 
 def run(
@@ -35,42 +35,38 @@ def run(
         inputs = inputs._replace(noise=noise())
         record = paths.records(floats)
         return tuple(operators.recurrent(*form, *inputs, batch, record)[: form.results])
+    records = paths.records(floats)
+    if module is not None and records:
+        raise RuntimeError(
+            "this module is frozen, and then has no gradients: call it under torch.no_grad(), "
+            "or thaw it, with fastrnn.torch.accelerate(model)"
+        )
     path = paths.choose(floats)
+    if path.startswith("torch: "):
+        paths.took(path)
+        return None
+    if form.noises:
+        inputs = inputs._replace(noise=noise())
+    paths.took("kernel")
+    made: Sequence[Tensor]
     try:
-        if form.noises and not path.startswith("torch: "):
-            inputs = inputs._replace(noise=noise())
-        if path is paths.KERNEL:
-            paths.took(path)
-            if module is not None:
-                frozen = module._packed(form, inputs.weights, paths.records(floats))
-                made, _ = kernels.forward(form, inputs, False, frozen.directions, frozen.packed)
-                return tuple(made)
-            if paths.records(floats):
-                return tuple(autograd.Eager.run(form, *inputs.flat()))
-            return tuple(kernels.forward(form, inputs, False)[0])
         if path is paths.OPERATOR:
-            record = paths.records(floats)
-            paths.took("kernel")
-            inputs = inputs._replace(x=plain(inputs.x))
-            return tuple(operators.recurrent(*form, *inputs, batch, record)[: form.results])
-        if path is paths.TRANSFORMED:
+            made = operators.recurrent(*form, *inputs, batch, records)
+        elif path is paths.TRANSFORMED:
             # What is wrapped does not say whether what it wraps requires gradients.
             record = torch.is_grad_enabled() or paths.differentiates()
-            paths.took("kernel")
-            return tuple(autograd.Transformed.apply(form, record, *inputs.flat())[: form.results])
-    except (TypeError, ValueError) as error:  # something does not fit: torch says what
-        path = f"torch: {error}"
-    paths.took(path)
-    return None
-
-
-def weights_of(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
-    """What the attributes are now, whether parameters or made from some by whatever hook."""
-    parameters = module._parameters  # in less time than by getattr
-    return [
-        weight if (weight := parameters.get(name)) is not None else getattr(module, name)
-        for name in names
-    ]
+            made = autograd.Transformed.apply(form, record, *inputs.flat())
+        elif module is not None:
+            frozen = module._packed(form, inputs.weights)
+            made, _ = kernels.forward(form, inputs, False, frozen.directions, frozen.packed)
+        elif records:
+            made = autograd.Eager.run(form, *inputs.flat())
+        else:
+            made, _ = kernels.forward(form, inputs, False)
+    except kernels.Refused as error:  # torch says what
+        paths.took(f"torch: {error}")
+        return None
+    return tuple(made[: form.results])
 
 
 class Engine(nn.Module):
@@ -80,12 +76,19 @@ class Engine(nn.Module):
     _freezes = False
     _frozen: Frozen | None = None
 
-    def _packed(self, form: Form, weights: Sequence[Tensor], records: bool) -> Frozen:
-        if records:
-            raise RuntimeError(
-                "this module is frozen, and then has no gradients: call it under torch.no_grad(), "
-                "or thaw it, with fastrnn.torch.accelerate(model)"
-            )
+    def _weight_names(self) -> Sequence[str]:
+        """In torch's order."""
+        raise NotImplementedError
+
+    def _weights(self) -> list[Any]:
+        """What the attributes are now, whether parameters or made from some by whatever hook."""
+        parameters = self._parameters  # in less time than by getattr
+        return [
+            weight if (weight := parameters.get(name)) is not None else getattr(self, name)
+            for name in self._weight_names()
+        ]
+
+    def _packed(self, form: Form, weights: Sequence[Tensor]) -> Frozen:
         if self._frozen is None:
             self._frozen = Frozen(form, weights)
         return self._frozen.unchanged(weights)
@@ -116,7 +119,8 @@ class Layer(Engine, nn.RNNBase):
         """As torch's module of this name."""
         sorted_indices = unsorted_indices = batch_sizes = None
         if isinstance(input, PackedSequence):
-            x, batch_sizes, sorted_indices, unsorted_indices = input
+            x, sizes, sorted_indices, unsorted_indices = input
+            batch_sizes = plain(sizes)
         else:
             x = input
         batch = results = None
@@ -133,10 +137,16 @@ class Layer(Engine, nn.RNNBase):
             return self._theirs.forward(self, input, hx)
         output, *state = results
         if batch_sizes is not None:
+            if output.requires_grad and not torch.compiler.is_compiling():
+                batch_sizes = batch_sizes.as_subclass(Sizes)
             output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
             if unsorted_indices is not None:
                 state = [s.index_select(1, unsorted_indices) for s in state]
         return output, state[0] if len(state) == 1 else tuple(state)
+
+    def _weight_names(self) -> Sequence[str]:
+        names: Sequence[str] = self._flat_weights_names
+        return names
 
     def _batch(self, x: Any, batch_sizes: Any, unsorted_indices: Any, h_0: Any, c_0: Any) -> Any:
         """B, 1 for one sequence; None if x and the state are not for this module."""
@@ -181,7 +191,7 @@ class Layer(Engine, nn.RNNBase):
             self.mode, self.num_layers, self.bias, projected, bidirectional, self.batch_first,
             False, scale,
         )  # fmt: skip
-        weights = weights_of(self, self._flat_weights_names)
+        weights = self._weights()
         inputs = Inputs(x, batch_sizes, h_0, c_0, weights, ())
         module = self if self._freezes else None
         return run(form, inputs, batch, module, partial(self._noise, x, batch_sizes, p))
@@ -357,6 +367,9 @@ class Cell(Engine, nn.RNNCellBase):
             return self._theirs.forward(self, input, hx)
         return results[0] if len(results) == 1 else results
 
+    def _weight_names(self) -> Sequence[str]:
+        return ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") * bool(self.bias)))
+
     def _fits(self, x: Any, *states: Any) -> bool:
         if not isinstance(x, Tensor) or x.is_nested or x.dim() not in (1, 2):
             return False
@@ -370,10 +383,12 @@ class Cell(Engine, nn.RNNCellBase):
         if alone:
             x = x[None]
             h_0, c_0 = (None if s is None else s[None] for s in (h_0, c_0))
-        bias = bool(self.bias)
-        form = Form(mode, 1, bias, False, False, False, True, 0.0)
-        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") * bias))
-        inputs = Inputs(x, None, h_0, c_0, weights_of(self, names), ())
+        form = Form(mode, 1, bool(self.bias), False, False, False, True, 0.0)
+        weights = self._weights()
+        if any(w is None for w in weights):
+            paths.took("torch: a weight is None")
+            return None
+        inputs = Inputs(x, None, h_0, c_0, weights, ())
         results = run(form, inputs, len(x), self if self._freezes else None)
         return tuple(r[0] for r in results) if alone and results else results
 

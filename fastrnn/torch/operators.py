@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from . import kernels, paths, recompute
-from .kernels import MODES, Form, Inputs, recorded
-from .packed import Ragged
+from .kernels import MODES, Form, Inputs, keeps_result, recorded, spread
 
 _FORM = (
     "str mode, int layers, bool bias, bool projected, bool bidirectional, bool batch_first, "
@@ -29,6 +28,7 @@ def _taken_apart(arguments: Any) -> tuple[Form, Inputs, Any]:
 @torch.library.custom_op(
     "fastrnn::recurrent",
     mutates_args=(),
+    device_types="cpu",
     schema=f"({_FORM}, {_INPUTS}, SymInt batch, bool record) -> Tensor[]",
 )
 def recurrent(*arguments: Any) -> list[Tensor]:
@@ -36,11 +36,6 @@ def recurrent(*arguments: Any) -> list[Tensor]:
     form, inputs, (_, record) = _taken_apart(arguments)
     paths.took("kernel")
     results, kept = kernels.forward(form, inputs, record)
-    if kept and inputs.batch_sizes is not None:
-        # An operator gives the same each time, also in the padding, which nobody reads.
-        padding = torch.from_numpy(~Ragged(inputs.batch_sizes.numpy()).there)
-        for each in kept:
-            each[padding] = 0
     return results + kept
 
 
@@ -70,7 +65,9 @@ def _(*arguments: Any) -> list[Tensor]:
         return made
     inner = (steps, batch) if inputs.batch_sizes is not None else sequence
     if inputs.batch_sizes is not None:
-        made += [x.new_empty(*inner, n) for n in (x.shape[-1], width)]
+        made.append(x.new_empty(*inner, x.shape[-1]))
+    if not keeps_result(form, inputs):
+        made.append(x.new_empty(steps, batch, width))
     made += [x.new_empty(*inner, width) for _ in range(form.layers - 1 + form.noises)]
     values = {"c": h, "gates": cell.tape_gates * h}
     return made + [
@@ -83,7 +80,8 @@ def _(*arguments: Any) -> list[Tensor]:
 def _setup(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
     form, own, _ = _taken_apart(inputs)
     ctx.form = form
-    ctx.save_for_backward(*own.flat(), output[0], *output[form.results :])
+    result = output[0] if keeps_result(form, own) else None
+    ctx.save_for_backward(*own.flat(), result, *output[form.results :])
     ctx.set_materialize_grads(False)
 
 
@@ -93,8 +91,8 @@ def _backward(ctx: Any, d_all: Any) -> tuple[Any, ...]:
     x_too, _, h_too, c_too, weights_too, _ = ctx.needs_input_grad[_FIELDS:_END]
     wanted = [x_too, h_too, c_too, *weights_too]
     d_results = d_all[: form.results]
-    made = iter(recurrent_backward(*form, *own, wanted, d_results, output, kept))
-    d_x, d_h, d_c, *d_weights = [next(made) if too else None for too in wanted]
+    made = recurrent_backward(*form, *own, wanted, d_results, output, kept)
+    d_x, d_h, d_c, *d_weights = spread(made, wanted)
     of_inputs = d_x, None, d_h, d_c, d_weights, [None] * form.noises
     return *(None,) * _FIELDS, *of_inputs, None, None
 
@@ -105,8 +103,9 @@ recurrent.register_autograd(_backward, setup_context=_setup)
 @torch.library.custom_op(
     "fastrnn::recurrent_backward",
     mutates_args=(),
-    schema=f"({_FORM}, {_INPUTS}, bool[] wanted, Tensor?[] d_results, Tensor output, Tensor[] kept)"
-    " -> Tensor[]",
+    device_types="cpu",
+    schema=f"({_FORM}, {_INPUTS}, bool[] wanted, Tensor?[] d_results, Tensor? output, "
+    "Tensor[] kept) -> Tensor[]",
 )
 def recurrent_backward(*arguments: Any) -> list[Tensor]:
     """The gradients wanted."""

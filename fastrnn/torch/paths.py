@@ -12,9 +12,7 @@ from torch._C._functorch import TransformType
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
-from .packed import Rows
-
-PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer, Rows}
+PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
 KERNEL, TRANSFORMED, OPERATOR = "kernel", "kernel, transformed", "kernel, as an operator"
 
 _last = threading.local()

@@ -37,16 +37,16 @@ def by_torch(form: Form, inputs: Inputs) -> list[Tensor]:
     n = form.per_layer
     if h_0 is None:
         h_0 = x.new_zeros(form.layers * n, batch, weights[1].shape[1])
-    if c_0 is None:
-        gates = 4 if form.mode == "LSTM" else 1
-        c_0 = x.new_zeros(form.layers * n, batch, weights[1].shape[0] // gates)
+    if c_0 is None and form.mode == "LSTM":
+        c_0 = x.new_zeros(form.layers * n, batch, weights[1].shape[0] // 4)
     # All layers at once where nothing comes between them.
     together = 1 if form.noises else form.layers
+    initial: Any
     states: list[tuple[Tensor, ...]] = []
     for k in range(0, form.layers, together):
         own = weights[k * n * form.per_direction : (k + together) * n * form.per_direction]
         rows = slice(k * n, (k + together) * n)
-        initial = (h_0[rows], c_0[rows]) if form.mode == "LSTM" else h_0[rows]
+        initial = h_0[rows] if c_0 is None else (h_0[rows], c_0[rows])
         rest = form.bias, together, 0.0, False, form.bidirectional
         if batch_sizes is not None:
             made = FUNCTIONS[form.mode](x, batch_sizes, initial, own, *rest)

@@ -78,10 +78,12 @@ def accelerate(model: nn.Module, *, frozen: bool = False) -> Report:
     for name, module in model.named_modules():
         if isinstance(module, Engine):
             _thaw(module)
-            if frozen:
+            if frozen and all(name in module._parameters for name in module._weight_names()):
                 module._freezes = True
                 report.left.pop(name, None)
                 report.swapped[name] = f"{_public(_known(module))}, frozen"
+            elif frozen:
+                report.left[name] = "not frozen: its weights are made anew at each call"
     return report
 
 
