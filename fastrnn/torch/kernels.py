@@ -40,6 +40,12 @@ _numbers = {mode: cell.kernel(option)[0] for mode, (cell, option) in MODES.items
 NUMBERS = {torch.float32: np.dtype(np.float32).num, torch.float64: np.dtype(np.float64).num}
 
 
+def _number(dtype: torch.dtype) -> int:
+    if dtype not in NUMBERS:
+        raise TypeError(f"the kernels have no {dtype}")
+    return NUMBERS[dtype]
+
+
 class Form(NamedTuple):
     """What a call is, but for its tensors."""
 
@@ -123,7 +129,7 @@ class Axes:
         return None if self.ragged is None else self.ragged.lengths
 
     def array(self, tensor: Tensor, whole: bool = False) -> ndarray:
-        return lend(tensor, self.dtype, NUMBERS[self.dtype], whole)
+        return lend(tensor, self.dtype, _number(self.dtype), whole)
 
     def sequence(self, tensor: Tensor | None) -> Any:
         if tensor is None:
@@ -185,7 +191,7 @@ class Refused(ValueError):
 def directions(form: Form, weights: Sequence[Tensor]) -> list[tuple[Any, ...]]:
     """The weights of each direction as the kernels take them."""
     dtype = weights[0].dtype
-    number = NUMBERS[dtype]
+    number = _number(dtype)
     arrays = [lend(w, dtype, number, True) for w in weights]
     n, found = form.per_direction, []
     for i in range(0, len(arrays), n):

@@ -64,8 +64,11 @@ class Sizes(Tensor):
                 return _pad(data, sizes.as_subclass(Tensor), *rest)
             return func(*args, **(kwargs or {}))
 
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self.as_subclass(Tensor).clone()
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Saved as an ordinary tensor: torch.load takes no other class.
+        # Copied and saved as an ordinary tensor: torch.load takes no other class.
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
 
 

@@ -1,5 +1,8 @@
-"""Packed sequences in and out, and the tensor that holds what comes out."""
+"""Packed sequences in and out, and the sizes by which what comes out is padded."""
 
+import copy
+import io
+import pickle
 from typing import Any
 
 import pytest
@@ -21,7 +24,7 @@ from torch_networks import (  # noqa: E402
     same,
 )  # fmt: skip
 
-from fastrnn.torch.packed import Rows  # noqa: E402
+from fastrnn.torch.packed import Sizes  # noqa: E402
 
 LENGTHS = {"sorted": (5, 5, 3, 1), "unsorted": (2, 5, 1, 3)}
 
@@ -36,7 +39,10 @@ def packed(order: str, batch_first: bool = False, requires_grad: bool = False) -
 
 def as_torchs(sequence: Any) -> Any:
     """The same numbers as torch's own tensor, under autograd."""
-    return sequence._replace(data=sequence.data.detach().clone().requires_grad_())
+    return sequence._replace(
+        data=sequence.data.detach().clone().requires_grad_(),
+        batch_sizes=sequence.batch_sizes.as_subclass(torch.Tensor),
+    )
 
 
 @grid(
@@ -48,7 +54,8 @@ def test_padding_is_torchs(
 ) -> None:
     """To the bit, in shape and lengths; and so are the gradients that go back."""
     output, _ = ours(kind)(packed(order))
-    assert type(output.data) is Rows
+    assert type(output.data) is torch.Tensor
+    assert type(output.batch_sizes) is Sizes
     theirs = as_torchs(output)
     want = rnn.pad_packed_sequence(theirs, batch_first, value, total)
     got = rnn.pad_packed_sequence(output, batch_first, value, total)
@@ -68,8 +75,9 @@ def test_derivatives_of_padding(order: str, batch_first: bool) -> None:
     sequence = packed(order)
 
     def function(data: Any) -> Any:
-        rows = (data * 1).as_subclass(Rows)
-        return rnn.pad_packed_sequence(sequence._replace(data=rows), batch_first, 0.5, 7)[0].sin()
+        sizes = sequence.batch_sizes.as_subclass(Sizes)
+        rows = sequence._replace(data=data * 1, batch_sizes=sizes)
+        return rnn.pad_packed_sequence(rows, batch_first, 0.5, 7)[0].sin()
 
     data = draw(*sequence.data.shape).requires_grad_()
     assert torch.autograd.gradcheck(function, data)
@@ -88,25 +96,54 @@ def test_negated_gradients_of_padding(kind: str) -> None:
     close(*found)
 
 
-def test_what_is_made_of_it_is_an_ordinary_tensor() -> None:
-    data = ours("gru")(packed("sorted"))[0].data
-    assert isinstance(data, torch.Tensor)
+def test_sizes_are_an_ordinary_tensor_but_for_padding() -> None:
+    output, _ = ours("gru")(packed("sorted"))
+    data, sizes = output.data, output.batch_sizes
+    assert type(data) is torch.Tensor
     assert not data._is_view()
-    made = [
-        data + 1, 1 - data, data.sum(), data[0], data[:, 1:], data.view(-1), data.T, data.clone(),
-        data.detach(), data.data, data.float(), data.reshape(-1, 1), torch.cat([data, data]),
-        torch.stack([data]), torch.nn.functional.relu(data), data @ data.T, *data.split(3),
-        torch.nn.Linear(5, 2).double()(data), torch.empty_like(data), data.new_zeros(2),
-    ]  # fmt: skip
-    assert {type(t) for t in made} == {torch.Tensor}
-    assert str(data.tolist()) == str(data.detach().tolist())
-    assert data.dtype is torch.float64
+    want = torch.tensor([4, 3, 3, 2, 2])
+    assert torch.equal(sizes, want)
+    assert sizes.tolist() == want.tolist()
+    assert str(sizes.numpy()) == str(want.numpy())
+    for made in (sizes + 1, sizes[1:], sizes.clone(), sizes.cumsum(0), torch.cat([sizes, want])):
+        assert type(made) is torch.Tensor
+    file = io.BytesIO()
+    torch.save({"data": data.detach(), "sizes": sizes}, file)
+    file.seek(0)
+    read = torch.load(file)["sizes"]
+    assert type(read) is torch.Tensor
+    assert torch.equal(read, want)
+    assert torch.equal(copy.deepcopy(sizes), want)
+    assert torch.equal(pickle.loads(pickle.dumps(sizes)), want)
+
+
+def test_what_comes_out_may_be_changed_in_place() -> None:
+    found = []
+    for module in pair("gru"):
+        output, _ = module(packed("unsorted"))
+        output.data.mul_(2)
+        found.append(torch.autograd.grad(output.data.sin().sum(), list(module.parameters())))
+    close(*found)
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 2], [2, 2], [4, 4], [], [6, 1]])
+def test_sizes_that_do_not_fit_are_left_to_torch(sizes: list[int]) -> None:
+    sequence = rnn.PackedSequence(draw(6, 3), torch.tensor(sizes, dtype=torch.int64))
+    found: list[Any] = []
+    for module in pair("gru"):
+        try:
+            found.append(module(sequence)[0].data.tolist())
+        except Exception as error:
+            found.append((type(error), str(error)))
+    assert found[0] == found[1]
+    assert ft.last_path().startswith("torch: ")
 
 
 @each_cell_kind
-def test_without_autograd_it_is_one_itself(kind: str) -> None:
+def test_without_autograd_the_sizes_are_those_that_came(kind: str) -> None:
     with torch.no_grad():
-        assert type(ours(kind)(packed("sorted"))[0].data) is torch.Tensor
+        given = packed("sorted")
+        assert ours(kind)(given)[0].batch_sizes is given.batch_sizes
 
 
 @grid("kind, order, between", KINDS, LENGTHS, ("nothing", "relu", "padding"))

@@ -298,7 +298,7 @@ def test_packed_output_under_a_dispatch_mode() -> None:
     between, _ = first(packed(3))
     with Strict():
         got, _ = second(between)
-    assert not any(cls.__name__ == "Rows" for cls in seen)
+    assert not any(cls.__name__ == "Sizes" for cls in seen)
     close(got.data, second(between)[0].data)
 
 
