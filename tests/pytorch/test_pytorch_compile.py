@@ -103,6 +103,7 @@ def test_compile(kind: str, given: Any) -> None:
         close(module_compiled(x, *states), function(x, *states))
 
 
+@pytest.mark.full
 @grid("kind, state, one", CELL_KINDS, (True, False), (False, True), once=True)
 def test_compile_a_cell(kind: str, state: bool, one: bool) -> None:
     cell = cell_class(kind)(3, 5, dtype=torch.float64, **options_of(kind, 5))
@@ -157,6 +158,7 @@ def test_a_packed_sequence_that_is_passed_in(kind: str) -> None:
     close(got, module(packed)[0].data)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @one_kind
 def test_what_is_compiled_may_take_packed_output_of_an_eager_module(kind: str) -> None:
@@ -179,6 +181,7 @@ def test_what_is_compiled_may_take_packed_output_of_an_eager_module(kind: str) -
         )
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @one_kind
 def test_backward_inside_what_is_compiled(kind: str) -> None:
@@ -201,6 +204,7 @@ def test_backward_inside_what_is_compiled(kind: str) -> None:
     close([p.grad for p in module.parameters()], want)
 
 
+@pytest.mark.full
 @one_kind
 def test_sizes_that_change(kind: str) -> None:
     module = ours(kind, layers=2)
@@ -221,6 +225,7 @@ def test_weights_changed_after_compiling(kind: str) -> None:
     close(flat(function(draw(4, 2, 3))), flat(module(draw(4, 2, 3))))
 
 
+@pytest.mark.full
 @one_kind
 def test_dropout_of_one_seed(kind: str) -> None:
     module = ours(kind, layers=3, dropout=0.5)
@@ -359,6 +364,7 @@ def test_opcheck_forward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(done) == 4
 
 
+@pytest.mark.full
 @each_form
 def test_opcheck_backward(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = operator_arguments(kind, form, monkeypatch)["recurrent_backward"]
@@ -380,6 +386,7 @@ def test_opcheck_of_second_derivatives(
     assert set(done.values()) == {"SUCCESS"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", PROJECTED)
 def test_opcheck_of_a_projection_and_of_nothing_recorded(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -398,6 +405,7 @@ def detached(arguments: Any) -> Any:
     )
 
 
+@pytest.mark.full
 @one_kind
 def test_second_derivatives_through_the_operator(
     kind: str, monkeypatch: pytest.MonkeyPatch
