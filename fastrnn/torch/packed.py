@@ -54,12 +54,12 @@ class Sizes(Tensor):
     """
 
     @classmethod
-    @torch.compiler.disable
     def __torch_function__(
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
-            if func is _VF._pad_packed_sequence and len(args) == 5:
+            ours = func is _VF._pad_packed_sequence and len(args) == 5
+            if ours and not torch.compiler.is_compiling():
                 data, sizes, *rest = args
                 return _pad(data, sizes.as_subclass(Tensor), *rest)
             return func(*args, **(kwargs or {}))
