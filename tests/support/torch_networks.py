@@ -177,7 +177,8 @@ def errors(theirs: Any, *arguments: Any) -> tuple[dict[str, Any], dict[str, floa
     u = UNIT[torch.float32]
     moved = {name: u * a.abs().max().item() if a.numel() else 0.0 for name, a in exact.items()}
     kept = {name: p.detach().clone() for name, p in theirs.named_parameters()}
-    for seed in range(2):
+    # Of a few elements two draws may both happen to cancel.
+    for seed in range(2 if exact["output" if "output" in exact else "h_n"].numel() > 500 else 8):
         generator = torch.Generator().manual_seed(seed)
 
         def change(a: Any, generator: Any = generator) -> Any:
