@@ -77,8 +77,9 @@ class Engine(nn.Module):
     _frozen: Frozen | None = None
 
     def _weight_names(self) -> Sequence[str]:
-        """In torch's order."""
-        raise NotImplementedError
+        """In torch's order; a Cell has others."""
+        names: Sequence[str] = self._flat_weights_names
+        return names
 
     def _weights(self) -> list[Any]:
         """What the attributes are now, whether parameters or made from some by whatever hook."""
@@ -143,10 +144,6 @@ class Layer(Engine, nn.RNNBase):
             if unsorted_indices is not None:
                 state = [s.index_select(1, unsorted_indices) for s in state]
         return output, state[0] if len(state) == 1 else tuple(state)
-
-    def _weight_names(self) -> Sequence[str]:
-        names: Sequence[str] = self._flat_weights_names
-        return names
 
     def _batch(self, x: Any, batch_sizes: Any, unsorted_indices: Any, h_0: Any, c_0: Any) -> Any:
         """B, 1 for one sequence; None if x and the state are not for this module."""
