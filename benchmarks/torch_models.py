@@ -80,7 +80,7 @@ def step_times(kind: str, dtype: str, hidden: int, packed: bool) -> list[float]:
         loss = nn.functional.cross_entropy(scores, targets.flatten())
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return loss.item()
 
     steps = [
         partial(step, model, torch.optim.SGD(model.parameters(), 0.1)) for model in (plain, ours)
