@@ -202,10 +202,13 @@ def test_the_bounds_are_not_slack(cell: Cell, dtype: Any, isa: str) -> None:
         p, truth, _, bound = prepared(spec, dtype)
         found = ratios(run(fastrnn, p), truth, bound)
         assert found.pop("norms") > 0.002  # bounded without a model of what elements share
-        # On some processors NumPy's library sums in the very order of ours: that says nothing.
-        told = {name: ratio for name, ratio in found.items() if ratio}
-        assert len(told) > len(found) / 2, found
-        assert min(told.values()) > 0.02, found
+        if isa != "generic":
+            # Where the reference has the same bits, which some processors' NumPy comes to for some
+            # of them, the generic kernels, which round once more, are those that tell.
+            told = {name: ratio for name, ratio in found.items() if ratio}
+            assert len(told) > len(found) / 2, found
+            found = told
+        assert min(found.values()) > 0.02, found
 
 
 WRT_SPECS = with_variants_in_turn(
