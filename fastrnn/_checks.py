@@ -14,12 +14,17 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
+
+from . import _cures
+from ._cures import NO_ROLE, Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +50,13 @@ RESHAPED = (
 # ------------------------------------------------------------------------------ one array
 
 
-def array(name: str, value: Any, dtype: np.dtype[Any] | None = None, owner: str = "x") -> Array:
+def array(
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any] | None = None,
+    owner: str = "x",
+    role: Role = NO_ROLE,
+) -> Array:
     """The value as a base-class array of float32 or float64 in native byte order.
 
     Parameters
@@ -58,54 +69,94 @@ def array(name: str, value: Any, dtype: np.dtype[Any] | None = None, owner: str 
         The type that it must have, which is `owner`'s; None allows either.
     owner : str
         Whose type `dtype` is, for the error.
+    role : Role
+        What else is known of it, for the cure.
 
     Raises
     ------
     TypeError
         For anything but an array of the wanted type; the text holds the cure.
     """
-    plain_array(name, value, dtype or FLOAT32)
-    native = value.dtype.newbyteorder("=")
-    if native == FLOAT32:
-        native = FLOAT32
-    elif native == FLOAT64:
-        native = FLOAT64
-    else:
-        _wrong_dtype(name, value.dtype, dtype, owner)
-    if dtype is not None and native != dtype:
-        _wrong_dtype(name, value.dtype, dtype, owner)
+    plain_array(name, value, dtype or FLOAT32, role)
+    native = float_type(value)
+    if native is None or (dtype is not None and native != dtype):
+        expected = "expected float32 or float64" if dtype is None else f"{owner} is {dtype}"
+        cure = _cures.for_dtype(name, value, dtype or FLOAT32, role)
+        raise TypeError(f"{name} is {value.dtype}, {expected}{cure}")
     # asarray drops harmless subclasses such as memmap; it copies only to swap bytes.
     return np.asarray(value, native)
 
 
-def plain_array(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> None:
+def float_type(value: Any) -> np.dtype[Any] | None:
+    """Which of the two types an array is of, in whatever byte order; None for anything else."""
+    if isinstance(value, ndarray) and not isinstance(value, np.ma.MaskedArray):
+        native = value.dtype.newbyteorder("=")
+        return FLOAT32 if native == FLOAT32 else FLOAT64 if native == FLOAT64 else None
+    return None
+
+
+def plain_array(
+    name: str, value: Any, dtype: np.dtype[Any] | None = None, role: Role = NO_ROLE
+) -> None:
     """Raise TypeError unless the value is an array, and not a masked one."""
-    masked = isinstance(value, np.ma.MaskedArray)
-    if isinstance(value, ndarray) and not masked:
+    if isinstance(value, ndarray) and not isinstance(value, np.ma.MaskedArray):
         return
-    kind = type(value).__name__
-    if masked:
-        cure = f"a mask has no meaning here, pass {name}.filled(0)"
-    elif value is None:
-        cure = "it cannot be left out"
-    else:
-        target = "" if dtype is None else f", dtype=np.{dtype}"
-        cure = f"pass np.asarray({name}{target})"
-    raise TypeError(f"{name} is a {kind}, expected a numpy.ndarray: {cure}")
+    cure = _cures.for_object(name, value, dtype, role)
+    raise TypeError(f"{name} is {_cures.kind(value)}, expected a numpy.ndarray{cure}")
 
 
-def _wrong_dtype(
-    name: str, given: np.dtype[Any], wanted: np.dtype[Any] | None, owner: str
-) -> NoReturn:
-    if wanted is None:
-        text = f"{name} is {given}, expected float32 or float64"
-    else:
-        text = f"{name} is {given}, {owner} is {wanted}"
-    if given.kind in "bifuO":
-        text += f": pass {name}.astype(np.{wanted or FLOAT32})"
-    elif given.kind == "c":
-        text += f": pass {name}.real.astype(np.{wanted or FLOAT32}), or the parts as two features"
-    raise TypeError(text)
+def agreeing(
+    names: Sequence[str],
+    values: Sequence[Any],
+    optional: Collection[str],
+    roles: Callable[[], Mapping[str, Role]],
+) -> list[Any]:
+    """Arrays of one type: that of most of them, else of the first.
+
+    Parameters
+    ----------
+    names, values : sequence
+        What the caller calls the arguments, in their order, and what was passed.
+    optional : collection of str
+        Those that may be None, and stay so.
+    roles : callable
+        Returns what else is known of some of them, for cures.
+    """
+    first = values[0]
+    if type(first) is ndarray and (first.dtype is FLOAT32 or first.dtype is FLOAT64):
+        dtype = first.dtype
+        for name, value in zip(names, values, strict=True):
+            if type(value) is ndarray and value.dtype is dtype:
+                continue
+            if value is not None or name not in optional:
+                break
+        else:  # the most common form
+            return list(values)
+    types = [float_type(value) for value in values]
+    known = [dtype for dtype in types if dtype is not None]
+    wanted, owner = None, names[0]
+    if known:
+        wanted = max(dict.fromkeys(known), key=known.count)
+        owner = next(name for name, own in zip(names, types, strict=True) if own is wanted)
+    arrays: list[Any] = []
+    faults: dict[str, str] = {}
+    known_of = roles()
+    for name, value in zip(names, values, strict=True):
+        try:
+            missing = value is None and name in optional
+            role = known_of.get(name, NO_ROLE)
+            arrays.append(None if missing else array(name, value, wanted, owner, role))
+        except TypeError as error:
+            faults[name] = str(error)
+    if not faults:
+        return arrays
+    name, text = next(iter(faults.items()))
+    alike = [
+        other
+        for other, its in faults.items()
+        if other != name and ": pass " in text and its == re.sub(rf"\b{name}\b", other, text)
+    ]
+    raise TypeError(text + (f"; likewise {listed(alike, 'and')}" if alike else ""))
 
 
 def shape(
@@ -122,7 +173,8 @@ def shape(
         return
     letters, numbers = _tuple_text(axes), _tuple_text(str(sizes.get(axis, axis)) for axis in axes)
     expected = letters if letters == numbers else f"{letters} = {numbers}"
-    raise ValueError(f"{name} has shape {given}, expected {expected}{hint}")
+    cure = _cures.for_shape(name, given, tuple(map(sizes.get, axes)))
+    raise ValueError(f"{name} has shape {given}, expected {expected}{hint}{cure}")
 
 
 def _tuple_text(items: Any) -> str:
@@ -132,21 +184,22 @@ def _tuple_text(items: Any) -> str:
 
 def writable(name: str, value: Any) -> Array:
     """The value itself, if it is an array of float32 or float64 that can be changed in place."""
-    if not isinstance(value, ndarray) or isinstance(value, np.ma.MaskedArray):
+    if float_type(value) is None:
         # Not "pass np.asarray(...)": what is changed would then be thrown away.
-        raise TypeError(
-            f"{name} is a {type(value).__name__}, expected a numpy.ndarray: it is changed in "
-            "place, so make it an array first and go on with that"
+        cure = _cures.for_writable(name, value)
+        if not isinstance(value, ndarray) or isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{name} is {_cures.kind(value)}, expected a numpy.ndarray{cure}")
+        raise TypeError(f"{name} is {value.dtype}, expected float32 or float64{cure}")
+    writable: Array = value
+    if not (writable.dtype.isnative and writable.flags.writeable):
+        why, made = "is read-only", ".copy()"
+        if not writable.dtype.isnative:
+            why, made = "is not in native byte order", f".astype(np.{float_type(value)})"
+        raise ValueError(
+            f"{name} {why}, but is changed in place: write {name} = {name}{made}, and go on with "
+            "that"
         )
-    if value.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
-        raise TypeError(
-            f"{name} is {value.dtype}, expected float32 or float64: it is changed in place, so "
-            "make it an array of float32 first and go on with that"
-        )
-    if not (value.dtype.isnative and value.flags.writeable):
-        why = "is read-only" if value.dtype.isnative else "is not in native byte order"
-        raise ValueError(f"{name} {why}: it is changed in place, so pass an array that can be")
-    return value
+    return writable
 
 
 def contiguous(a: Array) -> Array:
@@ -185,49 +238,60 @@ def are_rows(a: Array) -> bool:
     return unit and step % size == 0 and a.flags.aligned and a.dtype.isnative
 
 
-def integers(name: str, value: Any, expected: str) -> Array:
-    """An array of any integer type, or a sequence of integers, as an int64 array of its own."""
-    if not isinstance(value, ndarray) or isinstance(value, np.ma.MaskedArray):
-        if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
-            plain_array(name, value)
-        try:
-            value = np.asarray(value)
-        except (ValueError, OverflowError):
-            raise ValueError(f"{name} is ragged or too large, expected {expected}") from None
-        if value.size == 0:
-            value = value.astype(np.int64)  # an empty list has no type of its own
-        cure = ""
-    else:
-        cure = f": pass {name}.astype(np.int64)" if value.dtype.kind == "f" else ""
-    if value.dtype.kind not in "iu":
-        raise TypeError(f"{name} holds {value.dtype}, expected {expected}{cure}")
-    if value.dtype == np.uint64 and value.size and value.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} holds {value.max()}, expected {expected}")
-    return np.array(value, np.int64, order="C")
+def _read(name: str, value: Any, expected: str, role: Role = NO_ROLE) -> Array:
+    """The array that NumPy makes of an argument that need not be one."""
+    if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
+        plain_array(name, value)
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError):
+        # Nested sequences of unequal lengths, or an integer that is too large.
+        cure = _cures.for_object(name, value, None, role) if role.sequence else ""
+        raise ValueError(f"{name} is ragged or too large, expected {expected}{cure}") from None
+    except (TypeError, RuntimeError):  # a tensor that NumPy cannot read
+        cure = _cures.for_object(name, value, None)
+        raise TypeError(f"{name} is {_cures.kind(value)}, expected {expected}{cure}") from None
+
+
+def integers(name: str, value: Any, expected: str, classes: int | None = None) -> Array:
+    """An array of any integer type, or a sequence of integers, as an int64 array of its own.
+
+    `classes` says, for the cure, of how many things they are indices.
+    """
+    padded = ", and hand lengths to what takes them"
+    given = _read(name, value, expected, Role(sequence=classes is not None, padded=padded))
+    if given.size == 0 and not isinstance(value, ndarray):
+        given = given.astype(np.int64)  # an empty list has no type of its own
+    if given.dtype.kind not in "iu":
+        cure = _cures.for_integers(name, value, given, classes)
+        raise TypeError(f"{name} holds {given.dtype}, expected {expected}{cure}")
+    if given.dtype == np.uint64 and given.size and given.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {given.max()}, expected {expected}")
+    return np.array(given, np.int64, order="C")
 
 
 def booleans(name: str, value: Any, expected: str) -> Array:
     """A boolean array, or nested sequences of bool, as an array."""
-    if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
-        plain_array(name, value)
-    try:
-        given = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name} is ragged, expected {expected}") from None
+    given = _read(name, value, expected)
     if given.size == 0 and not isinstance(value, ndarray):
         given = given.astype(bool)  # an empty list has no type of its own
     if given.dtype.kind != "b":
-        cure = f": pass {name}.astype(bool)" if isinstance(value, ndarray) else ""
+        cure = ""
+        if given.dtype.kind in "iuf" and bool(((given == 0) | (given == 1)).all()):
+            expression = f"{name}" if isinstance(value, ndarray) else f"np.asarray({name})"
+            cure = f": pass {expression}.astype(bool)"
         raise TypeError(f"{name} holds {given.dtype}, expected bool{cure}")
     return given
 
 
-def in_range(name: str, values: Array, count: int, of: str) -> None:
+def in_range(name: str, values: Array, count: int, of: str, cure: Callable[[], str] = str) -> None:
     """Raise ValueError unless 0 <= value < count for all of an integer array."""
     if values.size and (values.min() < 0 or values.max() >= count):
         at = np.unravel_index(int(((values < 0) | (values >= count)).argmax()), values.shape)
         where = f"[{', '.join(map(str, at))}]" if at else ""
-        raise ValueError(f"{name}{where} is {values[at]}, expected 0 <= index < {of} = {count}")
+        raise ValueError(
+            f"{name}{where} is {values[at]}, expected 0 <= index < {of} = {count}{cure()}"
+        )
 
 
 def counted(
@@ -278,7 +342,8 @@ def flag(name: str, value: Any) -> bool:
     """The value as a bool; TypeError unless it is a Python or NumPy bool."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    raise TypeError(f"{name} is {value!r}, expected True or False")
+    cure = f": pass bool({name})" if isinstance(value, int | np.integer) and value in (0, 1) else ""
+    raise TypeError(f"{name} is {value!r}, expected True or False{cure}")
 
 
 def size(name: str, value: Any, minimum: int = 1) -> int:
@@ -288,7 +353,9 @@ def size(name: str, value: Any, minimum: int = 1) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}, expected an integer") from None
+        whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        cure = f": pass int({name})" if whole else ""
+        raise TypeError(f"{name} is {value!r}, expected an integer{cure}") from None
     if number < minimum:
         raise ValueError(f"{name} is {number}, expected at least {minimum}")
     return number
@@ -305,7 +372,12 @@ def number(name: str, value: Any) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} is {value!r}, expected a number") from None
+        cure = ""
+        if isinstance(value, str | bool | np.bool_):
+            with suppress(ValueError, OverflowError):
+                float(value)
+                cure = f": pass float({name})"
+        raise TypeError(f"{name} is {value!r}, expected a number{cure}") from None
 
 
 def bounded(name: str, value: Any, minimum: float = 0.0, above: bool = False) -> float:
@@ -353,10 +425,19 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
     return str(value)
 
 
-def listed(words: Collection[str]) -> str:
+def listed(words: Collection[str], joined: str = "or") -> str:
     """The words as a text lists them: "a, b or c"."""
     *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"{', '.join(others)} {joined} {last}" if others else last
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """What `numpy.random.default_rng` makes of a seed, a Generator or None."""
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        text = f"{name} is {value!r}, expected an integer >= 0, a numpy.random.Generator or None"
+        raise type(error)(text + _cures.for_seed(name, value)) from None
 
 
 def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
@@ -365,7 +446,8 @@ def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
         return frozenset(valid)
     listed = f"names out of {', '.join(map(repr, valid))}" if valid else "no names"
     if isinstance(value, str) or not isinstance(value, Collection):
-        raise TypeError(f"{name} is {value!r}, expected a collection of {listed}")
+        cure = f": pass [{name}]" if isinstance(value, str) and value in valid else ""
+        raise TypeError(f"{name} is {value!r}, expected a collection of {listed}{cure}")
     for item in value:
         if not isinstance(item, str) or item not in valid:
             raise ValueError(f"{name} holds {item!r}, expected {listed}")
@@ -408,12 +490,7 @@ def lengths_array(
         For the error, where the lengths would fit if T were B and B were T.
     """
     expected = f"{batch} integers between 0 and {steps}"
-    if isinstance(lengths, np.ma.MaskedArray):  # np.asarray would drop the mask
-        plain_array("lengths", lengths)
-    try:
-        given = np.asarray(lengths)
-    except ValueError:  # nested sequences of unequal lengths
-        raise ValueError(f"lengths is ragged, expected {expected}") from None
+    given = _read("lengths", lengths, expected)
     if given.dtype.kind == "O" and isinstance(lengths, list | tuple):
         for i, value in enumerate(lengths):  # integers too large for any integer type
             if isinstance(value, int) and not 0 <= value <= steps:
@@ -425,12 +502,15 @@ def lengths_array(
     )
     if given.dtype.kind not in "iu" or mixed:
         kind = "bool" if mixed else str(given.dtype)
-        raise TypeError(f"lengths holds {kind}, expected {expected}")
+        cure = "" if mixed else _cures.for_integers("lengths", lengths, given)
+        raise TypeError(f"lengths holds {kind}, expected {expected}{cure}")
     if unbatched and given.ndim == 0:
         given = given.reshape(1)
     if given.shape != (batch,):
         other = given.shape == (steps,) and ((given >= 0) & (given <= batch)).all()
         cure = cure_if_other if other else ""
+        if given.ndim == 0:
+            cure = f": pass np.full({batch}, lengths)"
         raise ValueError(f"lengths has shape {given.shape}, expected (B,) = ({batch},){cure}")
     wrong = (given < 0) | (given > steps)
     if wrong.any():
@@ -450,11 +530,16 @@ def _plain(a: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
     return type(a) is ndarray and a.dtype is dtype and a.shape == shape and a.flags.carray
 
 
-def sequence_axes(x: Array, first: str, second: str) -> bool:
-    """Check the rank of x; whether it is one sequence without a batch axis."""
+def sequence_axes(x: Array, first: str, second: str, features: int | None = None) -> bool:
+    """Check the rank of x; whether it is one sequence without a batch axis.
+
+    `features` is D, where that is known.
+    """
     if x.ndim not in (2, 3):
+        cure = ": pass x[:, None]" if x.ndim == features == 1 else ""
         raise ValueError(
             f"x has shape {x.shape}, expected ({first}, {second}, D), or (T, D) for one sequence"
+            f"{cure}"
         )
     return x.ndim == 2
 
@@ -484,11 +569,18 @@ def some_gradient(**given: Any) -> None:
         raise ValueError(f"{' and '.join(given)} are None: give at least one of them")
 
 
-def state_pair(name: str, state: Any) -> tuple[Any, Any]:
-    """The two elements of an LSTM's state, or of its gradient."""
+def state_pair(name: str, state: Any, rest: str = "") -> tuple[Any, Any]:
+    """The two elements of an LSTM's state, or of its gradient.
+
+    `rest` is, for the cure, the c that goes with an h given alone.
+    """
     if not isinstance(state, tuple | list):
-        kind = type(state).__name__
-        raise TypeError(f"{name} is a {kind}, expected a pair of arrays, (h, c)")
+        cure = ""
+        if isinstance(state, ndarray) and len(state.shape) == 4 and len(state) == 2:
+            cure = f": pass tuple({name})"
+        elif isinstance(state, ndarray) and rest:
+            cure = f": pass ({name}, {rest.format(name)}), if it is h alone"
+        raise TypeError(f"{name} is {_cures.kind(state)}, expected a pair of arrays, (h, c){cure}")
     if len(state) != 2:
         raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
     return state[0], state[1]
@@ -497,23 +589,20 @@ def state_pair(name: str, state: Any) -> tuple[Any, Any]:
 # ------------------------------------------------------------------------------ arrays of a list
 
 
-def arrays(name: str, given: Any) -> list[Any]:
-    """An array or several, as a list; what is in it is not looked at but for the cure."""
+def arrays(name: str, given: Any) -> dict[str, Any]:
+    """An array or several, under what the caller calls each.
+
+    What is in a list is not looked at but for the cure.
+    """
     if isinstance(given, ndarray):
-        return [given]
-    whole = hasattr(given, "flat_weights")  # a layer, or its gradients
-    if whole or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        cure = f": pass {name}.values()" if isinstance(given, Mapping) else ""
-        cure = f": pass {name}.flat_weights" if whole else cure
-        raise TypeError(f"{name} is a {type(given).__name__}, expected a list of arrays{cure}")
+        return {name: given}
+    cure = _cures.for_collection(name, given)
+    if cure or isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is {_cures.kind(given)}, expected a list of arrays{cure}")
     listed = list(given)
-    for i, a in enumerate(listed):
-        if hasattr(a, "flat_weights"):
-            raise TypeError(
-                f"{name}[{i}] is a {type(a).__name__}, expected a numpy.ndarray: pass "
-                f"{name}[{i}].flat_weights"
-            )
-    return listed
+    if text := _cures.for_elements(name, listed):
+        raise TypeError(text)
+    return {f"{name}[{i}]": a for i, a in enumerate(listed)}
 
 
 def distinct(name: str, arrays: Mapping[str, Array] | Sequence[Array]) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
-from . import _checks
+from . import _checks, _cures
 from .layers import LAYERS, Weighted
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("u8"), "U32": np.dtype("u4"), "U16": np.dtype("u2"), "U8": np.dtype("u1"),
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# bfloat16, which NumPy lacks: the upper half of a float32.
+_STORED = _DTYPES | {"BF16": np.dtype("u2")}
 _MAX_HEADER = 100_000_000  # bytes: the format's own limit
 _MAX_AXES = 64  # NumPy's
 _DEEPEST = 100  # lists and dicts inside each other: far from the limits of parsers
@@ -106,7 +108,8 @@ def save(
     metadata = {} if metadata is None else metadata
     for what, value in (("objects", objects), ("metadata", metadata)):
         if not isinstance(value, Mapping):
-            raise TypeError(f"{what} is a {type(value).__name__}, expected a mapping of names")
+            cure = _cures.for_bare(what, value) if what == "objects" else ""
+            raise TypeError(f"{what} is {_cures.kind(value)}, expected a mapping of names{cure}")
     tensors: dict[str, Array] = {}
     described = {name: _describe(name, value, tensors) for name, value in objects.items()}
     texts = {_OWN: json.dumps({"version": _VERSION, "objects": described}, separators=(",", ":"))}
@@ -132,9 +135,16 @@ def save(
 
 
 def _path_text(path: Any) -> str:
-    if isinstance(text := os.fspath(path), str):
+    text = os.fspath(path) if isinstance(path, str | bytes | os.PathLike) else None
+    if isinstance(text, str):
         return text
-    raise TypeError(f"path is {path!r}, expected a str or an os.PathLike of one")
+    if isinstance(text, bytes):
+        cure = ": pass os.fsdecode(path)"
+    elif hasattr(path, "read") or hasattr(path, "write"):
+        cure = ": pass path.name" if isinstance(getattr(path, "name", None), str) else ""
+    else:
+        cure = ": it comes first" if hasattr(path, "state_dict") else ""
+    raise TypeError(f"path is {_repr(path)}, expected a str or an os.PathLike of one{cure}")
 
 
 def _text(what: str, text: Any) -> str:
@@ -150,19 +160,26 @@ def _text(what: str, text: Any) -> str:
 def _object_name(name: Any) -> str:
     # No dot: the object's name ends at the first one of a tensor's, so tensors cannot collide.
     if _text("a name in objects", name) in ("", "__metadata__") or "." in name:
-        raise ValueError(f"a name in objects is {_repr(name)}: empty, reserved, or with a dot")
+        cure = ""
+        if "." in name:
+            cure = ": pass {n.replace('.', '_'): o for n, o in objects.items()}"
+        fault = "empty, reserved, or with a dot"
+        raise ValueError(f"objects has the name {_repr(name)}, which is {fault}{cure}")
     return f"objects[{_repr(name)}]"
 
 
 def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any]:
     """What the metadata says of an object, whose arrays are added to `tensors`."""
     what, kind = _object_name(name), type(value).__name__
+    a_kind = _cures.kind(value)
     if isinstance(value, ndarray):
         tensors[name] = _array(name, value)
         return {"kind": "array"}
     if isinstance(value, Weighted):
         if LAYERS.get(kind) is not type(value):
-            raise TypeError(f"{what} is a {kind}, which load does not know: pass its state_dict()")
+            raise TypeError(
+                f"{what} is {a_kind}, which load does not know: pass {what}.state_dict()"
+            )
         arguments = value._arguments()
         _layer(what, kind, arguments, value.weights)  # attributes may have been overwritten
         tensors.update((f"{name}.{weight}", a) for weight, a in value.weights.items())
@@ -170,7 +187,9 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
     if not isinstance(value, Mapping) and hasattr(value, "state_dict"):
         value = value.state_dict()
     if not isinstance(value, Mapping):
-        raise TypeError(f"{what} is a {kind}: no layer, ndarray, mapping, nor state_dict() of one")
+        cure = _cures.for_saved(what, value)
+        expected = "a layer, an array, a mapping or what has a state_dict()"
+        raise TypeError(f"{what} is {a_kind}, expected {expected}{cure}")
     items: dict[str, Any] = {}
     for key, item in value.items():
         if not _text(f"a key of {what}", key):
@@ -178,6 +197,9 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
         if isinstance(item, ndarray):
             tensors[f"{name}.{key}"] = _array(f"{name}.{key}", item)
             items[key] = "tensor"
+        elif cure := _cures.for_nested(what, name, key, item, value):
+            at = f"{what}[{_repr(key)}]"
+            raise TypeError(f"{at} is {_cures.kind(item)}, expected an array or a JSON value{cure}")
         else:
             _check_json(f"{what}[{_repr(key)}]", item)
             items[key] = {"json": item}
@@ -208,7 +230,7 @@ def _check_json(what: str, value: Any, depth: int = 0) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        cure = ": pass its .item(), a Python value" if isinstance(value, np.generic) else ""
+        cure = f": pass {what}.item(), a Python value" if isinstance(value, np.generic) else ""
         raise type(error)(f"{what}: {error}{cure}") from None
 
 
@@ -282,7 +304,8 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     Loaded
         A dict of the objects in the order in which they were saved, with the attribute
         ``metadata``. Mappings and states are dicts, in which tuples have become lists. From
-        another writer's file, a dict of arrays. Arrays are writable and in native byte order.
+        another writer's file, a dict of arrays. Arrays are writable and in native byte order. BF16
+        tensors are float32; F16 ones are float16, or float32 if they are weights of a layer.
 
     Raises
     ------
@@ -292,16 +315,83 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     OSError
         If the file cannot be read.
     """
-    path = _path_text(path)
+    path, other = _path_text(path), ""
     try:
         # Non-blocking, or opening a pipe would wait for its writer.
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
-            tensors, metadata = _read(file)
+            try:
+                tensors, metadata = _read(file)
+            except ValueError:
+                other = _other_format(file, path)
+                raise
         return Loaded(_assembled(tensors, metadata), metadata)
     except ValueError as error:
         # One line, of moderate length, whatever the file made part of the text.
-        text = "".join(c if c.isprintable() else "?" for c in str(error)[:500])
+        text = other or "".join(c if c.isprintable() else "?" for c in str(error)[:500])
         raise ValueError(f"{path}: {text}") from None
+
+
+def _other_format(file: BufferedReader, path: str) -> str:
+    """What a file seems to be that is none of ours, and what to do with it; "" where unknown."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return ""
+    file.seek(0)
+    start = file.read(4096)
+    if len(start) < 9 or start[8:9] == b"{":  # a safetensors file, or too short for any
+        return ""
+    new = os.path.splitext(path)[0] + ".safetensors"
+    shown, target = repr(path), repr(new if new != path else path + ".safetensors")
+    seems, made = _recognised(start, shown)
+    if not seems:
+        return ""
+    text = f"this seems to be {seems}, not a safetensors file"
+    return f"{text}: write {made.replace('TARGET', target)}" if made else text
+
+
+def _recognised(start: bytes, path: str) -> tuple[str, str]:
+    """What a file that begins so seems to be, and the code that makes one of ours of it."""
+    torch = (
+        f"import torch; state = torch.load({path}, weights_only=True); fastrnn.save(TARGET, "
+        "{'model': {n: a.float().numpy() for n, a in state.items()}})"
+    )
+    numpy = f"fastrnn.save(TARGET, {{'array': np.load({path})}})"
+    archive = f"fastrnn.save(TARGET, {{'arrays': dict(np.load({path}))}})"
+    first = start[30 : 30 + int.from_bytes(start[26:28], "little")]  # file in a zip archive
+    if start.startswith(b"PK\x03\x04"):
+        if first.endswith(b".npy"):
+            return "an archive of NumPy arrays (.npz)", archive
+        if first.endswith((b"/data.pkl", b"/version", b"/byteorder", b"/.format_version")):
+            return "a PyTorch file (.pt)", torch
+        if first in (b"metadata.json", b"config.json"):
+            return "a Keras file (.keras)", ""
+        return "a zip archive", ""
+    if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
+        return "a PyTorch file (.pt)", torch
+    if len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        return "a pickle, which may run any code when it is read: have its maker save arrays", ""
+    for magic, seems, made in (
+        (b"\x93NUMPY", "a NumPy array (.npy)", numpy),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5)", ""),
+        (b"\x1f\x8b\x08", "compressed by gzip", ""),
+        (b"BZh", "compressed by bzip2", ""),
+        (b"\xfd7zXZ\x00", "compressed by xz", ""),
+        (b"\x28\xb5\x2f\xfd", "compressed by zstandard", ""),
+        (b"GGUF", "a GGUF file", ""),
+        (b"MATLAB 5.0", "a MATLAB file (.mat)", ""),
+        (b"version https://git-lfs", "a pointer of Git LFS: fetch the file with git lfs pull", ""),
+        (b"<!DOCTYPE", "a web page, as a download that failed leaves it", ""),
+        (b"<html", "a web page, as a download that failed leaves it", ""),
+    ):
+        if start.startswith(magic):
+            return seems, made
+    if start[4:8] == b"TFL3":
+        return "a TensorFlow Lite model", ""
+    if start[:1] == b"\x08" and b"\x12" in start[2:4]:
+        return "an ONNX model", ""
+    text = "".join(start.decode(errors="replace").split())
+    if text.isprintable() and "�" not in text[:-1]:
+        return ("JSON" if text.startswith(("{", "[")) else "text"), ""
+    return "", ""
 
 
 def _parse(what: str, text: bytes) -> dict[str, Any]:
@@ -384,13 +474,14 @@ def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
 
     tensors = {}
     for _, _, name, dtype, shape in entries:
-        a = np.empty(shape, _DTYPES[dtype].newbyteorder("<"))
+        a = np.empty(shape, _STORED[dtype].newbyteorder("<"))
         data = a.reshape(-1).view(np.uint8)
         if file.readinto(data.data) < data.size:
             raise ValueError(f"the file ends inside tensor {_repr(name)}")
         if dtype == "BOOL" and (data > 1).any():
             raise ValueError(f"tensor {_repr(name)} is BOOL, but has other bytes than 0 and 1")
-        tensors[name] = a.astype(_DTYPES[dtype], copy=False)
+        a = a.astype(_STORED[dtype], copy=False)
+        tensors[name] = (a.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else a
     return {name: tensors[name] for name in header}, metadata
 
 
@@ -398,8 +489,8 @@ def _entry(name: str, entry: Any, size: int) -> tuple[int, int, str, str, tuple[
     """Begin and end of a tensor in data of this size, name, type, and shape."""
     what = f"tensor {_repr(name)}"
     dtype, shape, offsets = _fields(what, entry, dtype=str, shape=list, data_offsets=list)
-    if dtype not in _DTYPES:
-        raise ValueError(f"{what} is {_repr(dtype)}, expected one of {', '.join(_DTYPES)}")
+    if dtype not in _STORED:
+        raise ValueError(f"{what} is {_repr(dtype)}, expected one of {', '.join(_STORED)}")
     if len(shape) > _MAX_AXES or len(offsets) != 2:
         raise ValueError(f"{what} has {len(shape)} axes, {len(offsets)} offsets")
     for n in (*shape, *offsets):
@@ -408,10 +499,11 @@ def _entry(name: str, entry: Any, size: int) -> tuple[int, int, str, str, tuple[
     begin, end = offsets
     if not begin <= end <= size:
         raise ValueError(f"{what}: data_offsets is {offsets}, out of {size} bytes of data")
-    itemsize = _DTYPES[dtype].itemsize
+    itemsize = _STORED[dtype].itemsize
     if math.prod(shape) * itemsize != end - begin:
         raise ValueError(f"{what} has {end - begin} bytes, too many or few for {dtype} {shape}")
-    if math.prod(n or 1 for n in shape) * itemsize > sys.maxsize:  # even if another size is zero
+    largest = 4 if dtype == "BF16" else itemsize  # of the array that is made
+    if math.prod(n or 1 for n in shape) * largest > sys.maxsize:  # even if another size is zero
         raise ValueError(f"{what} has the shape {shape}, which NumPy cannot have")
     return begin, end, name, dtype, tuple(shape)
 
@@ -460,7 +552,11 @@ def _restored(name: str, described: Any, arrays: dict[str, Array]) -> Any:
         known = ", ".join(("array", "dict", *LAYERS))
         raise ValueError(f"{what} is of the kind {_repr(kind)}, expected one of {known}")
     _, arguments = _fields(what, described, kind=str, arguments=dict)
-    weights = {tensor[len(name) + 1 :]: a for tensor, a in arrays.items()}
+    # float16 is widened, as bfloat16 was: layers compute in float32 and float64.
+    weights = {
+        tensor[len(name) + 1 :]: a.astype(np.float32) if a.dtype == np.float16 else a
+        for tensor, a in arrays.items()
+    }
     return _layer(what, kind, arguments, weights)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _cures
 from ._attributes import Guarded
 from ._memory import Memory, handed_over, root, taken_over
 
@@ -45,10 +45,8 @@ class _Optimizer(Guarded):
         """What a constructor does."""
         with self._all_or_nothing():
             self._set_all(self._checked_numbers(numbers))
-            given = [
-                _checks.writable(f"params[{i}]", p)
-                for i, p in enumerate(_checks.arrays("params", params))
-            ]
+            named = _checks.arrays("params", params)
+            given = [_checks.writable(name, p) for name, p in named.items()]
             if not given:
                 raise ValueError(
                     "params is empty, expected at least one array (an iterator that was gone "
@@ -81,9 +79,13 @@ class _Optimizer(Guarded):
 
     def _checked_step(self, grads: Array | Iterable[Array]) -> list[Array]:
         """The gradients, each of its parameter's shape and dtype; none of them may be missing."""
-        given = _checks.arrays("grads", grads)
+        named = _checks.arrays("grads", grads)
+        given = list(named.values())
         if len(given) != len(self.params):
-            raise ValueError(f"grads has {len(given)} arrays, expected {len(self.params)}")
+            raise ValueError(
+                f"grads has {len(given)} arrays, expected {len(self.params)}, as params has: with "
+                "the flat_weights of a layer go those of its gradients"
+            )
         for i, (p, form) in enumerate(zip(self.params, self._forms, strict=True)):
             if _form(p) != form:
                 raise ValueError(
@@ -95,10 +97,11 @@ class _Optimizer(Guarded):
             if not p.flags.writeable or not p.dtype.isnative:
                 _checks.writable(f"params[{i}]", p)
         checked = []
-        for i, (g, p) in enumerate(zip(given, self.params, strict=True)):
-            checked.append(_checks.array(f"grads[{i}]", g, p.dtype, f"params[{i}]"))
+        for i, ((name, g), p) in enumerate(zip(named.items(), self.params, strict=True)):
+            checked.append(_checks.array(name, g, p.dtype, f"params[{i}]"))
             if g.shape != p.shape:
-                raise ValueError(f"grads[{i}] has shape {g.shape}, expected {p.shape}")
+                cure = _cures.for_shape(name, g.shape, p.shape)
+                raise ValueError(f"{name} has shape {g.shape}, expected {p.shape}{cure}")
         if len(checked) > 1 and not self._lie_apart(checked):
             n = len(self.params)
             for i, j in _checks.sharing([*self.params, *checked]):
@@ -150,10 +153,12 @@ class _Optimizer(Guarded):
             If `d` is not the state of an optimiser of this kind over parameters of these shapes.
         """
         if not isinstance(d, Mapping):
-            raise TypeError(f"d is a {type(d).__name__}, expected a mapping")
+            cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""
+            raise TypeError(f"d is {_cures.kind(d)}, expected a mapping{cure}")
         own = self.state_dict()
         if set(d) != set(own):
-            raise ValueError(f"d has {', '.join(map(str, d))}; expected {', '.join(own)}")
+            cure = _cures.for_names("d", d, own)
+            raise ValueError(f"d has {', '.join(map(str, d))}; expected {', '.join(own)}{cure}")
         for name, value in own.items():
             if isinstance(value, np.ndarray):
                 given = _checks.array(f"d[{name!r}]", d[name], value.dtype, "its parameter")

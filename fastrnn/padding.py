@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _cures
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -63,10 +63,16 @@ def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tu
     if not rows:
         raise ValueError("sequences is empty: there is nothing to tell the shape from")
     for i, row in enumerate(rows):
-        _checks.plain_array(f"sequences[{i}]", row)
+        if not isinstance(row, np.ndarray) or isinstance(row, np.ma.MaskedArray):
+            cure = _cures.for_sequences("sequences", rows, i)
+            name = f"sequences[{i}]"
+            raise TypeError(f"{name} is {_cures.kind(row)}, expected a numpy.ndarray{cure}")
+    for i, row in enumerate(rows):
         if row.dtype != rows[0].dtype:
+            cure = _cures.for_types("sequences", rows)
             raise TypeError(
-                f"sequences[{i}] is {row.dtype}, sequences[0] is {rows[0].dtype}: they must agree"
+                f"sequences[{i}] is {row.dtype}, sequences[0] is {rows[0].dtype}, expected one "
+                f"type{cure}"
             )
         if row.ndim == 0 or row.shape[1:] != rows[0].shape[1:]:
             rest = ", ".join(map(str, rows[0].shape[1:]))

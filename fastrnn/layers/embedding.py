@@ -205,7 +205,7 @@ class Embedding(Weighted):
             self._allocate(_checks.float_dtype("dtype", dtype))
             # Drawn in float64 and rounded, so that one seed means one network in both types.
             view = self._weights["weight"]
-            view[...] = np.random.default_rng(rng).standard_normal(view.shape)
+            view[...] = _checks.generator("rng", rng).standard_normal(view.shape)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_embeddings, self.embedding_dim)}

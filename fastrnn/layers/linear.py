@@ -230,7 +230,7 @@ class Linear(Weighted):
             self._configure(in_features=in_features, out_features=out_features, bias=bias)
             self._allocate(_checks.float_dtype("dtype", dtype))
             # Drawn in float64 and rounded, so that one seed means one network in both types.
-            generator = np.random.default_rng(rng)
+            generator = _checks.generator("rng", rng)
             bound = 1 / math.sqrt(self.in_features)
             for view in self._weights.values():
                 view[...] = generator.uniform(-bound, bound, view.shape)

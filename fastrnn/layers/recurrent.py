@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from .. import _checks, _core
 from .._attributes import Checks, warn
+from .._cures import Role
 from .._memory import Memory
 from ..cells.base import PLAIN, Cell
 from ..config import current_backend, current_threads
@@ -126,7 +127,7 @@ class Recurrent(Weighted, Generic[State]):
         init = _checks.choice("init", init, ("uniform", "orthogonal"))
         self._allocate(_checks.float_dtype("dtype", dtype))
         # Drawn in float64 and rounded, so that one seed means one network in both types.
-        rng = np.random.default_rng(rng)
+        rng = _checks.generator("rng", rng)
         bound = 1 / math.sqrt(self.hidden_size)
         for name, view in self._weights.items():
             if init == "orthogonal" and name.startswith("weight_hh"):
@@ -282,10 +283,7 @@ class Recurrent(Weighted, Generic[State]):
                 "or a numpy.random.Generator"
             )
         else:
-            try:
-                rng = np.random.default_rng(rng)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"rng is {rng!r}: {error}") from None
+            rng = _checks.generator("rng", rng)
         return self._run(x, state, lengths, restart, rng, keep, checkpoint or 0, check)
 
     def _run(
@@ -390,7 +388,10 @@ class Recurrent(Weighted, Generic[State]):
         names: tuple[str, ...] = ("d_state",)
         if self._cell.has_c:
             names = "d_state[0]", "d_state[1]"
-            d_state = (None, None) if d_state is None else _checks.state_pair("d_state", d_state)
+            if d_state is None:
+                d_state = None, None
+            else:
+                d_state = _checks.state_pair("d_state", d_state, "None")
         else:
             d_state = (d_state,)
         tape = tape.unchanged()
@@ -463,8 +464,10 @@ class Recurrent(Weighted, Generic[State]):
             and x.shape[-1] == self.input_size
         ):
             return x
-        given = _checks.array("x", x, self.dtype, "the layer")
-        unbatched = _checks.sequence_axes(given, *sequence_axes(self.batch_first, False, "D")[:2])
+        role = Role(sequence=True, features=self.input_size, batch_first=self.batch_first)
+        given = _checks.array("x", x, self.dtype, "the layer", role)
+        first, second, _ = sequence_axes(self.batch_first, False, "D")
+        unbatched = _checks.sequence_axes(given, first, second, self.input_size)
         axes = sequence_axes(self.batch_first, unbatched, "D")
         _checks.shape("x", given.shape, axes, {"D": self.input_size})
         return given
@@ -475,8 +478,9 @@ class Recurrent(Weighted, Generic[State]):
         shape = (count, n) if unbatched else (count, batch, n)
         if not self._cell.has_c:
             return state_array("state", state, dtype, shape, "H"), None
-        h, c = _checks.state_pair("state", state)
         p = self._units
+        rest = "np.zeros_like({})" if p == n else ""
+        h, c = _checks.state_pair("state", state, rest)
         of_h = (*shape[:-1], p)
         return (
             state_array("state[0]", h, dtype, of_h, "P" if p < n else "H"),

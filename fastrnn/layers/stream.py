@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .. import _checks, _core
+from .. import _checks, _core, _cures
 from .._attributes import Guarded
+from .._cures import Role
 from ..cells import CELLS
 from ..config import current_threads
 from .tape import sequence_axes, state_array
@@ -54,7 +55,7 @@ class Stream(Guarded, _core.StreamCore):
         name = type(layer).__name__
         if not hasattr(layer, "_packable"):
             layers = _checks.listed([cell.spec.layer for cell in CELLS.values()])
-            raise TypeError(f"layer is a {name}, expected an {layers}")
+            raise TypeError(f"layer is {_cures.kind(layer)}, expected {_cures.an(layers)}")
         if layer.bidirectional:
             raise ValueError(
                 f"{name} is bidirectional: its output depends on steps to come, so it has no stream"
@@ -106,8 +107,10 @@ class Stream(Guarded, _core.StreamCore):
             where Ctrl-C ends the call before it is done.
         """
         batch, units, batch_first = self.batch, self.units, self._layer.batch_first
-        x = _checks.array("x", x, self._dtype, "the layer")
-        alone = _checks.sequence_axes(x, *sequence_axes(batch_first, False, "D")[:2]) and batch == 1
+        role = Role(sequence=True, features=self.features, batch_first=batch_first, padded="")
+        x = _checks.array("x", x, self._dtype, "the layer", role)
+        first, second, _ = sequence_axes(batch_first, False, "D")
+        alone = _checks.sequence_axes(x, first, second, self.features) and batch == 1
         axes = sequence_axes(batch_first, alone, "D")
         _checks.shape("x", x.shape, axes, {"B": batch, "D": self.features})
         if restart is not None:
@@ -187,7 +190,7 @@ class Stream(Guarded, _core.StreamCore):
         """The memory of an `out` in the form that `step` takes, or an error."""
         _checks.array("out", _checks.writable("out", out), self._dtype, "the layer")
         if type(out) is not np.ndarray:
-            raise TypeError(f"out is a {type(out).__name__}, expected a numpy.ndarray")
+            raise TypeError(f"out is {_cures.kind(out)}, expected a numpy.ndarray")
         axes = ("P",) if alone else ("B", "P")
         _checks.shape("out", out.shape, axes, {"B": self.batch, "P": self.units})
         if not out.flags.carray:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from .. import _checks, _tapes
+from .._cures import Role
 from ..cells.base import backward
 from ..reference.arguments import CellSpec
 from ..reference.sequences import apply_dropout, halves
@@ -42,7 +43,8 @@ def fitting(
     """The value as an array of this type and shape."""
     array: Array = value
     if type(value) is not ndarray or value.dtype is not dtype or value.shape != shape:
-        array = _checks.array(name, value, dtype, "the layer")
+        role = Role(full=f"np.full({shape}, {name}, np.{dtype})", optional=name != "d_output")
+        array = _checks.array(name, value, dtype, "the layer", role)
         _checks.shape(name, array.shape, axes, dict(zip(axes, shape, strict=True)))
     return array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from inspect import signature
@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _cures
 from .._attributes import Checks, Guarded
+from .._cures import WEIGHT
 from .._memory import Memory, aligned_empty, handed_over, owner, taken_over
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
-
-# What weights are called, there or not: weight, bias, weight_hh_l0_reverse.
-_WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole))?(_l\d+)?(_reverse)?")
 
 
 class IncompatibleKeys(NamedTuple):
@@ -114,7 +112,7 @@ class Weighted(Guarded):
             )
         if name == "weights" or name in names:
             return f"{name} cannot be replaced: write the elements of the weights, {write}"
-        if _WEIGHT.fullmatch(name):
+        if WEIGHT.fullmatch(name):
             have = f"; the weights are {', '.join(names)}" if names else ""
             return f"{kind} has no weight {name}: write the elements of one it has, {write}{have}"
         if name == "dtype":
@@ -252,26 +250,38 @@ class Weighted(Guarded):
             If a name is missing or unexpected while `strict`, or a value does not fit.
         """
         if not isinstance(d, Mapping):
-            raise TypeError(f"d is a {type(d).__name__}, expected a mapping of names to arrays")
+            cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""
+            if isinstance(d, str | os.PathLike):
+                cure = ": pass fastrnn.load(d)"
+            raise TypeError(f"d is {_cures.kind(d)}, expected a mapping of names to arrays{cure}")
         missing = [name for name in self._weights if name not in d]
         unexpected = [name for name in d if name not in self._weights]
         if _checks.flag("strict", strict) and (missing or unexpected):
             parts = [f"lacks {', '.join(missing)}"] if missing else []
             parts += [f"has unexpected {', '.join(map(str, unexpected))}"] if unexpected else []
-            raise ValueError(f"d {' and '.join(parts)}: the names are {', '.join(self._weights)}")
+            cure = _cures.for_names("d", d, self._weights)
+            names = ", ".join(self._weights)
+            raise ValueError(f"d {' and '.join(parts)}: the names are {names}{cure}")
         converted = {}
         for name, view in self._weights.items():
             if name in d:
                 if isinstance(d[name], np.ma.MaskedArray):  # np.asarray would drop the mask
                     _checks.plain_array(f"d[{name!r}]", d[name])
+                what = f"d[{name!r}]"
+                if _cures.is_tensor(d[name]) and (cure := _cures.for_tensors("d", d)):
+                    raise TypeError(f"{what} is {_cures.kind(d[name])}, expected an array{cure}")
                 try:
                     value = np.asarray(d[name])
                 except ValueError:  # nested sequences of unequal lengths
-                    raise ValueError(f"d[{name!r}] is ragged, expected {view.shape}") from None
+                    raise ValueError(f"{what} is ragged, expected {view.shape}") from None
                 if not np.issubdtype(value.dtype, np.floating):
-                    raise TypeError(f"d[{name!r}] is {value.dtype}, expected a floating type")
+                    cure = ""
+                    if value.dtype.kind in "iub":
+                        cure = ": pass {n: np.asarray(a, np.float32) for n, a in d.items()}"
+                    raise TypeError(f"{what} is {value.dtype}, expected a floating type{cure}")
                 if value.shape != view.shape:
-                    raise ValueError(f"d[{name!r}] has shape {value.shape}, expected {view.shape}")
+                    cure = _cures.for_shape(what, value.shape, view.shape)
+                    raise ValueError(f"{what} has shape {value.shape}, expected {view.shape}{cure}")
                 if not view.flags.writeable:
                     raise ValueError(
                         f"weights[{name!r}] is read-only: set its flags.writeable to True first"

@@ -7,13 +7,14 @@ projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
 from .. import _checks, _tapes
+from .._cures import Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,18 +121,13 @@ def _contiguous(a: Array | None) -> Array | None:
 def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     """The arrays, of one type and of shapes that fit together."""
     # Types first, in the order of the signature, so that every array below has a rank and a type.
-    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
-    x = _checks.array("x", x)
+    names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in cell.extras))
+    optional = {*names} - {"x", "w_ih", "w_hh"}
+    values = (*arrays[:-1], *arrays[-1])
+    typed = _checks.agreeing(names, values, optional, lambda: _roles(optional, arrays[3]))
+    x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, *extra = typed
 
-    def typed(name: str, a: Any) -> Any:
-        return None if a is None else _checks.array(name, a, x.dtype)
-
-    h_0, c_0 = typed("h_0", h_0), typed("c_0", c_0)
-    w_ih, w_hh = _checks.array("w_ih", w_ih, x.dtype), _checks.array("w_hh", w_hh, x.dtype)
-    b_ih, b_hh = typed("b_ih", b_ih), typed("b_hh", b_hh)
-    extra = tuple(typed(e.name, a) for e, a in zip(cell.extras, extra, strict=True))
-
-    unbatched = _checks.sequence_axes(x, "T", "B")
+    unbatched = _checks.sequence_axes(x, "T", "B", w_ih.shape[1] if w_ih.ndim == 2 else None)
     rows = "H" if cell.gates == 1 else f"{cell.gates}·H"
     present = [(e, a) for e, a in zip(cell.extras, extra, strict=True) if a is not None]
     projections = [(e.name, a) for e, a in present if "P" in e.axes]
@@ -141,6 +137,8 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     _checks.shape("w_hh", w_hh.shape, (rows, units), sizes)
     _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes)
     hint = ", because x is one sequence without a batch axis" if unbatched else ""
+    if not unbatched and h_0 is not None and h_0.shape[:1] == x.shape[:1] != x.shape[1:2]:
+        hint = ": pass x.swapaxes(0, 1) if it is (B, T, D)"
     for name, a, axes in (
         ("h_0", h_0, (units,) if unbatched else ("B", units)),
         ("c_0", c_0, ("H",) if unbatched else ("B", "H")),
@@ -154,7 +152,17 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     times = max(1, cell.tape_gates)
     largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
     _checks.elements(T=sizes["T"], B=sizes["B"], **largest)
-    return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra
+    return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, tuple(extra)
+
+
+def _roles(optional: Collection[str], w_ih: Any) -> dict[str, Role]:
+    """What is known of a cell's arrays, for cures."""
+    roles = {name: Role(optional=True) for name in optional}
+    features = w_ih.shape[1] if isinstance(w_ih, ndarray) and w_ih.ndim == 2 else None
+    dtype = _checks.float_type(w_ih) or _checks.FLOAT32
+    for name in ("b_ih", "b_hh"):
+        roles[name] = Role(full=f"np.full(len(w_ih), {name}, np.{dtype})", optional=True)
+    return roles | {"x": Role(sequence=True, features=features)}
 
 
 def _sizes(
@@ -165,6 +173,11 @@ def _sizes(
         _checks.shape("w_hh", w_hh.shape, (rows, "P" if projections else "H"), {})
     if not projections:  # the state has H units, so w_hh has H columns
         units = w_hh.shape[1]
+        if cell.gates > 1 and len(w_hh) * cell.gates == units:
+            raise ValueError(
+                f"w_hh has shape {w_hh.shape}, expected ({rows}, H) = ({units}, {len(w_hh)}): pass "
+                "w_hh.T"
+            )
         return {"H": units, rows: cell.gates * units, **_multiples(cell, units)}
     (name, projection), *_ = projections
     if projection.ndim != 2:

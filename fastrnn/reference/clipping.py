@@ -64,10 +64,8 @@ def scale_to(arrays: Iterable[Array], limit: float, norm: float) -> None:
 
 def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], float]:
     """Check the arguments of the clipping functions; the gradients as a list."""
-    if isinstance(grads, np.ndarray):
-        grads = {"grads": grads}
-    elif not isinstance(grads, Mapping):
-        grads = {f"grads[{i}]": g for i, g in enumerate(_checks.arrays("grads", grads))}
+    if not isinstance(grads, Mapping):
+        grads = _checks.arrays("grads", grads)
     labels = [str(key) for key in grads]
     # As arrays: a subclass may have other ways with what is done here.
     arrays = [
@@ -76,7 +74,8 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
     ]
     if not arrays:
         raise ValueError(
-            "grads is empty, expected one array at least: a generator that was used up? pass a list"
+            "grads is empty, expected at least one array (an iterator that was gone through before "
+            "has none left: pass list(grads))"
         )
     named = dict(zip(labels, arrays, strict=True))
     _checks.distinct("grads", named if len(named) == len(arrays) else arrays)

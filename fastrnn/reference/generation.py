@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _cures
 from .arguments import WEIGHT_NAMES, CellSpec, forward_arguments
 from .cells import CELLS, forward
 from .embedding import embedding_forward
@@ -137,11 +137,12 @@ def generate_arguments(
     }
     for name, (layer, allowed) in kinds.items():
         if _kind(layer) not in allowed:
-            kind = type(layer).__name__
             expected = " or ".join(f"fastrnn.{one}" for one in allowed)
-            raise TypeError(f"{name} is a {kind}, expected a {expected}")
+            raise TypeError(f"{name} is {_cures.kind(layer)}, expected a {expected}")
         if layer.dtype != embedding.dtype:
-            raise TypeError(f"{name} is {layer.dtype}, embedding is {embedding.dtype}")
+            raise TypeError(
+                f"{name} is {layer.dtype}, embedding is {embedding.dtype}: make them with one dtype"
+            )
     if rnn.bidirectional:
         raise ValueError("rnn is bidirectional: it would have to read what is not written yet")
     projected = bool(getattr(rnn, "proj_size", 0))
@@ -159,7 +160,12 @@ def generate_arguments(
             raise ValueError(f"{name} is {size}, expected {of} = {wanted}")
     prompt = _checks.integers("prompt", prompt, "one or more integers")
     if prompt.ndim != 1 or not len(prompt):
-        raise ValueError(f"prompt has shape {prompt.shape}, expected one or more integers")
+        cure = (
+            ": pass np.ravel(prompt)"
+            if prompt.size and prompt.size == max(prompt.shape, default=1)
+            else ""
+        )
+        raise ValueError(f"prompt has shape {prompt.shape}, expected one or more integers{cure}")
     _checks.in_range("prompt", prompt, embedding.num_embeddings, "embedding.num_embeddings")
     length = _checks.size("length", length, 0)
     _checks.elements(length=length)
@@ -168,7 +174,11 @@ def generate_arguments(
     stack = _weights(rnn, cell)
     c = None
     if "c" in cell.states:
-        h, c = (None, None) if state is None else _checks.state_pair("state", state)
+        h, c = (
+            (None, None)
+            if state is None
+            else _checks.state_pair("state", state, "" if projected else "np.zeros_like({})")
+        )
         h = _state("state[0]", h, dtype, len(stack), units, "P" if projected else "H")
         c = _state("state[1]", c, dtype, len(stack), rnn.hidden_size, "H")
     else:
@@ -178,7 +188,7 @@ def generate_arguments(
         info = np.finfo(dtype)
         temperature = float(np.clip(temperature, float(info.tiny), float(info.max)))
     # An array of its own, whatever a generator of somebody's own returns.
-    uniform = np.array(np.random.default_rng(rng).random(length), np.float64)
+    uniform = np.array(_checks.generator("rng", rng).random(length), np.float64)
     if uniform.shape != (length,):
         raise ValueError(f"rng gave numbers of the shape {uniform.shape}, expected {(length,)}")
 

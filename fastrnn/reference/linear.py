@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _checks, _tapes
+from .._cures import Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,11 +108,16 @@ def linear_backward(
         )
 
 
+def _roles(weight: Any) -> dict[str, Role]:
+    dtype = _checks.float_type(weight) or _checks.FLOAT32
+    return {"bias": Role(full=f"np.full(len(weight), bias, np.{dtype})", optional=True)}
+
+
 def linear_arguments(x: Any, weight: Any, bias: Any) -> tuple[Array, Array, Array | None]:
     """Check the arguments of linear_forward; x as rows (N, D), the others C-contiguous."""
-    x = _checks.array("x", x)
-    weight = _checks.array("weight", weight, x.dtype)
-    bias = None if bias is None else _checks.array("bias", bias, x.dtype)
+    x, weight, bias = _checks.agreeing(
+        ("x", "weight", "bias"), (x, weight, bias), ("bias",), lambda: _roles(weight)
+    )
     if x.ndim == 0:
         raise ValueError("x has shape (), expected (..., D)")
     sizes = {"D": x.shape[-1]}

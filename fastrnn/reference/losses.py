@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _cures
+from .._cures import Role
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -100,17 +102,54 @@ def cross_entropy_arguments(
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits has shape {logits.shape}, expected (..., C) with C >= 1")
     positions, rows = logits.shape[:-1], _checks.as_rows(logits)
-    target = _checks.integers("target", target, "integers")
+    given = target
+    target = _checks.integers("target", given, "the integers of classes", logits.shape[-1])
     if target.shape != positions:
-        raise ValueError(f"target has shape {target.shape}, expected {positions}")
+        cure = _cure_of_target(given, target, logits.shape)
+        raise ValueError(f"target has shape {target.shape}, expected {positions}{cure}")
     _checks.choice("reduction", reduction, ("mean", "sum"))
     batch_first = _checks.flag("batch_first", batch_first)
     counts, number = _checks.counted(positions, lengths, mask, len(positions), batch_first)
     if counts is not None:
         target[~counts] = 0  # what does not count may hold anything
         counts = counts.reshape(-1)
-    _checks.in_range("target", target, rows.shape[1], "C")
+    classes = rows.shape[1]
+    _checks.in_range(
+        "target", target, classes, "C", lambda: _cure_of_classes(given, target, classes)
+    )
     return rows, target.reshape(-1), counts, number
+
+
+def _cure_of_target(given: Any, target: Array, shape: tuple[int, ...]) -> str:
+    """The cure for targets of another shape than logits of this shape ask for."""
+    positions, classes = shape[:-1], shape[-1]
+    if target.ndim == len(shape) and classes > 1 and _cures.is_one_hot(target, classes):
+        return f": pass {_cures.one_hot_index('target', given)}, the indices of one-hot vectors"
+    if len(shape) > 2 and (shape[0], *shape[2:]) == target.shape:
+        return ": pass np.moveaxis(logits, 1, -1), if its classes are its second axis"
+    if len(positions) > 1 and target.shape == (positions[1], positions[0], *positions[2:]):
+        return ": pass np.swapaxes(target, 0, 1)"
+    if target.size == math.prod(positions) and 1 in (len(positions), target.ndim):
+        return f": pass np.reshape(target, {positions}), where it has the order of logits"
+    if [n for n in target.shape if n != 1] == [n for n in positions if n != 1]:
+        return f": pass np.reshape(target, {positions})"
+    return ""
+
+
+def _cure_of_classes(given: Any, target: Array, classes: int) -> str:
+    """The cure for targets that are no classes."""
+    beyond = np.unique(target[(target < 0) | (target >= classes)])
+    if len(beyond) != 1:
+        return ""
+    expression = "target" if isinstance(given, np.ndarray) else "np.asarray(target)"
+    if beyond[0] < 0:  # as other libraries mark what does not count
+        return (
+            f": if these positions do not count pass mask={expression} != {beyond[0]}, or where "
+            "they are the ends of sequences lengths="
+        )
+    if beyond[0] == classes and target.min() > 0:
+        return f": if classes are counted from 1 pass {expression} - 1"
+    return ""
 
 
 def squared_error_arguments(
@@ -120,9 +159,15 @@ def squared_error_arguments(
     input = _checks.array("input", input)
     if input.ndim == 0:
         raise ValueError("input has shape (), expected (..., O) or (T,)")
-    target = _checks.array("target", target, input.dtype, "input")
+    role = Role(full="np.full_like(input, target)")
+    target = _checks.array("target", target, input.dtype, "input", role)
     if target.shape != input.shape:
-        raise ValueError(f"target has shape {target.shape}, expected that of input, {input.shape}")
+        cure = _cures.for_shape("target", target.shape, input.shape)
+        if target.ndim > 1 and target.swapaxes(0, 1).shape == input.shape:
+            cure = ": pass target.swapaxes(0, 1)"
+        raise ValueError(
+            f"target has shape {target.shape}, expected that of input, {input.shape}{cure}"
+        )
     _checks.choice("reduction", reduction, ("mean", "sum"))
     batch_first = _checks.flag("batch_first", batch_first)
     axes = max(input.ndim - 1, 1)

@@ -253,6 +253,6 @@ def test_batch_first_is_a_flag(wrong: Any) -> None:
     ):
         with pytest.raises(TypeError) as caught:
             call()
-        assert str(caught.value) == text
+        assert str(caught.value).startswith(text)
     for flag in (np.True_, np.False_):
         fastrnn.pad_sequence([np.zeros(3)], batch_first=flag)

@@ -36,7 +36,7 @@ def used_up() -> Any:
     "nothing", [list, tuple, dict, used_up, lambda: {}.values(), lambda: map(abs, ())]
 )
 def test_nothing_to_clip_is_an_error(clip: Any, nothing: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match=r"^grads is empty, expected one array.*pass a list$"):
+    with pytest.raises(ValueError, match=r"^grads is empty, .*pass list\(grads\)\)$"):
         clip(nothing(), 1.0)
 
 
@@ -276,7 +276,7 @@ def test_subclasses_and_cures_of_what_is_changed_in_place(module: Any) -> None:
     assert np.allclose(a, [[0.6, 0.8]])
     assert module.clip_grad_norm(np.matrix([[0.0, 0.0]]), 1.0) == 0
     for given in ([np.ones(2, np.float16)], [[3.0, 4.0]], [np.ma.ones(2)], [np.ones(2, int)]):
-        with pytest.raises(TypeError, match="changed in place, so make it an array"):
+        with pytest.raises(TypeError, match="but is changed in place: write"):
             module.clip_grad_norm(given, 1.0)  # nothing of astype() or asarray(): thrown away
     layer = fastrnn.RNN(2, 3, rng=0)
     output, _, tape = layer.forward(np.ones((4, 1, 2), np.float32))
@@ -284,7 +284,7 @@ def test_subclasses_and_cures_of_what_is_changed_in_place(module: Any) -> None:
     for given, cure in (
         (grads, r"grads\.flat_weights"),
         ([grads], r"grads\[0\]\.flat_weights"),
-        (layer, r"grads\.flat_weights"),
+        (layer, "pass the flat_weights of what its backward returned"),
     ):
         with pytest.raises(TypeError, match=cure):
             module.clip_grad_norm(given, 1.0)

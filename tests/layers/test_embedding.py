@@ -377,7 +377,7 @@ def test_an_empty_vocabulary() -> None:
     ("weight", "error", "text"),
     [
         ([[1.0]], TypeError, "weight is a list, expected a numpy.ndarray"),
-        (None, TypeError, "weight is a NoneType"),
+        (None, TypeError, "weight is None"),
         (np.ma.array(WEIGHT), TypeError, "weight is a MaskedArray"),
         (WEIGHT.astype(int), TypeError, "weight is int64, expected float32 or float64"),
         (WEIGHT[0], ValueError, "weight has shape (3,), expected (V, D)"),
@@ -401,7 +401,7 @@ D_OUTPUT = np.zeros((2, 3))
             TypeError,
             "tape is LinearTape, expected the EmbeddingTape that embed",
         ),
-        ({"d_output": None}, TypeError, "d_output is a NoneType"),
+        ({"d_output": None}, TypeError, "d_output is None"),
         ({"d_output": D_OUTPUT.tolist()}, TypeError, "d_output is a list"),
         (
             {"d_output": D_OUTPUT.astype("f4")},

@@ -156,14 +156,14 @@ def test_the_arguments_of_the_tests_below_are_right(module: ModuleType) -> None:
 
 
 BAD_LAYERS = (
-    ("embedding", None, "embedding is a NoneType, expected a fastrnn.Embedding"),
-    ("embedding", np.zeros((V, D)), "embedding is a ndarray, expected a fastrnn.Embedding"),
-    ("embedding", fastrnn.RNN(D, H), "embedding is a RNN, expected a fastrnn.Embedding"),
+    ("embedding", None, "embedding is None, expected a fastrnn.Embedding"),
+    ("embedding", np.zeros((V, D)), "embedding is an ndarray, expected a fastrnn.Embedding"),
+    ("embedding", fastrnn.RNN(D, H), "embedding is an RNN, expected a fastrnn.Embedding"),
     ("embedding", fastrnn.Embedding, "embedding is a type, expected a fastrnn.Embedding"),
-    ("rnn", None, "rnn is a NoneType, expected a fastrnn.RNN"),
+    ("rnn", None, "rnn is None, expected a fastrnn.RNN"),
     ("rnn", fastrnn.Linear(D, H), "rnn is a Linear, expected a fastrnn.RNN"),
     ("linear", "linear", "linear is a str, expected a fastrnn.Linear"),
-    ("linear", fastrnn.Embedding(V, H), "linear is a Embedding, expected a fastrnn.Linear"),
+    ("linear", fastrnn.Embedding(V, H), "linear is an Embedding, expected a fastrnn.Linear"),
     ("embedding", fastrnn.Embedding(V, D, dtype="float64"), "rnn is float32, embedding is float64"),
     ("rnn", fastrnn.RNN(D, H, dtype="float64"), "rnn is float64, embedding is float32"),
     ("linear", fastrnn.Linear(H, V, dtype="float64"), "linear is float64, embedding is float32"),

@@ -25,11 +25,11 @@ LSTM_STATE = np.zeros((2, B, H)), np.zeros((2, B, H))
          "state has shape (2, 4, 5), expected (layers·directions, H) = (2, 5)"),
         ("gru", {"state": LSTM_STATE}, TypeError, "state is a tuple, expected a numpy.ndarray"),
         ("lstm", {"state": LSTM_STATE[0]}, TypeError,
-         "state is a ndarray, expected a pair of arrays, (h, c)"),
+         "state is an ndarray, expected a pair of arrays, (h, c)"),
         ("lstm", {"state": LSTM_STATE[:1]}, ValueError,
          "state has 1 elements, expected a pair of arrays, (h, c)"),
         ("lstm", {"state": (LSTM_STATE[0], None)}, TypeError,
-         "state[1] is a NoneType, expected a numpy.ndarray: it cannot be left out"),
+         "state[1] is None, expected a numpy.ndarray: it cannot be left out"),
         ("lstm", {"state": (LSTM_STATE[0].astype("f4"), LSTM_STATE[1])}, TypeError,
          "state[0] is float32, the layer is float64: pass state[0].astype(np.float64)"),
         ("lstm", {"state": (LSTM_STATE[0], LSTM_STATE[1][:1])}, ValueError,
@@ -89,7 +89,7 @@ def test_bad_gradients():
     back = lstm.backward
     refused(ValueError, "d_output and d_state[0] and d_state[1] are None", back, tape)
     refused(ValueError, "are None: give at least one", back, tape, None, (None, None))
-    refused(TypeError, "d_state is a ndarray, expected a pair", back, tape, None, h)
+    refused(TypeError, "d_state is an ndarray, expected a pair", back, tape, None, h)
     refused(ValueError, "d_state has 3 elements", back, tape, None, (h, c, c))
     refused(ValueError, "d_state[0] has shape (2, 4, 5), expected (layers·directions, B, P) = (2, "
             "4, 2)", back, tape, None, (c, c))  # fmt: skip

@@ -422,7 +422,7 @@ def at(index: Any, value: Any) -> Array:
     ("change", "error", "text"),
     [
         ({"logits": LOGITS.tolist()}, TypeError, "logits is a list, expected a numpy.ndarray"),
-        ({"logits": None}, TypeError, "logits is a NoneType"),
+        ({"logits": None}, TypeError, "logits is None"),
         ({"logits": np.ma.array(LOGITS)}, TypeError, "logits is a MaskedArray"),
         ({"logits": LOGITS.astype(int)}, TypeError, "logits is int64, expected float32 or float64"),
         ({"logits": np.array(1.0)}, ValueError, "logits has shape (), expected (..., C) with C >="),
@@ -430,8 +430,12 @@ def at(index: Any, value: Any) -> Array:
         ({"target": TARGET[:4]}, ValueError, "target has shape (4, 3), expected (5, 3)"),
         ({"target": TARGET.ravel()}, ValueError, "target has shape (15,), expected (5, 3)"),
         ({"target": 0}, ValueError, "target has shape (), expected (5, 3)"),
-        ({"target": LOGITS}, TypeError, "target holds float64, expected integers: pass target.ast"),
-        ({"target": ON}, TypeError, "target holds bool, expected integers"),
+        (
+            {"target": LOGITS},
+            TypeError,
+            "target holds float64, expected the integers of classes: pass target.ast",
+        ),
+        ({"target": ON}, TypeError, "target holds bool, expected the integers of classes"),
         ({"target": None}, TypeError, "target holds object"),
         ({"target": np.ma.array(TARGET)}, TypeError, "target is a MaskedArray"),
         ({"target": [[0], [1, 2]]}, ValueError, "target is ragged"),

@@ -318,7 +318,7 @@ def test_the_names_of_the_state() -> None:
         ({"exp_avg.1": np.ones(4)}, ValueError, "d['exp_avg.1'] has shape (4,), expected (3,)"),
         ({"exp_avg_sq.0": np.ones(2, "f4")}, TypeError, "d['exp_avg_sq.0'] is float32"),
         ({"exp_avg_sq.0": [1.0, 1.0]}, TypeError, "d['exp_avg_sq.0'] is a list"),
-        ({"exp_avg_sq.1": None}, TypeError, "d['exp_avg_sq.1'] is a NoneType"),
+        ({"exp_avg_sq.1": None}, TypeError, "d['exp_avg_sq.1'] is None"),
         ({"velocity.0": np.ones(2)}, ValueError, "velocity.0; expected step_count, lr, betas, eps"),
     ],
     ids=str,

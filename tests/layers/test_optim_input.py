@@ -39,28 +39,28 @@ SHARED = np.ones(6)
 @pytest.mark.parametrize(
     ("params", "error", "text"),
     [
-        (None, TypeError, "params is a NoneType, expected a list of arrays"),
+        (None, TypeError, "params is None, expected a list of arrays"),
         (1.0, TypeError, "params is a float"),
         ("weights", TypeError, "params is a str"),
         ({"a": np.ones(2)}, TypeError, "params is a dict"),
         ([1.0], TypeError, "params[0] is a float, expected a numpy.ndarray"),
-        ([np.ones(2), None], TypeError, "params[1] is a NoneType"),
+        ([np.ones(2), None], TypeError, "params[1] is None"),
         (
             [np.ones(2), np.ones(2, int)],
             TypeError,
             "params[1] is int64, expected float32 or float6",
         ),
-        (np.ma.array([1.0]), TypeError, "params[0] is a MaskedArray"),
+        (np.ma.array([1.0]), TypeError, "params is a MaskedArray"),
         ([np.ones(2, ">f8")], ValueError, "params[0] is not in native byte order"),
         ([np.ones(2), read_only()], ValueError, "params[1] is read-only"),
-        (np.broadcast_to(1.0, 3), ValueError, "params[0] is read-only"),
+        (np.broadcast_to(1.0, 3), ValueError, "params is read-only"),
         ([], ValueError, "params is empty, expected at least one array"),
         ((), ValueError, "params is empty"),
         (used_up(), ValueError, "params is empty"),
         (
             fastrnn.RNN(3, 4, rng=0).weights,
             TypeError,
-            "expected a list of arrays: pass params.valu",
+            "expected a list of arrays: pass layer.flat_weights, of",
         ),
         ([SHARED, SHARED], ValueError, "params[1] shares memory with params[0]"),
         ([np.ones(2), SHARED, SHARED[2:3]], ValueError, "params[2] shares memory with params[1]"),
@@ -124,14 +124,14 @@ def test_numbers_refused(kind: Any, options: Any, error: Any, text: str) -> None
         ([np.ones(2), np.ones((1, 3))], ValueError, "grads[1] has shape (1, 3), expected (3,)"),
         ([np.ones(2), np.array(1.0)], ValueError, "grads[1] has shape ()"),
         ([np.ones(2), np.ones(3, "f4")], TypeError, "grads[1] is float32, params[1] is float64"),
-        ([np.ones(2), None], TypeError, "grads[1] is a NoneType, expected a numpy.ndarray"),
+        ([np.ones(2), None], TypeError, "grads[1] is None, expected a numpy.ndarray"),
         ([np.ones(2), [1.0] * 3], TypeError, "grads[1] is a list"),
         (
             {"a": np.ones(2)},
             TypeError,
             "grads is a dict, expected a list of arrays: pass grads.values()",
         ),
-        (None, TypeError, "grads is a NoneType"),
+        (None, TypeError, "grads is None"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -166,8 +166,8 @@ def test_a_layer_is_no_array() -> None:
     grads = layer.backward(tape, output)
     adam = Adam([layer.flat_weights])
     for use, text in (
-        (lambda: Adam(layer), "params is a RNN, expected a list of arrays: pass p"),
-        (lambda: SGD([np.ones(1), layer], 0.1), "params[1] is a RNN, expected a numpy.ndarray"),
+        (lambda: Adam(layer), "params is an RNN, expected a list of arrays: pass p"),
+        (lambda: SGD([np.ones(1), layer], 0.1), "params[1] is an RNN, expected a numpy.ndarray"),
         (lambda: adam.step(grads), "grads is a LayerGradients, expected a list of arrays"),
         (lambda: adam.step([grads]), "grads[0] is a LayerGradients, expected a numpy.ndarray"),
     ):  # fmt: skip

@@ -43,7 +43,7 @@ def f32(*shape: int) -> Array:
 
 # Of an LSTM with a projection, in two layers.
 BAD_ARRAYS: list[tuple[Any, type[Exception], str]] = [
-    (None, TypeError, "is a NoneType, expected a numpy.ndarray"),
+    (None, TypeError, "is None, expected a numpy.ndarray"),
     (3.0, TypeError, "is a float, expected a numpy.ndarray"),
     (np.float32(3), TypeError, "is a float32, expected a numpy.ndarray"),
     ([[1.0] * 3] * 4, TypeError, "is a list, expected a numpy.ndarray"),
@@ -72,7 +72,7 @@ BAD_STEP: list[tuple[dict[str, Any], type[Exception], str]] = [
         for value in ([True], [], np.array(True), np.ones(B + 1, bool), np.ones((1, B), bool))
     ),
     ({"out": [[0.0] * P] * B}, TypeError, "^out is a list, expected a numpy.ndarray"),
-    ({"out": 0}, TypeError, "^out is a int, expected a numpy.ndarray"),
+    ({"out": 0}, TypeError, "^out is an int, expected a numpy.ndarray"),
     ({"out": False}, TypeError, "^out is a bool, expected a numpy.ndarray"),
     ({"out": np.zeros((B, P))}, TypeError, "^out is float64, the layer is float32"),
     ({"out": np.zeros((B, P), int)}, TypeError, "^out is int64"),
@@ -88,7 +88,7 @@ BAD_STEP: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"out": np.zeros(B * P * 4 + 1, np.uint8)[1:].view(np.float32).reshape(B, P)},
      ValueError, "^out is not C-contiguous and aligned"),
     ({"out": f32(B, P).view(type("Other", (np.ndarray,), {}))},
-     TypeError, "^out is a Other, expected a numpy.ndarray"),
+     TypeError, "^out is an Other, expected a numpy.ndarray"),
 ]  # fmt: skip
 
 BAD_RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -110,9 +110,9 @@ BAD_RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 BAD_STATE: list[tuple[Any, type[Exception], str]] = [
-    (None, TypeError, "^state is a NoneType, expected a pair of arrays"),
-    (f32(2, B, P), TypeError, "^state is a ndarray, expected a pair of arrays"),
-    (0, TypeError, "^state is a int, expected a pair of arrays"),
+    (None, TypeError, "^state is None, expected a pair of arrays"),
+    (f32(2, B, P), TypeError, "^state is an ndarray, expected a pair of arrays"),
+    (0, TypeError, "^state is an int, expected a pair of arrays"),
     ((f32(2, B, P),), ValueError, "^state has 1 elements, expected a pair of arrays"),
     ((f32(2, B, P), f32(2, B, H), 0), ValueError, "^state has 3 elements"),
     ((f32(2, B, H), f32(2, B, H)), ValueError, r"^state\[0\] has shape .* = \(2, 4, 2\)"),
@@ -121,7 +121,7 @@ BAD_STATE: list[tuple[Any, type[Exception], str]] = [
     ((f32(2, B, P), f32(1, B, H)), ValueError, r"^state\[1\] has shape .* = \(2, 4, 5\)"),
     ((f32(2, 1, P), f32(2, 1, H)), ValueError, r"^state\[0\] has shape .* = \(2, 4, 2\)"),
     ((f32(2, P), f32(2, H)), ValueError, r"^state\[0\] has shape .* = \(2, 4, 2\)"),
-    ((f32(2, B, P), None), TypeError, r"^state\[1\] is a NoneType, expected a numpy.ndarray"),
+    ((f32(2, B, P), None), TypeError, r"^state\[1\] is None, expected a numpy.ndarray"),
     ((f32(2, B, P), np.ones((2, B, H))), TypeError, r"^state\[1\] is float64, the layer is"),
     (([[0.0]], f32(2, B, H)), TypeError, r"^state\[0\] is a list, expected a numpy.ndarray"),
 ]
@@ -191,7 +191,7 @@ def test_a_bad_state_of_one_array(cell: str) -> None:
     stream = stream_of(cell)
     shape = r"^state has shape .*, expected \(layers·directions, B, H\) = \(2, 4, 5\)"
     for value, kind, text in (
-        (None, TypeError, "^state is a NoneType, expected a numpy.ndarray"),
+        (None, TypeError, "^state is None, expected a numpy.ndarray"),
         ((f32(2, B, H),) * 2, TypeError, "^state is a tuple, expected a numpy.ndarray"),
         ([f32(2, B, H)], TypeError, "^state is a list, expected a numpy.ndarray"),
         (np.ones((2, B, H)), TypeError, "^state is float64, the layer is float32"),

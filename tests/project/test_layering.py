@@ -12,7 +12,7 @@ PACKAGE = Path(fastrnn.__file__).parent
 # From the bottom up; a folder stands for all that is in it. Within a line modules may import each
 # other where no circle comes of it.
 LAYERS = [
-    ["_version", "_checks", "_attributes", "_memory", "_tapes", "config"],
+    ["_version", "_cures", "_checks", "_attributes", "_memory", "_tapes", "config"],
     ["reference"],
     ["_core"],
     ["runtime", "cells"],
