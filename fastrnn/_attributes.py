@@ -70,7 +70,7 @@ class Guarded:
         public = {n for n in dir(self) if not n.startswith("_")}
         known = sorted({*self._settable} | {n for n in public if _has_setter(kind, n)})
         text = f"{kind.__name__} has no attribute {name}"
-        if near := get_close_matches(name, known, 1, 0.5):
+        if near := get_close_matches(name, known, 1, 0.6):
             raise AttributeError(f"{text}: did you mean {near[0]}?")
         can_be = f": {', '.join(known)} can be set" if known else ""
         raise AttributeError(f"{text}{can_be}; a subclass may have attributes of its own")

@@ -16,8 +16,17 @@ import math
 import operator
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    KeysView,
+    Mapping,
+    Sequence,
+    ValuesView,
+)
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,11 +160,11 @@ def agreeing(
     if not faults:
         return arrays
     name, text = next(iter(faults.items()))
-    alike = [
-        other
-        for other, its in faults.items()
-        if other != name and ": pass " in text and its == re.sub(rf"\b{name}\b", other, text)
-    ]
+    alike = []
+    for other, its in faults.items():
+        said = re.sub(rf"\b{name}\b", other, text)
+        if other != name and ": pass " in its and (said == its or said.startswith(its + ", ")):
+            alike.append(other)
     raise TypeError(text + (f"; likewise {listed(alike, 'and')}" if alike else ""))
 
 
@@ -165,15 +174,19 @@ def shape(
     axes: tuple[str, ...],
     sizes: Mapping[str, int],
     hint: str = "",
+    cured: bool = False,
 ) -> None:
-    """Raise ValueError unless the shape fits the axes."""
+    """Raise ValueError unless the shape fits the axes.
+
+    `hint` is put behind the error's text; if `cured` it is the cure, or there is none.
+    """
     if len(given) == len(axes) and all(
         sizes.get(axis, n) == n for axis, n in zip(axes, given, strict=True)
     ):
         return
     letters, numbers = _tuple_text(axes), _tuple_text(str(sizes.get(axis, axis)) for axis in axes)
     expected = letters if letters == numbers else f"{letters} = {numbers}"
-    cure = _cures.for_shape(name, given, tuple(map(sizes.get, axes)))
+    cure = "" if cured else _cures.for_shape(name, given, tuple(map(sizes.get, axes)))
     raise ValueError(f"{name} has shape {given}, expected {expected}{hint}{cure}")
 
 
@@ -192,13 +205,11 @@ def writable(name: str, value: Any) -> Array:
         raise TypeError(f"{name} is {value.dtype}, expected float32 or float64{cure}")
     writable: Array = value
     if not (writable.dtype.isnative and writable.flags.writeable):
-        why, made = "is read-only", ".copy()"
+        why, cure = "is read-only", _cures.for_read_only(name, value)
         if not writable.dtype.isnative:
-            why, made = "is not in native byte order", f".astype(np.{float_type(value)})"
-        raise ValueError(
-            f"{name} {why}, but is changed in place: write {name} = {name}{made}, and go on with "
-            "that"
-        )
+            why = "is not in native byte order"
+            cure = f"write {name} = {name}.astype(np.{float_type(value)}), and go on with that"
+        raise ValueError(f"{name} {why}, but is changed in place: {cure}")
     return writable
 
 
@@ -241,7 +252,12 @@ def are_rows(a: Array) -> bool:
 def _read(name: str, value: Any, expected: str, role: Role = NO_ROLE) -> Array:
     """The array that NumPy makes of an argument that need not be one."""
     if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
-        plain_array(name, value)
+        raise TypeError(f"{name} is {_cures.kind(value)}, expected {expected}, without a mask")
+    if isinstance(value, Iterator | ValuesView | KeysView):
+        cure = f": pass list({name})"
+        raise TypeError(f"{name} is {_cures.kind(value)}, expected {expected}{cure}")
+    if value is None:
+        raise TypeError(f"{name} is None, expected {expected}: it cannot be left out")
     try:
         return np.asarray(value)
     except (ValueError, OverflowError):
@@ -253,13 +269,15 @@ def _read(name: str, value: Any, expected: str, role: Role = NO_ROLE) -> Array:
         raise TypeError(f"{name} is {_cures.kind(value)}, expected {expected}{cure}") from None
 
 
-def integers(name: str, value: Any, expected: str, classes: int | None = None) -> Array:
+def integers(
+    name: str, value: Any, expected: str, classes: int | None = None, ragged: bool = False
+) -> Array:
     """An array of any integer type, or a sequence of integers, as an int64 array of its own.
 
-    `classes` says, for the cure, of how many things they are indices.
+    For the cure: of how many things they are indices, and whether there may be unequal sequences.
     """
     padded = ", and hand lengths to what takes them"
-    given = _read(name, value, expected, Role(sequence=classes is not None, padded=padded))
+    given = _read(name, value, expected, Role(sequence=ragged, padded=padded))
     if given.size == 0 and not isinstance(value, ndarray):
         given = given.astype(np.int64)  # an empty list has no type of its own
     if given.dtype.kind not in "iu":
@@ -323,7 +341,8 @@ def counted(
     if mask is not None:
         given = booleans("mask", mask, f"shape {shape_[:axes]}")
         if given.ndim < axes or given.shape != shape_[: given.ndim]:
-            raise ValueError(f"mask has shape {given.shape}, expected {shape_[:axes]}")
+            cure = _cures.for_shape("mask", given.shape, shape_[:axes])
+            raise ValueError(f"mask has shape {given.shape}, expected {shape_[:axes]}{cure}")
         counts = given if counts is None else given & _widened(counts, given.ndim)
     if counts is None:
         return None, math.prod(shape_)
@@ -343,7 +362,7 @@ def flag(name: str, value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
     cure = f": pass bool({name})" if isinstance(value, int | np.integer) and value in (0, 1) else ""
-    raise TypeError(f"{name} is {value!r}, expected True or False{cure}")
+    raise TypeError(f"{name} is {_cures.shown(value)}, expected True or False{cure}")
 
 
 def size(name: str, value: Any, minimum: int = 1) -> int:
@@ -354,8 +373,9 @@ def size(name: str, value: Any, minimum: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        whole = whole or (isinstance(value, str) and value.isdecimal())
         cure = f": pass int({name})" if whole else ""
-        raise TypeError(f"{name} is {value!r}, expected an integer{cure}") from None
+        raise TypeError(f"{name} is {_cures.shown(value)}, expected an integer{cure}") from None
     if number < minimum:
         raise ValueError(f"{name} is {number}, expected at least {minimum}")
     return number
@@ -377,7 +397,7 @@ def number(name: str, value: Any) -> float:
             with suppress(ValueError, OverflowError):
                 float(value)
                 cure = f": pass float({name})"
-        raise TypeError(f"{name} is {value!r}, expected a number{cure}") from None
+        raise TypeError(f"{name} is {_cures.shown(value)}, expected a number{cure}") from None
 
 
 def bounded(name: str, value: Any, minimum: float = 0.0, above: bool = False) -> float:
@@ -412,7 +432,9 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any]:
     for dtype in (FLOAT32, FLOAT64):
         if given == dtype and value is not None:  # None is NumPy's way of saying float64
             return dtype
-    raise TypeError(f"{name} is {value!r}, expected 'float32' or 'float64'")
+    plain = str(value).removeprefix("torch.")
+    cure = f": pass '{plain}'" if plain != value and plain in ("float32", "float64") else ""
+    raise TypeError(f"{name} is {value!r}, expected 'float32' or 'float64'{cure}")
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
@@ -447,10 +469,13 @@ def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
     listed = f"names out of {', '.join(map(repr, valid))}" if valid else "no names"
     if isinstance(value, str) or not isinstance(value, Collection):
         cure = f": pass [{name}]" if isinstance(value, str) and value in valid else ""
-        raise TypeError(f"{name} is {value!r}, expected a collection of {listed}{cure}")
+        given = _cures.shown(value)
+        raise TypeError(f"{name} is {given}, expected a collection of {listed}{cure}")
     for item in value:
         if not isinstance(item, str) or item not in valid:
-            raise ValueError(f"{name} holds {item!r}, expected {listed}")
+            near = get_close_matches(item, valid, 1) if isinstance(item, str) else ()
+            cure = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name} holds {_cures.shown(item)}, expected {listed}{cure}")
     return frozenset(value)
 
 
@@ -503,6 +528,9 @@ def lengths_array(
     if given.dtype.kind not in "iu" or mixed:
         kind = "bool" if mixed else str(given.dtype)
         cure = "" if mixed else _cures.for_integers("lengths", lengths, given)
+        prefix = given.dtype.kind == "b" and given.shape == (steps, batch)
+        if prefix and not (given[1:] & ~given[:-1]).any():  # the beginning of each sequence
+            cure = ": pass np.sum(lengths, axis=0)"
         raise TypeError(f"lengths holds {kind}, expected {expected}{cure}")
     if unbatched and given.ndim == 0:
         given = given.reshape(1)
@@ -511,6 +539,8 @@ def lengths_array(
         cure = cure_if_other if other else ""
         if given.ndim == 0:
             cure = f": pass np.full({batch}, lengths)"
+        elif given.shape in ((batch, 1), (1, batch)):
+            cure = ": pass np.ravel(lengths)"
         raise ValueError(f"lengths has shape {given.shape}, expected (B,) = ({batch},){cure}")
     wrong = (given < 0) | (given > steps)
     if wrong.any():
@@ -522,7 +552,14 @@ def lengths_array(
 def restart_array(restart: Any, axes: tuple[str, ...], sizes: Mapping[str, int]) -> Array:
     """The restarts as a fresh C-contiguous boolean array with these axes."""
     given = booleans("restart", restart, f"shape {_tuple_text(axes)}")
-    shape("restart", given.shape, axes, sizes)
+    wanted = tuple(sizes[axis] for axis in axes)
+    hint = ""
+    if len(axes) == 2 and given.shape == (sizes["T"],):
+        of_all = "np.reshape(restart, (-1, 1))" if axes[0] == "T" else "restart"
+        hint = f": pass np.broadcast_to({of_all}, {wanted}) if it is that of all sequences"
+    elif len(axes) == 2 and given.shape == wanted[::-1] != wanted:
+        hint = ": pass np.transpose(restart)"
+    shape("restart", given.shape, axes, sizes, hint, cured=True)
     return np.array(given, bool, order="C")
 
 
@@ -550,39 +587,60 @@ def sequence_axes(x: Array, first: str, second: str, features: int | None = None
 def tape(value: Any, kind: type, function: str) -> None:
     """Raise TypeError unless the value is a tape of this cell."""
     if not isinstance(value, kind):
-        given = "None (was it made with record=False?)" if value is None else type(value).__name__
-        raise TypeError(f"tape is {given}, expected the {kind.__name__} that {function} returns")
+        given = "None (was it made with record=False?)" if value is None else _cures.kind(value)
+        cure = ""
+        if isinstance(value, tuple) and value and isinstance(value[-1], kind):
+            cure = ": of all that it returns pass tape[-1]"
+        elif hasattr(value, "tapes"):
+            cure = ": pass it to the backward of the layer that made it"
+        expected = f"the {kind.__name__} that {function} returns"
+        raise TypeError(f"tape is {given}, expected {expected}{cure}")
 
 
 def rows_gradient(name: str, value: Any, shape_: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """d_output of this shape, as rows (N, n)."""
     if not _plain(value, dtype, shape_):
-        value = array(name, value, dtype, "the tape")
+        role = Role(full=f"np.full({shape_}, {name}, np.{dtype})")
+        value = array(name, value, dtype, "the tape", role)
         if value.shape != shape_:
-            raise ValueError(f"{name} has shape {value.shape}, expected {shape_}")
+            cure = _cures.for_shape(name, value.shape, shape_)
+            raise ValueError(f"{name} has shape {value.shape}, expected {shape_}{cure}")
     return as_rows(value)
 
 
 def some_gradient(**given: Any) -> None:
     """Raise ValueError where every incoming gradient is missing."""
     if all(value is None for value in given.values()):
-        raise ValueError(f"{' and '.join(given)} are None: give at least one of them")
+        raise ValueError(f"{listed(given, 'and')} are None: give at least one of them")
 
 
-def state_pair(name: str, state: Any, rest: str = "") -> tuple[Any, Any]:
+def state_pair(name: str, state: Any, rest: str = "", axes: int = 3) -> tuple[Any, Any]:
     """The two elements of an LSTM's state, or of its gradient.
 
-    `rest` is, for the cure, the c that goes with an h given alone.
+    For the cure: `rest` is the c that goes with an h given alone, which has so many axes.
     """
     if not isinstance(state, tuple | list):
         cure = ""
-        if isinstance(state, ndarray) and len(state.shape) == 4 and len(state) == 2:
+        if isinstance(state, ndarray) and state.ndim == axes + 1 and len(state) == 2:
             cure = f": pass tuple({name})"
         elif isinstance(state, ndarray) and rest:
             cure = f": pass ({name}, {rest.format(name)}), if it is h alone"
         raise TypeError(f"{name} is {_cures.kind(state)}, expected a pair of arrays, (h, c){cure}")
     if len(state) != 2:
-        raise ValueError(f"{name} has {len(state)} elements, expected a pair of arrays, (h, c)")
+        cure = ""
+        if len(state) == 1 and rest:
+            cure = f": pass ({name}[0], {rest.format(name + '[0]')}), if it is h alone"
+        elif len(state) == 3 and isinstance(state[1], tuple):
+            cure = f": of the (output, state, tape) that a layer returns pass {name}[1]"
+        count = f"{len(state)} element{'s' if len(state) != 1 else ''}"
+        raise ValueError(f"{name} has {count}, expected a pair of arrays, (h, c){cure}")
+    if isinstance(state[1], tuple):
+        raise TypeError(
+            f"{name}[1] is a tuple, expected an array: of the (output, state) that a layer returns "
+            f"pass {name}[1]"
+        )
+    if state[0] is state[1] is None and not name.startswith("d_"):
+        raise TypeError(f"{name} is (None, None), expected a pair of arrays, (h, c): pass None")
     return state[0], state[1]
 
 
@@ -596,11 +654,9 @@ def arrays(name: str, given: Any) -> dict[str, Any]:
     """
     if isinstance(given, ndarray):
         return {name: given}
-    cure = _cures.for_collection(name, given)
-    if cure or isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is {_cures.kind(given)}, expected a list of arrays{cure}")
-    listed = list(given)
-    if text := _cures.for_elements(name, listed):
+    text = _cures.for_collection(name, given)
+    listed = [] if text else list(given)
+    if text := text or _cures.for_elements(name, listed):
         raise TypeError(text)
     return {f"{name}[{i}]": a for i, a in enumerate(listed)}
 

@@ -37,6 +37,7 @@ class Role(NamedTuple):
     features: int | None = None  # how many a step of it has
     batch_first: bool = False
     padded: str = " and pass lengths=lengths"  # behind the cure for unequal sequences, if any
+    second: str = ""  # where the c of a pair (h, c) goes, if this is its h
 
 
 NO_ROLE = Role()
@@ -51,7 +52,17 @@ def an(word: str) -> str:
 
 def kind(value: Any) -> str:
     """What a value is: None, a list, an LSTM."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     return "None" if value is None else an(type(value).__name__)
+
+
+def shown(value: Any) -> str:
+    """The value as an error shows it: what it is, where its own text is long."""
+    if isinstance(value, ndarray) and value.ndim:
+        return f"{kind(value)} of shape {value.shape}"
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else kind(value)
 
 
 # ------------------------------------------------------------------------------ arrays
@@ -62,16 +73,20 @@ def for_object(name: str, value: Any, dtype: np.dtype[Any] | None, role: Role = 
     if value is None:
         zeros = f", pass np.zeros_like({name[:-2]}0])" if name.endswith("state[1]") else ""
         return f": it cannot be left out{zeros}"
+    if isinstance(value, type):
+        return ": make one of it"
     if isinstance(value, np.ma.MaskedArray):
         cast = _cast(value.dtype, dtype)
         return f": a mask has no meaning here, pass {name}.filled(0){cast}"
     if is_tensor(value):
-        return f": pass {_from_tensor(name, value, dtype)}"
+        return _for_tensor(name, value, dtype)
     sparse = sys.modules.get("scipy.sparse")
     if sparse is not None and sparse.issparse(value):
         return f": pass {name}.toarray(){_cast(value.dtype, dtype)}"
-    if isinstance(value, tuple) and (cure := _for_tuple(name, value)):
+    if isinstance(value, tuple | list) and (cure := _for_results(name, value, role)):
         return cure
+    if isinstance(value, tuple | list) and not value and role.optional:
+        return ": pass None"
     if isinstance(value, bool | int | float | np.generic):
         if role.optional and value == 0:
             return ": pass None"
@@ -80,11 +95,14 @@ def for_object(name: str, value: Any, dtype: np.dtype[Any] | None, role: Role = 
     target = "" if dtype is None else f", dtype=np.{dtype}"
     if isinstance(value, Iterator | ValuesView | KeysView):
         return f": pass np.asarray(list({name}){target})"
+    axes = ""
     if role.sequence and isinstance(value, list | tuple):
         cure = _for_rows(name, value, dtype, role)
         if cure:
             return cure
-    return f": pass np.asarray({name}{target})" if _converts(value, dtype) else ""
+        if np.ndim(value) == 3:
+            axes = f", of axes {'(B, T, D)' if role.batch_first else '(T, B, D)'}"
+    return f": pass np.asarray({name}{target}){axes}" if _converts(value, dtype) else ""
 
 
 def for_dtype(name: str, value: Array, dtype: np.dtype[Any], role: Role = NO_ROLE) -> str:
@@ -111,8 +129,11 @@ def for_shape(name: str, given: tuple[int, ...], expected: tuple[int | None, ...
     if given == ():
         return f": pass np.full({expected}, {name})"
     if len(given) == 2 and given == expected[::-1]:
-        return f": pass {name}.T"
-    if [n for n in given if n != 1] == [n for n in expected if n != 1]:
+        # A square one beside it looks right, whichever way it lies.
+        both = ", and w_hh.T too where both are stored so" if name == "w_ih" else ""
+        return f": pass {name}.T{both}"
+    first = math.prod(given[:2]), *given[2:]  # a row of gates, in an axis of its own
+    if first == expected or [n for n in given if n != 1] == [n for n in expected if n != 1]:
         return f": pass {name}.reshape{expected}"
     return ""
 
@@ -120,6 +141,19 @@ def for_shape(name: str, given: tuple[int, ...], expected: tuple[int | None, ...
 def is_tensor(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _for_tensor(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
+    """The cure for a tensor."""
+    if value.is_complex():
+        real = _from_tensor(f"{name}.real", value.detach().real, dtype)
+        return f": pass {real}, or the parts as two features"
+    expression = _from_tensor(name, value, dtype)
+    try:
+        value.detach().cpu().float().numpy()
+    except Exception:  # quantized, without memory, and whatever else there is
+        return ""
+    return f": pass {expression}"
 
 
 def _from_tensor(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
@@ -140,19 +174,40 @@ def _cast(given: np.dtype[Any], dtype: np.dtype[Any] | None) -> str:
     return "" if dtype is None or given == dtype else f".astype(np.{dtype})"
 
 
-def _for_tuple(name: str, value: tuple[Any, ...]) -> str:
+def _for_results(name: str, value: Any, role: Role) -> str:
     """The cure for several results in one, as layers and functions return them."""
-    first, others = (value[0], value[1:]) if value else (None, ())
-    if not isinstance(first, ndarray) or not others:
+    if len(value) not in (2, 3, 4):
         return ""
-    if all(isinstance(a, ndarray) and a.shape == first.shape for a in others) and first.ndim < 3:
-        return ""  # may be meant to be stacked
-    base = name.partition("[")[0]
-    if base in ("state", "d_state", "h_0", "d_h_n"):
-        return f": here it is h alone, pass {name}[0]"
-    second = "tape" if hasattr(others[0], "_fields") else "state"
-    also = ", tape" if len(others) == 2 else ""
-    return f": of the (output, {second}{also}) that a layer returns pass {name}[0]"
+    first, second, *rest = value
+    if isinstance(first, float) and isinstance(second, ndarray) and not rest:
+        return f": of the (loss, gradient) that losses return pass {name}[1]"
+    if not isinstance(value, tuple) or not isinstance(first, ndarray):
+        return ""
+    padded = role.sequence and not rest and isinstance(second, ndarray) and second.ndim == 1
+    if padded and second.dtype == np.int64 and len(second) in first.shape[:2] and role.padded:
+        return f": write {name}, lengths = {name}{role.padded}"
+    if role.second:
+        return f": of a pair (h, c) pass {name}[0], and {name}[1] as {role.second}"
+    if name == "d_c_n":
+        return f": of a pair (h, c) pass {name}[1]"
+    if name in ("h_0", "d_h_n"):
+        return f": pass {name}[0]"
+    stacked = len({getattr(a, "shape", None) for a in value}) == 1 and first.ndim < 3
+    of = "(output, state, tape)" if rest else "(output, state)"
+    of = "(output, tape)" if hasattr(second, "_fields") else of
+    also = f", of arrays to be stacked np.stack({name})" if stacked else ""
+    return f": of the {of} that a layer returns pass {name}[0]{also}"
+
+
+def for_state(name: str, value: Any, shape: tuple[int, ...]) -> str:
+    """The cure for a tuple where a state, of this shape, is one array."""
+    fits = [getattr(a, "shape", None) == shape for a in value]
+    pair, result = "an LSTM's (h, c)", "a layer's (output, state)"
+    if fits[:2] == [True, True]:
+        return f": of {pair} pass {name}[0], of {result} {name}[1]"
+    if True in fits:
+        return f": of {result if fits.index(True) == 1 else pair} pass {name}[{fits.index(True)}]"
+    return ""
 
 
 def _converts(value: Any, dtype: np.dtype[Any] | None) -> bool:
@@ -165,6 +220,10 @@ def _converts(value: Any, dtype: np.dtype[Any] | None) -> bool:
             given = np.asarray(value)
             if given.dtype.kind == "O" and any(a is None for a in given.flat):
                 return False  # it would be a NaN
+            if given.dtype.kind in "mMV" and not np.can_cast(given.dtype, np.float64, "unsafe"):
+                return False
+            if given.dtype.kind in "mM":  # dates are no features
+                return False
             given = given.astype(dtype or np.float64)
         except Exception:  # whatever another library's object raises
             return False
@@ -203,6 +262,8 @@ def _for_rows(
         return ""
     same = all(a.shape == rows[0].shape for a in rows)
     of_arrays = all(isinstance(a, ndarray) or is_tensor(a) for a in value)
+    if any(a.shape[1:] != rows[0].shape[1:] for a in rows):
+        return ""
     if rows[0].ndim > 2 or (same and not (of_arrays and rows[0].ndim == 2)):
         return ""
     cast = "" if dtype is None else f", np.{dtype}"
@@ -255,13 +316,15 @@ def for_integers(name: str, value: Any, given: Array, classes: int | None = None
         Of how many things the integers are indices.
     """
     is_array = isinstance(value, ndarray)
-    if classes is not None and is_one_hot(given, classes):
+    if classes is not None and given.ndim > 1 and is_one_hot(given, classes):
         return f": pass {one_hot_index(name, value)}, the indices of one-hot vectors"
     if given.dtype.kind == "O" and given.ndim:
         try:
             whole = all(float(a) == int(a) for a in given.flat)
         except (TypeError, ValueError, OverflowError):
             return ""
+    elif given.dtype.kind == "b":  # a mask, but of a target it is two classes
+        whole = name == "target"
     else:
         whole = given.dtype.kind == "f" and bool(np.isfinite(given).all())
         whole = whole and bool((given == np.trunc(given)).all())
@@ -291,6 +354,10 @@ def for_seed(name: str, value: Any) -> str:
     if isinstance(value, str):
         number = value.strip().isdecimal()
         expression = f"int({name})" if number else f"int.from_bytes({name}.encode())"
+    elif isinstance(value, bytes):
+        expression = f"int.from_bytes({name})"
+    elif is_tensor(value) and value.ndim == 0 and not value.is_floating_point():
+        expression = f"int({name})"
     elif isinstance(value, float | np.floating) and math.isfinite(value):
         expression = f"int({name})" if value >= 0 else f"int(abs({name}))"
     elif isinstance(value, int | np.integer):  # a negative one
@@ -308,27 +375,75 @@ def for_seed(name: str, value: Any) -> str:
 
 
 def for_collection(name: str, given: Any) -> str:
-    """The cure for what is no list of arrays.
+    """What is wrong with what should be a list of arrays, cure included; "" where it may be one.
 
     `name` is params, what an optimiser changes, or grads.
     """
-    changed = name.startswith("params")
+    changed = name == "params"
+    said = f"{name} is {kind(given)}, expected a list of arrays"
+    if isinstance(given, type):
+        return f"{said}: make one of it"
     if hasattr(given, "flat_weights"):
-        return _for_owner(name, given, changed)
+        return said + _for_owner(name, given, changed)
     if isinstance(given, Mapping):
+        if changed and _are_weights(given):
+            if any(map(is_tensor, given.values())):
+                return f"{said}: pass [a.detach().numpy() for a in params.values()]"
+            copies = ", as these are copies" if isinstance(given, dict) else ""
+            return f"{said}: pass layer.flat_weights, of the layer that has these weights{copies}"
         if changed and "params" in given:
-            lr = ", lr=params[0]['lr']" if "lr" in given else ""
-            return (
-                f": there are no groups of parameters: make an optimiser for each of them, "
-                f"pass {name}['params']{lr.replace('params[0]', name)}"
-            )
-        if changed and given and all(isinstance(n, str) and WEIGHT.fullmatch(n) for n in given):
-            copies = ", as these are copies of them" if isinstance(given, dict) else ""
-            return f": pass layer.flat_weights, of the layer that has these weights{copies}"
-        return f": pass {name}.values()"
+            return f"{said}: pass {name}['params']"
+        return f"{said}: pass {name}.values()"
+    if is_tensor(given):
+        return said + (for_writable(name, given) if changed else _for_tensor(name, given, None))
     if changed and callable(getattr(given, "parameters", None)):  # a torch module
-        return f": pass [p.detach().numpy() for p in {name}.parameters()]"
+        return f"{said}: pass [p.detach().numpy() for p in {name}.parameters()]"
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        left_out = " (what wrt leaves out is None)" if given is None and not changed else ""
+        return said + left_out
     return ""
+
+
+def for_elements(name: str, given: list[Any]) -> str:
+    """What is wrong with the elements of such a list, cure included; "" where nothing is known."""
+    changed = name == "params"
+    wrong = next((a for a in given if not isinstance(a, ndarray)), None)
+    said = f"{name} holds {kind(wrong)}, expected arrays"
+    if isinstance(wrong, type):
+        return f"{said}: make one of it"
+    if hasattr(wrong, "flat_weights"):
+        cure = _for_owner("a", wrong, changed)
+        if all(hasattr(a, "flat_weights") for a in given) and cure.endswith("a.flat_weights"):
+            return f"{said}: pass [a.flat_weights for a in {name}]"
+        i = next(i for i, a in enumerate(given) if a is wrong)
+        return said + _for_owner(f"{name}[{i}]", wrong, changed)
+    if isinstance(wrong, Mapping):
+        if changed and "params" in wrong:
+            rate = f", and lr={name}[0]['lr']" if "lr" in wrong else ""
+            return (
+                f"{said}: there are no groups of parameters, make an optimiser for each: pass "
+                f"{name}[0]['params']{rate}"
+            )
+        if len(given) == 1:
+            return for_collection(name, wrong).replace(f"{name}.values()", f"{name}[0].values()")
+        return f"{said}: pass [a for b in {name} for a in b.values()]"
+    if is_tensor(wrong) and all(map(is_tensor, given)):
+        if changed and all(for_writable("a", a) for a in given):
+            return f"{said}: pass [a.detach().numpy() for a in {name}], which share their memory"
+        return "" if changed else f"{said}: pass [{_from_tensor('a', wrong, None)} for a in {name}]"
+    if isinstance(wrong, tuple | list) and wrong:
+        if all(isinstance(a, tuple) and len(a) == 2 and isinstance(a[0], str) for a in given):
+            arrays = "a" if isinstance(wrong[1], ndarray) else "a.detach().numpy()"
+            return f"{said}: pass [{arrays} for _, a in {name}]"
+        if all(isinstance(a, tuple | list) for a in given) and isinstance(wrong[0], ndarray):
+            return f"{said}: pass [a for b in {name} for a in b]"
+    if given and all(isinstance(a, int | float | np.number) for a in given):
+        return f"{said}: write {name} = np.array({name}, np.float32), and go on with that"
+    return ""
+
+
+def _are_weights(given: Mapping[Any, Any]) -> bool:
+    return bool(given) and all(isinstance(n, str) and WEIGHT.fullmatch(n) for n in given)
 
 
 def _for_owner(name: str, given: Any, changed: bool) -> str:
@@ -337,29 +452,8 @@ def _for_owner(name: str, given: Any, changed: bool) -> str:
     if changed and gradients:
         return ": these are gradients, pass layer.flat_weights, of the layer that they are of"
     if not changed and not gradients:
-        return ": that is a layer: pass the flat_weights of what its backward returned"
+        return ": that is a layer, give the flat_weights of what its backward returned"
     return f": pass {name}.flat_weights"
-
-
-def for_elements(name: str, given: list[Any]) -> str | None:
-    """What is wrong with the elements of a list that should be arrays, cure included, or None."""
-    changed = name.startswith("params")
-    for i, a in enumerate(given):
-        if isinstance(a, ndarray) or not (hasattr(a, "flat_weights") or isinstance(a, Mapping)):
-            continue
-        said = f"{name}[{i}] is {kind(a)}, expected a numpy.ndarray"
-        cure = for_collection(f"{name}[{i}]", a)
-        own = cure == f": pass {name}[{i}].flat_weights"
-        if own and len(given) > 1 and all(hasattr(b, "flat_weights") for b in given):
-            cure = f": pass [a.flat_weights for a in {name}]"
-        return said + cure
-    if changed and any(map(is_tensor, given)):
-        i = next(i for i, a in enumerate(given) if is_tensor(a))
-        cure = for_writable(f"{name}[{i}]", given[i])
-        if cure and len(given) > 1 and all(map(is_tensor, given)):
-            cure = f": pass [a.detach().numpy() for a in {name}], which share their memory"
-        return f"{name}[{i}] is {kind(given[i])}, expected a numpy.ndarray{cure}"
-    return None
 
 
 def for_writable(name: str, value: Any) -> str:
@@ -373,9 +467,23 @@ def for_writable(name: str, value: Any) -> str:
     elif is_tensor(value):
         if value.device.type == "cpu" and str(value.dtype) in ("torch.float32", "torch.float64"):
             return f": pass {name}.detach().numpy(), which shares its memory"
-    elif isinstance(value, list | tuple) and _converts(value, None):
-        return f"{why} write {name} = np.array({name}, np.float32), and go on with that"
+    elif isinstance(value, list | tuple) and value and _converts(value, None):
+        if not any(isinstance(a, ndarray) for a in value):  # it would be a copy of them
+            return f"{why} write {name} = np.array({name}, np.float32), and go on with that"
+    elif value is None and name.startswith("grads["):
+        return ": pass [a for a in grads if a is not None]"
     return ""
+
+
+def for_read_only(name: str, value: Array) -> str:
+    """The cure for an array that cannot be written to."""
+    try:
+        value.view().flags.writeable = True
+        if 0 not in value.strides:  # as those that are broadcast have
+            return f"write {name}.flags.writeable = True"  # such as a layer's weights
+    except ValueError:
+        pass
+    return f"write {name} = {name}.copy(), and go on with that"
 
 
 # ------------------------------------------------------------------------------ mappings of arrays
@@ -420,6 +528,8 @@ def for_bare(name: str, value: Any) -> str:
     """The cure for what was to be saved without a name."""
     if isinstance(value, str | os.PathLike):
         return ": the path comes first"
+    if isinstance(value, type):
+        return ": make one of it"
     if isinstance(value, ndarray) or hasattr(value, "state_dict"):
         return f": pass {{{type(value).__name__.lower()!r}: {name}}}"
     if isinstance(value, list | tuple) and value:
@@ -431,6 +541,10 @@ def for_saved(name: str, value: Any) -> str:
     """The cure for what no file has a form for."""
     if is_tensor(value):
         return f": pass {_from_tensor(name, value, None)}"
+    if isinstance(value, tuple | list) and value and all(isinstance(a, ndarray) for a in value):
+        return f": pass {{str(i): a for i, a in enumerate({name})}}"
+    if isinstance(value, tuple | list) and any(hasattr(a, "state_dict") for a in value):
+        return ": give each of them a name of its own in objects"
     if value is None or isinstance(value, bool | int | float | str | list | tuple):
         return f": pass {{'value': {name}}}"
     if isinstance(value, np.generic):

@@ -49,12 +49,26 @@ def changed_in_place(kind: type[Gradients]) -> type[Gradients]:
     """
 
     def set_in_place(grads: Any, name: str, value: Any) -> None:
-        if getattr(grads, name, None) is not value or name not in grads._fields:
-            raise AttributeError(
-                f"{name} of {type(grads).__name__} cannot be replaced: write its elements, "
-                f"grads.{name}[...] = value"
-            )
+        if name not in grads._fields:
+            raise AttributeError(missing(grads, name))
+        if (own := getattr(grads, name)) is not value:
+            cure = f"write its elements, grads.{name}[...] = value"
+            if own is None:
+                cure = "it is None, as it was left out by wrt, or the argument was"
+            elif not isinstance(own, ndarray):
+                cure = "write the elements of its arrays"
+            raise AttributeError(f"{name} of {type(grads).__name__} cannot be replaced: {cure}")
 
+    def missing(grads: Any, name: str) -> str:
+        text = f"{type(grads).__name__!r} object has no attribute {name!r}"
+        if "weights" in grads._fields and name in grads.weights:
+            return f"{text}: it is grads.weights[{name!r}]"
+        return f"{text}: it has {', '.join(grads._fields)}"
+
+    def get_missing(grads: Any, name: str) -> Any:
+        raise AttributeError(missing(grads, name), name=name, obj=grads)
+
+    kind.__getattr__ = get_missing  # type: ignore[attr-defined]
     kind.__setattr__ = set_in_place  # type: ignore[method-assign]
     return kind
 

@@ -104,6 +104,11 @@ def save(
     >>> loaded["rnn"], loaded["run"]["step"], loaded.metadata
     (RNN(3, 4), 12, {'author': 'me'})
     """
+    if isinstance(objects, str | os.PathLike) and not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path is {_cures.kind(path)}, expected a str or an os.PathLike of one: the path comes "
+            "first"
+        )
     path = _path_text(path)
     metadata = {} if metadata is None else metadata
     for what, value in (("objects", objects), ("metadata", metadata)):
@@ -116,7 +121,10 @@ def save(
     for key, text in metadata.items():
         if _text("a key of metadata", key) == _OWN:
             raise ValueError(f"metadata[{_OWN!r}] is reserved: take another key")
-        texts[key] = _text(f"metadata[{_repr(key)}]", text)
+        what = f"metadata[{_repr(key)}]"
+        if isinstance(text, bool | int | float | np.generic):
+            raise TypeError(f"{what} is {_repr(text)}, expected a str: pass str({what})")
+        texts[key] = _text(what, text)
 
     # The largest elements first, so that every tensor starts at a multiple of its element's size.
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
@@ -143,7 +151,7 @@ def _path_text(path: Any) -> str:
     elif hasattr(path, "read") or hasattr(path, "write"):
         cure = ": pass path.name" if isinstance(getattr(path, "name", None), str) else ""
     else:
-        cure = ": it comes first" if hasattr(path, "state_dict") else ""
+        cure = ""
     raise TypeError(f"path is {_repr(path)}, expected a str or an os.PathLike of one{cure}")
 
 
@@ -162,7 +170,7 @@ def _object_name(name: Any) -> str:
     if _text("a name in objects", name) in ("", "__metadata__") or "." in name:
         cure = ""
         if "." in name:
-            cure = ": pass {n.replace('.', '_'): o for n, o in objects.items()}"
+            cure = ": pass {n.replace('.', '_'): o for n, o in objects.items()}, or other names"
         fault = "empty, reserved, or with a dot"
         raise ValueError(f"objects has the name {_repr(name)}, which is {fault}{cure}")
     return f"objects[{_repr(name)}]"
@@ -173,7 +181,7 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
     what, kind = _object_name(name), type(value).__name__
     a_kind = _cures.kind(value)
     if isinstance(value, ndarray):
-        tensors[name] = _array(name, value)
+        tensors[name] = _array(name, value, what)
         return {"kind": "array"}
     if isinstance(value, Weighted):
         if LAYERS.get(kind) is not type(value):
@@ -184,8 +192,13 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
         _layer(what, kind, arguments, value.weights)  # attributes may have been overwritten
         tensors.update((f"{name}.{weight}", a) for weight, a in value.weights.items())
         return {"kind": kind, "arguments": arguments}
-    if not isinstance(value, Mapping) and hasattr(value, "state_dict"):
-        value = value.state_dict()
+    whole = what
+    if (
+        not isinstance(value, Mapping)
+        and hasattr(value, "state_dict")
+        and not isinstance(value, type)
+    ):
+        value, whole = value.state_dict(), f"{what}.state_dict()"
     if not isinstance(value, Mapping):
         cure = _cures.for_saved(what, value)
         expected = "a layer, an array, a mapping or what has a state_dict()"
@@ -195,9 +208,9 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
         if not _text(f"a key of {what}", key):
             raise ValueError(f"a key of {what} is empty")
         if isinstance(item, ndarray):
-            tensors[f"{name}.{key}"] = _array(f"{name}.{key}", item)
+            tensors[f"{name}.{key}"] = _array(f"{name}.{key}", item, f"{what}[{_repr(key)}]")
             items[key] = "tensor"
-        elif cure := _cures.for_nested(what, name, key, item, value):
+        elif cure := _cures.for_nested(whole, name, key, item, value):
             at = f"{what}[{_repr(key)}]"
             raise TypeError(f"{at} is {_cures.kind(item)}, expected an array or a JSON value{cure}")
         else:
@@ -206,8 +219,8 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
     return {"kind": "dict", "items": items}
 
 
-def _array(name: str, value: Any) -> Array:
-    _checks.plain_array(_repr(name), value)
+def _array(name: str, value: Any, what: str) -> Array:
+    _checks.plain_array(what, value)
     if value.dtype.newbyteorder("=") not in _NAMES:
         known = ", ".join(map(str, _NAMES))
         raise ValueError(f"tensor {_repr(name)} is {value.dtype}, expected one of {known}")
@@ -222,10 +235,9 @@ def _check_json(what: str, value: Any, depth: int = 0) -> None:
         for key in value:
             if not isinstance(key, str):  # json.dumps would make one of it
                 raise TypeError(f"{what} has the key {_repr(key)} inside, expected a str")
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            _check_json(what, item, depth + 1)
+    if isinstance(value, dict | list | tuple):
+        for at, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_json(f"{what}[{_repr(at)}]" if depth < 8 else what, item, depth + 1)
         return
     try:
         json.dumps(value, allow_nan=False)
@@ -339,8 +351,10 @@ def _other_format(file: BufferedReader, path: str) -> str:
     start = file.read(4096)
     if len(start) < 9 or start[8:9] == b"{":  # a safetensors file, or too short for any
         return ""
-    new = os.path.splitext(path)[0] + ".safetensors"
-    shown, target = repr(path), repr(new if new != path else path + ".safetensors")
+    names = (f"{os.path.splitext(path)[0]}{n or ''}.safetensors" for n in range(100))
+    # One that is free: what is written replaces what is there.
+    target = repr(next((name for name in names if not os.path.lexists(name)), "new.safetensors"))
+    shown = repr(path)
     seems, made = _recognised(start, shown)
     if not seems:
         return ""
@@ -361,12 +375,12 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
         if first.endswith(b".npy"):
             return "an archive of NumPy arrays (.npz)", archive
         if first.endswith((b"/data.pkl", b"/version", b"/byteorder", b"/.format_version")):
-            return "a PyTorch file (.pt)", torch
+            return "a PyTorch file (.pt), if it has a state_dict", torch
         if first in (b"metadata.json", b"config.json"):
             return "a Keras file (.keras)", ""
         return "a zip archive", ""
     if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
-        return "a PyTorch file (.pt)", torch
+        return "a PyTorch file (.pt), if it has a state_dict", torch
     if len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
         return "a pickle, which may run any code when it is read: have its maker save arrays", ""
     for magic, seems, made in (
@@ -498,7 +512,8 @@ def _entry(name: str, entry: Any, size: int) -> tuple[int, int, str, str, tuple[
             raise ValueError(f"{what} has {_repr(n)} in shape or data_offsets, expected a size")
     begin, end = offsets
     if not begin <= end <= size:
-        raise ValueError(f"{what}: data_offsets is {offsets}, out of {size} bytes of data")
+        cut = ": the file was cut off" if end > size else ""
+        raise ValueError(f"{what}: data_offsets is {offsets}, out of {size} bytes of data{cut}")
     itemsize = _STORED[dtype].itemsize
     if math.prod(shape) * itemsize != end - begin:
         raise ValueError(f"{what} has {end - begin} bytes, too many or few for {dtype} {shape}")

@@ -50,7 +50,7 @@ class _Optimizer(Guarded):
             if not given:
                 raise ValueError(
                     "params is empty, expected at least one array (an iterator that was gone "
-                    "through before has none left: pass list(params))"
+                    "through before has none left: make a list of it first)"
                 )
             _checks.distinct("params", given)
             self._set_all({"params": _Params(given)})
@@ -65,8 +65,10 @@ class _Optimizer(Guarded):
     def _check_slots(self, d: Mapping[str, Any]) -> None:
         """Raise ValueError where an array of the state cannot be one."""
 
-    def _checked_numbers(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: check(name, given[name]) for name, check in self._settable.items()}
+    def _checked_numbers(self, given: Mapping[str, Any], called: str = "{}") -> dict[str, Any]:
+        return {
+            name: check(called.format(name), given[name]) for name, check in self._settable.items()
+        }
 
     def _refusal(self, name: str) -> str | None:
         if name == "params":
@@ -82,9 +84,10 @@ class _Optimizer(Guarded):
         named = _checks.arrays("grads", grads)
         given = list(named.values())
         if len(given) != len(self.params):
+            count = f"{len(given)} array{'s' if len(given) != 1 else ''}"
             raise ValueError(
-                f"grads has {len(given)} arrays, expected {len(self.params)}, as params has: with "
-                "the flat_weights of a layer go those of its gradients"
+                f"grads has {count}, expected {len(self.params)}: with a layer's flat_weights go "
+                "those of its gradients, with its weights.values() theirs"
             )
         for i, (p, form) in enumerate(zip(self.params, self._forms, strict=True)):
             if _form(p) != form:
@@ -158,14 +161,15 @@ class _Optimizer(Guarded):
         own = self.state_dict()
         if set(d) != set(own):
             cure = _cures.for_names("d", d, own)
-            raise ValueError(f"d has {', '.join(map(str, d))}; expected {', '.join(own)}{cure}")
+            names = ", ".join(map(str, d)) or "nothing"
+            raise ValueError(f"d has {names}; expected {', '.join(own)}{cure}")
         for name, value in own.items():
             if isinstance(value, np.ndarray):
                 given = _checks.array(f"d[{name!r}]", d[name], value.dtype, "its parameter")
                 if given.shape != value.shape:
                     raise ValueError(f"d[{name!r}] has shape {given.shape}, expected {value.shape}")
         self._check_slots(d)
-        self._set_all(self._checked_numbers(d))
+        self._set_all(self._checked_numbers(d, "d[{!r}]"))
         for slot, arrays in self._state.items():
             for i, a in enumerate(arrays):
                 a[...] = d[f"{slot}.{i}"]
@@ -202,7 +206,9 @@ class _Params(tuple[Any, ...]):
     def __setitem__(self, i: Any, value: Any) -> None:
         # params[0] *= 0.5 changes the array in place, and then stores that very array.
         if self[i] is not value:
-            raise TypeError(f"params[{i}] cannot be replaced: write its elements, [...] = value")
+            raise TypeError(
+                f"params[{i}] cannot be replaced: write its elements, params[{i}][...] = value"
+            )
 
 
 def _betas(name: str, value: Any) -> tuple[float, float]:

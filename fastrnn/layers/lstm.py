@@ -169,10 +169,11 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         text = super()._refusal(name)
         if name == "forget_bias" and getattr(self, "bias", False):
             h = self.hidden_size
-            rows = f"layer.weights['bias_ih_l0'][{h}:{2 * h}]"
             return (
-                "forget_bias was added when the weights were drawn: add to the rows of the forget "
-                f"gates now, {rows} += value, or make another LSTM"
+                "forget_bias was added when the weights were drawn: make another LSTM, or change "
+                "the rows of the forget gates: write for name in layer.weights: "
+                f"layer.weights[name][{h}:{2 * h}] += (value - layer.forget_bias) * "
+                "name.startswith('bias_ih')"
             )
         return text
 

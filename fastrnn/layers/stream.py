@@ -49,6 +49,8 @@ class Stream(Guarded, _core.StreamCore):
     True
     """
 
+    _fixed = ("batch", "units", "features", "count")
+
     def __init__(self, layer: Any, batch_size: int = 1) -> None:
         if self.count:
             raise RuntimeError("this stream is made already: make another with layer.stream()")

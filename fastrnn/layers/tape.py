@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from .. import _checks, _tapes
+from .. import _checks, _cures, _tapes
 from .._cures import Role
 from ..cells.base import backward
 from ..reference.arguments import CellSpec
@@ -43,6 +43,12 @@ def fitting(
     """The value as an array of this type and shape."""
     array: Array = value
     if type(value) is not ndarray or value.dtype is not dtype or value.shape != shape:
+        if (
+            isinstance(value, tuple)
+            and name != "d_output"
+            and (cure := _cures.for_state(name, value, shape))
+        ):
+            raise TypeError(f"{name} is a tuple, expected a numpy.ndarray{cure}")
         role = Role(full=f"np.full({shape}, {name}, np.{dtype})", optional=name != "d_output")
         array = _checks.array(name, value, dtype, "the layer", role)
         _checks.shape(name, array.shape, axes, dict(zip(axes, shape, strict=True)))

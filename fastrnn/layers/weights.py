@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
+
+
+# What PyTorch's modules have and layers do not need.
+_OF_MODULES = {
+    "parameters": ": an optimiser takes layer.flat_weights",
+    "named_parameters": ": they are in the mapping layer.weights",
+    "zero_grad": ": gradients are what backward returns, new ones each time",
+    "train": ": it is an argument of layer.forward, training=True",
+    "eval": ": a call of the layer has no dropout; layer.forward has training=False",
+    "to": ": make another layer with the dtype, and load its state_dict()",
+}
 
 
 class IncompatibleKeys(NamedTuple):
@@ -49,11 +60,8 @@ class Weights(Mapping[str, "Array"]):
     def __setitem__(self, name: str, value: Any) -> None:
         # weights[name] += step changes the view in place and then stores that very view back.
         if name not in self._views:
-            names = ", ".join(self._views)
-            raise TypeError(
-                f"weights has no {name!r}, and what it has cannot be replaced: write the elements "
-                f"of one of {names}, weights[name][...] = value"
-            )
+            names = ", ".join(self._views) or "none (gradients have those that wrt asks for)"
+            raise TypeError(f"weights has no {name!r}: its names are {names}")
         if self._views[name] is not value:
             raise TypeError(
                 f"weights[{name!r}] is a view into flat_weights and cannot be replaced: write its "
@@ -101,26 +109,53 @@ class Weighted(Guarded):
         kind, names = type(self).__name__, list(getattr(self, "_weights", ()))
         if name == "flat_weights":
             return f"{name} cannot be replaced: write its elements, layer.{name}[...] = value"
-        write = "layer.weights[name][...] = value"
-        if names:
-            near = name if name in names else get_close_matches(name, names, 1, 0)[0]
-            write = f"layer.weights[{near!r}][...] = value"
         if name == "bias" and name in self._fixed:
+            biases = [n for n in names if n.startswith("bias")]
+            write = biases and f"; its values: layer.weights[{biases[0]!r}][...] = value"
             return (
-                f"bias says whether {kind} has any, which was fixed when it was made: make "
-                f"another one; or to change the weights write their elements, {write}"
+                f"bias says whether the {kind} has any, which was fixed when it was made: make "
+                f"another one{write or ''}"
             )
-        if name == "weights" or name in names:
-            return f"{name} cannot be replaced: write the elements of the weights, {write}"
+        if name in names:
+            return (
+                f"{name} cannot be replaced: write its elements, layer.weights[{name!r}][...] = "
+                "value"
+            )
+        if name == "weights":
+            write = f"layer.weights[{names[0]!r}][...] = value" if names else ""
+            return f"weights cannot be replaced: write the elements of each, {write}"
         if WEIGHT.fullmatch(name):
-            have = f"; the weights are {', '.join(names)}" if names else ""
-            return f"{kind} has no weight {name}: write the elements of one it has, {write}{have}"
+            have = f": its weights are {', '.join(names)}" if names else ""
+            return f"{kind} has no weight {name}{have}{self._cure_of_missing(name)}"
         if name == "dtype":
             return (
                 f"dtype was fixed when the {kind} was made: make another one with that dtype, and "
                 "pass it this one's state_dict(), another.load_state_dict(layer.state_dict())"
             )
         return super()._refusal(name)
+
+    def _cure_of_missing(self, name: str) -> str:
+        """How a layer of this kind has a weight of that name, which this one lacks."""
+        if name.startswith("bias") and not getattr(self, "bias", True):
+            return "; make another one with bias=True"
+        if name.endswith("_reverse") and not getattr(self, "bidirectional", True):
+            return "; make another one with bidirectional=True"
+        layer = re.search(r"_l(\d+)", name)
+        if layer and int(layer[1]) >= getattr(self, "num_layers", 1 << 60):
+            return f"; make another one with num_layers={int(layer[1]) + 1}"
+        return ""
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what there is not: as PyTorch's modules have their weights.
+        names = () if name.startswith("_") else getattr(self, "_weights", ())
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if name in names:
+            text += f": it is layer.weights[{name!r}]"
+        elif names and WEIGHT.fullmatch(name):
+            text += f": its weights are layer.weights, {', '.join(names)}"
+        elif name in _OF_MODULES:
+            text += _OF_MODULES[name]
+        raise AttributeError(text, name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # layer.flat_weights -= step changes the array in place and then stores it back.
@@ -251,6 +286,8 @@ class Weighted(Guarded):
         """
         if not isinstance(d, Mapping):
             cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""
+            if isinstance(d, Iterator):
+                cure = ": pass dict(d)"
             if isinstance(d, str | os.PathLike):
                 cure = ": pass fastrnn.load(d)"
             raise TypeError(f"d is {_cures.kind(d)}, expected a mapping of names to arrays{cure}")
@@ -281,6 +318,8 @@ class Weighted(Guarded):
                     raise TypeError(f"{what} is {value.dtype}, expected a floating type{cure}")
                 if value.shape != view.shape:
                     cure = _cures.for_shape(what, value.shape, view.shape)
+                    if cure.endswith(".T"):  # and square ones, which look right either way
+                        cure = ": pass {n: np.transpose(a) for n, a in d.items()}"
                     raise ValueError(f"{what} has shape {value.shape}, expected {view.shape}{cure}")
                 if not view.flags.writeable:
                     raise ValueError(

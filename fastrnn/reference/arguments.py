@@ -124,7 +124,7 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in cell.extras))
     optional = {*names} - {"x", "w_ih", "w_hh"}
     values = (*arrays[:-1], *arrays[-1])
-    typed = _checks.agreeing(names, values, optional, lambda: _roles(optional, arrays[3]))
+    typed = _checks.agreeing(names, values, optional, lambda: _roles(cell, optional, arrays[3]))
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, *extra = typed
 
     unbatched = _checks.sequence_axes(x, "T", "B", w_ih.shape[1] if w_ih.ndim == 2 else None)
@@ -132,7 +132,14 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     present = [(e, a) for e, a in zip(cell.extras, extra, strict=True) if a is not None]
     projections = [(e.name, a) for e, a in present if "P" in e.axes]
     units = "P" if projections else "H"
+    if w_hh.ndim == 1 and h_0 is not None and h_0.shape == (len(w_hh), x.shape[-1]):
+        raise ValueError(
+            f"w_hh has shape {w_hh.shape}, expected ({rows}, {units}): h_0, which comes second, "
+            "seems to be left out, pass None there"
+        )
     sizes = _sizes(cell, w_hh, rows, projections)
+    if w_ih.ndim == 2 and w_ih.shape[1] == 1 != x.shape[-1] and unbatched:
+        _checks.shape("x", x.shape, ("T", "D"), {"D": 1})
     sizes |= {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
     _checks.shape("w_hh", w_hh.shape, (rows, units), sizes)
     _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes)
@@ -155,9 +162,11 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, tuple(extra)
 
 
-def _roles(optional: Collection[str], w_ih: Any) -> dict[str, Role]:
+def _roles(cell: CellSpec, optional: Collection[str], w_ih: Any) -> dict[str, Role]:
     """What is known of a cell's arrays, for cures."""
     roles = {name: Role(optional=True) for name in optional}
+    if "c" in cell.states:
+        roles["h_0"] = Role(optional=True, second="c_0")
     features = w_ih.shape[1] if isinstance(w_ih, ndarray) and w_ih.ndim == 2 else None
     dtype = _checks.float_type(w_ih) or _checks.FLOAT32
     for name in ("b_ih", "b_hh"):
@@ -173,7 +182,7 @@ def _sizes(
         _checks.shape("w_hh", w_hh.shape, (rows, "P" if projections else "H"), {})
     if not projections:  # the state has H units, so w_hh has H columns
         units = w_hh.shape[1]
-        if cell.gates > 1 and len(w_hh) * cell.gates == units:
+        if cell.gates > 1 and len(w_hh) * cell.gates == units > 0:
             raise ValueError(
                 f"w_hh has shape {w_hh.shape}, expected ({rows}, H) = ({units}, {len(w_hh)}): pass "
                 "w_hh.T"
@@ -281,14 +290,15 @@ def backward_arguments(
     if d_output is None and d_h_n is None and d_c_n is None:
         _checks.some_gradient(d_output=None, **{f"d_{state}_n": None for state in cell.states})
     units = "P" if tape.w_hh.shape[1] * cell.gates < len(tape.w_hh) else "H"
+    has_c = "c" in cell.states
     if d_output is not None:
         d_output = _sequence_gradient("d_output", d_output, tape.output, units, unbatched)
     if d_h_n is not None:
-        d_h_n = _state_gradient("d_h_n", d_h_n, tape.output, units, unbatched)
+        d_h_n = _state_gradient("d_h_n", d_h_n, tape.output, units, unbatched, has_c)
     if d_c_n is not None:
-        if "c" not in cell.states:
+        if not has_c:
             raise ValueError(f"d_c_n is given, but {cell.name}_forward has no state c")
-        d_c_n = _state_gradient("d_c_n", d_c_n, tape.c, "H", unbatched)
+        d_c_n = _state_gradient("d_c_n", d_c_n, tape.c, "H", unbatched, has_c)
     if tape.digests is not None:
         _tapes.unchanged(tape)
     return tape, d_output, d_h_n, d_c_n, wanted - tape.absent()
@@ -374,11 +384,14 @@ def _sequence_gradient(name: str, value: Any, like: Array, units: str, unbatched
     return _checks.strided(value[:, None] if unbatched else value)
 
 
-def _state_gradient(name: str, value: Any, like: Array, units: str, unbatched: bool) -> Array:
+def _state_gradient(
+    name: str, value: Any, like: Array, units: str, unbatched: bool, has_c: bool
+) -> Array:
     """d_h_n or d_c_n: (B, .) as a step of `like` (T, B, .); (.,) where x had no batch axis."""
     if not unbatched and _is_plain(value, like.dtype, like.shape[1:]):
         return value  # type: ignore[no-any-return]
-    value = _checks.array(name, value, like.dtype, "the tape")
+    role = Role(optional=True, second="d_c_n" if name == "d_h_n" and has_c else "")
+    value = _checks.array(name, value, like.dtype, "the tape", role)
     sizes = {"B": like.shape[1], units: like.shape[2]}
     _checks.shape(name, value.shape, (units,) if unbatched else ("B", units), sizes)
     return _checks.contiguous(value[None] if unbatched else value)

@@ -66,6 +66,11 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
     """Check the arguments of the clipping functions; the gradients as a list."""
     if not isinstance(grads, Mapping):
         grads = _checks.arrays("grads", grads)
+    elif any(hasattr(g, "flat_weights") for g in grads.values()):
+        raise TypeError(
+            "grads holds the gradients of layers, expected arrays: pass [g.flat_weights for g in "
+            "grads.values()]"
+        )
     labels = [str(key) for key in grads]
     # As arrays: a subclass may have other ways with what is done here.
     arrays = [
@@ -75,7 +80,7 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
     if not arrays:
         raise ValueError(
             "grads is empty, expected at least one array (an iterator that was gone through before "
-            "has none left: pass list(grads))"
+            "has none left: make a list of it first)"
         )
     named = dict(zip(labels, arrays, strict=True))
     _checks.distinct("grads", named if len(named) == len(arrays) else arrays)

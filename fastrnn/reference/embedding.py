@@ -98,7 +98,7 @@ def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
     weight = _checks.array("weight", weight)
     _checks.shape("weight", weight.shape, ("V", "D"), {})
     # A copy, and checked after it was made: backward trusts it.
-    indices = _checks.integers("indices", indices, "integers", len(weight))
+    indices = _checks.integers("indices", indices, "integers", len(weight), True)
     indices.flags.writeable = False
     _checks.in_range("indices", indices, len(weight), "V")
     _checks.elements(N=indices.size, D=weight.shape[1])

@@ -138,7 +138,10 @@ def generate_arguments(
     for name, (layer, allowed) in kinds.items():
         if _kind(layer) not in allowed:
             expected = " or ".join(f"fastrnn.{one}" for one in allowed)
-            raise TypeError(f"{name} is {_cures.kind(layer)}, expected a {expected}")
+            given = _cures.kind(layer)
+            if type(layer).__name__ in allowed:  # another library's
+                given += f" of {type(layer).__module__}"
+            raise TypeError(f"{name} is {given}, expected {_cures.an(expected)}")
         if layer.dtype != embedding.dtype:
             raise TypeError(
                 f"{name} is {layer.dtype}, embedding is {embedding.dtype}: make them with one dtype"
@@ -158,7 +161,8 @@ def generate_arguments(
     ):  # fmt: skip
         if size != wanted:
             raise ValueError(f"{name} is {size}, expected {of} = {wanted}")
-    prompt = _checks.integers("prompt", prompt, "one or more integers")
+    count = embedding.num_embeddings
+    prompt = _checks.integers("prompt", prompt, "one or more integers", count)
     if prompt.ndim != 1 or not len(prompt):
         cure = (
             ": pass np.ravel(prompt)"
@@ -174,11 +178,10 @@ def generate_arguments(
     stack = _weights(rnn, cell)
     c = None
     if "c" in cell.states:
-        h, c = (
-            (None, None)
-            if state is None
-            else _checks.state_pair("state", state, "" if projected else "np.zeros_like({})")
-        )
+        h = None
+        if state is not None:
+            rest = "" if projected else "np.zeros_like({})"
+            h, c = _checks.state_pair("state", state, rest, 2)
         h = _state("state[0]", h, dtype, len(stack), units, "P" if projected else "H")
         c = _state("state[1]", c, dtype, len(stack), rnn.hidden_size, "H")
     else:

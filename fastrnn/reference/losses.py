@@ -103,7 +103,8 @@ def cross_entropy_arguments(
         raise ValueError(f"logits has shape {logits.shape}, expected (..., C) with C >= 1")
     positions, rows = logits.shape[:-1], _checks.as_rows(logits)
     given = target
-    target = _checks.integers("target", given, "the integers of classes", logits.shape[-1])
+    _unmasked("target", given, mask)
+    target = _checks.integers("target", given, "the integers of classes", logits.shape[-1], True)
     if target.shape != positions:
         cure = _cure_of_target(given, target, logits.shape)
         raise ValueError(f"target has shape {target.shape}, expected {positions}{cure}")
@@ -115,7 +116,7 @@ def cross_entropy_arguments(
         counts = counts.reshape(-1)
     classes = rows.shape[1]
     _checks.in_range(
-        "target", target, classes, "C", lambda: _cure_of_classes(given, target, classes)
+        "target", target, classes, "C", lambda: _cure_of_classes(given, target, classes, mask)
     )
     return rows, target.reshape(-1), counts, number
 
@@ -136,16 +137,26 @@ def _cure_of_target(given: Any, target: Array, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _cure_of_classes(given: Any, target: Array, classes: int) -> str:
+def _unmasked(name: str, target: Any, mask: Any) -> None:
+    """Raise TypeError for a target with a mask of its own."""
+    if isinstance(target, np.ma.MaskedArray):
+        own = "~np.ma.getmaskarray(target)" + ("" if mask is None else " & mask")
+        cure = f"write mask, target = {own}, target.filled(0) and pass mask=mask"
+        raise TypeError(f"{name} is a MaskedArray, expected a mask apart from it: {cure}")
+
+
+def _cure_of_classes(given: Any, target: Array, classes: int, mask: Any) -> str:
     """The cure for targets that are no classes."""
     beyond = np.unique(target[(target < 0) | (target >= classes)])
     if len(beyond) != 1:
         return ""
     expression = "target" if isinstance(given, np.ndarray) else "np.asarray(target)"
     if beyond[0] < 0:  # as other libraries mark what does not count
+        counts = f"{expression} != {beyond[0]}"
+        counts = counts if mask is None else f"({counts}) & mask"
         return (
-            f": if these positions do not count pass mask={expression} != {beyond[0]}, or where "
-            "they are the ends of sequences lengths="
+            f": if these positions do not count pass mask={counts}, or where they are the ends of "
+            "sequences lengths="
         )
     if beyond[0] == classes and target.min() > 0:
         return f": if classes are counted from 1 pass {expression} - 1"
@@ -160,6 +171,7 @@ def squared_error_arguments(
     if input.ndim == 0:
         raise ValueError("input has shape (), expected (..., O) or (T,)")
     role = Role(full="np.full_like(input, target)")
+    _unmasked("target", target, mask)
     target = _checks.array("target", target, input.dtype, "input", role)
     if target.shape != input.shape:
         cure = _cures.for_shape("target", target.shape, input.shape)

@@ -186,7 +186,8 @@ def test_nonlinearity(problem, value, error):
 @pytest.mark.parametrize("name", ["reverse", "record", "check"])
 @pytest.mark.parametrize("value", [1, 0, None, "yes", np.zeros(2)], ids=repr)
 def test_flags(problem, name, value):
-    text = f"{name} is {value!r}, expected True or False"
+    shown = "an ndarray of shape (2,)" if isinstance(value, np.ndarray) else repr(value)
+    text = f"{name} is {shown}, expected True or False"
     forward_refused(problem() | {name: value}, TypeError, text)
 
 
@@ -306,7 +307,10 @@ class LSTMTape:
 
 @pytest.mark.parametrize("value", [None, LSTMTape(), (1, 2), np.zeros(3)], ids=repr)
 def test_no_tape(value):
-    given = "None (was it made with record=False?)" if value is None else type(value).__name__
+    given = {
+        type(None): "None (was it made with record=False?)", LSTMTape: "an LSTMTape",
+        tuple: "a tuple", np.ndarray: "an ndarray",
+    }[type(value)]  # fmt: skip
     text = f"tape is {given}, expected the RNNTape that rnn_forward returns"
     backward_refused(value, TypeError, text, d_h_n=np.zeros((3, 6)))
 

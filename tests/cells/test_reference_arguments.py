@@ -10,6 +10,7 @@ from reference_cells import LENGTHS, RESTART
 from registry import GATED, VARIANTS
 
 from fastrnn import reference
+from fastrnn._checks import listed
 from fastrnn.reference.arguments import backward_arguments, forward_arguments, is_whole
 from fastrnn.reference.cells import CELLS
 
@@ -127,7 +128,7 @@ def test_another_cells_tape(variant):
     for other in VARIANTS.values():
         output, _, tape = other.forward(**other.arrays(), record=True)
         if other.cell != variant.cell:
-            text = f"tape is {type(tape).__name__}, expected the {kind} that {name} returns"
+            text = f"tape is an? {type(tape).__name__}, expected the {kind} that {name} returns"
             with pytest.raises(TypeError, match=text):
                 variant.backward(tape, output)
 
@@ -309,7 +310,7 @@ def test_gradients_that_do_not_fit(variant):
                 backward(tape, **{name: wrong})
     with pytest.raises(ValueError) as caught:
         backward(tape)
-    assert str(caught.value).startswith(f"{' and '.join(right)} are None: ")
+    assert str(caught.value).startswith(f"{listed(right, 'and')} are None: ")
     with pytest.raises(ValueError, match="wrt holds 'c_n', expected names out of 'x', 'h_0', "):
         backward(tape, output, wrt=["c_n"])
     with pytest.raises(TypeError, match="wrt is 'x', expected a collection of names out of 'x'"):

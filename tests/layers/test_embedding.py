@@ -355,7 +355,7 @@ WEIGHT = np.zeros((5, 3))
         ([True, False], TypeError, "indices holds bool"),
         (True, TypeError, "indices holds bool"),
         (np.array([1 + 0j]), TypeError, "indices holds complex128"),
-        (None, TypeError, "indices holds object"),
+        (None, TypeError, "indices is None, expected integers: it cannot be left out"),
         ("12", TypeError, "indices holds <U2"),
         ({0, 1}, TypeError, "indices holds object"),
         (np.array([0], "M8[s]"), TypeError, "indices holds datetime64[s]"),
@@ -399,7 +399,7 @@ D_OUTPUT = np.zeros((2, 3))
         (
             {"tape": "linear"},
             TypeError,
-            "tape is LinearTape, expected the EmbeddingTape that embed",
+            "tape is a LinearTape, expected the EmbeddingTape that embed",
         ),
         ({"d_output": None}, TypeError, "d_output is None"),
         ({"d_output": D_OUTPUT.tolist()}, TypeError, "d_output is a list"),

@@ -197,7 +197,7 @@ def test_a_state_that_does_not_fit(module: Any) -> None:
     for kind, bad in {
         "lstm-projection": (
             (f32(2, 5), TypeError, "^state is an ndarray, expected a pair"),
-            ((f32(2, 2),), ValueError, "^state has 1 elements, expected a pair"),
+            ((f32(2, 2),), ValueError, "^state has 1 element, expected a pair"),
             ((f32(2, 5), f32(2, 5)), ValueError, r"^state\[0\] has shape \(2, 5\), .*\(2, 2\)"),
             ((f32(2, 2), f32(2, 2)), ValueError, r"^state\[1\] has shape \(2, 2\), .*\(2, 5\)"),
             ((f32(1, 2), f32(1, 5)), ValueError, r"^state\[0\] has shape \(1, 2\)"),

@@ -159,7 +159,11 @@ BAD_LAYERS = (
     ("embedding", None, "embedding is None, expected a fastrnn.Embedding"),
     ("embedding", np.zeros((V, D)), "embedding is an ndarray, expected a fastrnn.Embedding"),
     ("embedding", fastrnn.RNN(D, H), "embedding is an RNN, expected a fastrnn.Embedding"),
-    ("embedding", fastrnn.Embedding, "embedding is a type, expected a fastrnn.Embedding"),
+    (
+        "embedding",
+        fastrnn.Embedding,
+        "embedding is the class Embedding, expected a fastrnn.E",
+    ),
     ("rnn", None, "rnn is None, expected a fastrnn.RNN"),
     ("rnn", fastrnn.Linear(D, H), "rnn is a Linear, expected a fastrnn.RNN"),
     ("linear", "linear", "linear is a str, expected a fastrnn.Linear"),
@@ -193,7 +197,7 @@ BAD_PROMPTS = (
     (TypeError, [1.0, 2.0], f"prompt holds float64, {ONE_OR_MORE}"),
     (TypeError, np.array([1.0]), "pass prompt.astype(np.int64)"),
     (TypeError, [True, False], f"prompt holds bool, {ONE_OR_MORE}"),
-    (TypeError, None, f"prompt holds object, {ONE_OR_MORE}"),
+    (TypeError, None, f"prompt is None, {ONE_OR_MORE}"),
     (TypeError, "12", "prompt holds <U2, expected"),
     (TypeError, {1, 2}, f"prompt holds object, {ONE_OR_MORE}"),
     (TypeError, np.ma.masked_array([1, 2]), "prompt is a MaskedArray"),
@@ -223,7 +227,9 @@ BAD_TEMPERATURES = (
     *((ValueError, value, f"temperature is {value!r}, expected a finite number >= 0")
       for value in (-1.0, -1e-300, np.inf, -np.inf, np.nan, np.float32(-1))),
     *((TypeError, value, f"temperature is {value!r}, expected a number")
-      for value in ("1", None, True, 1j, [1.0], (), np.zeros(2), 10**400)),
+      for value in ("1", None, True, 1j, [1.0], ())),
+    (TypeError, np.zeros(2), "temperature is an ndarray of shape (2,), expected a number"),
+    (TypeError, 10**400, "temperature is an int, expected a number"),
 )  # fmt: skip
 BAD_RNGS = ((TypeError, "seed"), (TypeError, 1.5), (ValueError, -1), (TypeError, object()))
 

@@ -27,7 +27,7 @@ LSTM_STATE = np.zeros((2, B, H)), np.zeros((2, B, H))
         ("lstm", {"state": LSTM_STATE[0]}, TypeError,
          "state is an ndarray, expected a pair of arrays, (h, c)"),
         ("lstm", {"state": LSTM_STATE[:1]}, ValueError,
-         "state has 1 elements, expected a pair of arrays, (h, c)"),
+         "state has 1 element, expected a pair of arrays, (h, c)"),
         ("lstm", {"state": (LSTM_STATE[0], None)}, TypeError,
          "state[1] is None, expected a numpy.ndarray: it cannot be left out"),
         ("lstm", {"state": (LSTM_STATE[0].astype("f4"), LSTM_STATE[1])}, TypeError,
@@ -87,7 +87,7 @@ def test_bad_gradients():
         assert text in str(caught.value)
 
     back = lstm.backward
-    refused(ValueError, "d_output and d_state[0] and d_state[1] are None", back, tape)
+    refused(ValueError, "d_output, d_state[0] and d_state[1] are None", back, tape)
     refused(ValueError, "are None: give at least one", back, tape, None, (None, None))
     refused(TypeError, "d_state is an ndarray, expected a pair", back, tape, None, h)
     refused(ValueError, "d_state has 3 elements", back, tape, None, (h, c, c))
@@ -105,10 +105,10 @@ def test_bad_gradients():
             gru_tape, Y)  # fmt: skip
     refused(TypeError, "d_state is a tuple", back, gru_tape, None, (state, state))
     refused(TypeError, "tape is of LSTM, this layer is GRU", back, tape, Y)
-    refused(TypeError, "tape is GRUTape, expected the LayerTape that GRU.forward returns", back,
+    refused(TypeError, "tape is a GRUTape, expected the LayerTape that GRU.forward returns", back,
             gru_tape.tapes[0], Y)  # fmt: skip
     norms = fastrnn.gradient_norms
-    refused(ValueError, "d_output and d_h_n and d_c_n are None", norms, tape)
+    refused(ValueError, "d_output, d_h_n and d_c_n are None", norms, tape)
     refused(ValueError, "d_h_n has shape (4, 2), expected (layers·directions, B, P)", norms, tape,
             None, h[0])  # fmt: skip
     refused(ValueError, "d_c_n is given, but the state of GRU has no c", norms, gru_tape, None,

@@ -18,6 +18,7 @@ from refusals import giant, refused
 
 import fastrnn
 from fastrnn import _core, reference
+from fastrnn._cures import an
 
 ISAS = tuple(fastrnn.available_isas())
 DTYPES = (np.float32, np.float64)
@@ -399,8 +400,12 @@ D_OUTPUT = np.zeros((5, 3, 6))
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"tape": None}, TypeError, "tape is None (was it made with record=False?), expected the "),
-        ({"tape": (1, 2)}, TypeError, "tape is tuple, expected the LinearTape that linear_forward"),
+        ({"tape": None}, TypeError, "tape is None (was it made with record=False?), expected"),
+        (
+            {"tape": (1, 2)},
+            TypeError,
+            "tape is a tuple, expected the LinearTape that linear_forward",
+        ),
         ({"d_output": None}, TypeError, "d_output is None"),
         ({"d_output": D_OUTPUT.tolist()}, TypeError, "d_output is a list"),
         ({"d_output": np.ma.array(D_OUTPUT)}, TypeError, "d_output is a MaskedArray"),
@@ -424,7 +429,7 @@ def test_backward_refuses(change: dict[str, Any], error: Any, text: str) -> None
 def test_a_tape_of_another_kind() -> None:
     recurrent = fastrnn.rnn_forward(X, None, WEIGHT, np.zeros((6, 6)))[2]
     for tape in (recurrent, fastrnn.embedding_forward([0], WEIGHT)[1]):
-        text = f"tape is {type(tape).__name__}, expected the LinearTape"
+        text = f"tape is {an(type(tape).__name__)}, expected the LinearTape"
         refused(((tape, D_OUTPUT), {}), TypeError, text, function="linear_backward")
 
 

@@ -436,7 +436,7 @@ def at(index: Any, value: Any) -> Array:
             "target holds float64, expected the integers of classes: pass target.ast",
         ),
         ({"target": ON}, TypeError, "target holds bool, expected the integers of classes"),
-        ({"target": None}, TypeError, "target holds object"),
+        ({"target": None}, TypeError, "target is None, expected the integers of classes"),
         ({"target": np.ma.array(TARGET)}, TypeError, "target is a MaskedArray"),
         ({"target": [[0], [1, 2]]}, ValueError, "target is ragged"),
         ({"target": at((2, 1), 4)}, ValueError, "target[2, 1] is 4, expected 0 <= index < C = 4"),

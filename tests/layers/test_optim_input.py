@@ -43,7 +43,7 @@ SHARED = np.ones(6)
         (1.0, TypeError, "params is a float"),
         ("weights", TypeError, "params is a str"),
         ({"a": np.ones(2)}, TypeError, "params is a dict"),
-        ([1.0], TypeError, "params[0] is a float, expected a numpy.ndarray"),
+        ([1.0], TypeError, "params holds a float, expected arrays"),
         ([np.ones(2), None], TypeError, "params[1] is None"),
         (
             [np.ones(2), np.ones(2, int)],
@@ -117,8 +117,8 @@ def test_numbers_refused(kind: Any, options: Any, error: Any, text: str) -> None
 @pytest.mark.parametrize(
     ("grads", "error", "text"),
     [
-        ([np.ones(2)], ValueError, "grads has 1 arrays, expected 2"),
-        (np.ones(2), ValueError, "grads has 1 arrays, expected 2"),
+        ([np.ones(2)], ValueError, "grads has 1 array, expected 2"),
+        (np.ones(2), ValueError, "grads has 1 array, expected 2"),
         ([np.ones(2), np.ones(3), np.ones(1)], ValueError, "grads has 3 arrays"),
         ([np.ones(2), np.ones(4)], ValueError, "grads[1] has shape (4,), expected (3,)"),
         ([np.ones(2), np.ones((1, 3))], ValueError, "grads[1] has shape (1, 3), expected (3,)"),
@@ -167,14 +167,14 @@ def test_a_layer_is_no_array() -> None:
     adam = Adam([layer.flat_weights])
     for use, text in (
         (lambda: Adam(layer), "params is an RNN, expected a list of arrays: pass p"),
-        (lambda: SGD([np.ones(1), layer], 0.1), "params[1] is an RNN, expected a numpy.ndarray"),
+        (lambda: SGD([np.ones(1), layer], 0.1), "params holds an RNN, expected arrays: pass p"),
         (lambda: adam.step(grads), "grads is a LayerGradients, expected a list of arrays"),
-        (lambda: adam.step([grads]), "grads[0] is a LayerGradients, expected a numpy.ndarray"),
+        (lambda: adam.step([grads]), "grads holds a LayerGradients, expected arrays"),
     ):  # fmt: skip
         with pytest.raises(TypeError) as caught:
             use()
         assert text in str(caught.value)
-        assert str(caught.value).endswith(".flat_weights")
+        assert ".flat_weights" in str(caught.value)
     adam.step(grads.flat_weights)
     assert adam.step_count == 1
 

@@ -382,7 +382,7 @@ def test_clipping_refuses(name: str) -> None:
         (True, TypeError, f"{limit} is True"),
     ):
         clip_refused(name, [good], value, error, text)
-    clip_refused(name, good.tolist(), 1.0, TypeError, "grads[0] is a float")
+    clip_refused(name, good.tolist(), 1.0, TypeError, "grads holds a float, expected arrays: write")
     clip_refused(name, "grads", 1.0, TypeError, "grads is a str, expected a list of arrays")
     clip_refused(name, 9.0, 1.0, TypeError, "grads is a float")
     clip_refused(name, frozen(), 1.0, ValueError, "grads is read-only")

@@ -113,7 +113,7 @@ BAD_STATE: list[tuple[Any, type[Exception], str]] = [
     (None, TypeError, "^state is None, expected a pair of arrays"),
     (f32(2, B, P), TypeError, "^state is an ndarray, expected a pair of arrays"),
     (0, TypeError, "^state is an int, expected a pair of arrays"),
-    ((f32(2, B, P),), ValueError, "^state has 1 elements, expected a pair of arrays"),
+    ((f32(2, B, P),), ValueError, "^state has 1 element, expected a pair of arrays"),
     ((f32(2, B, P), f32(2, B, H), 0), ValueError, "^state has 3 elements"),
     ((f32(2, B, H), f32(2, B, H)), ValueError, r"^state\[0\] has shape .* = \(2, 4, 2\)"),
     ((f32(2, B, P), f32(2, B, P)), ValueError, r"^state\[1\] has shape .* = \(2, 4, 5\)"),

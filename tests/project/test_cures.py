@@ -312,7 +312,7 @@ CASES: dict[str, Case] = {
         "path = open(folder / 'a', 'wb'); path.close()", "fastrnn.save(path, {'rnn': rnn})"),
     "path and objects exchanged": Case(
         "path, objects = layer, str(folder / 'a')", "fastrnn.save(path, objects)",
-        "it comes first", "path, objects = objects, {'rnn': path}"),
+        "the path comes first", "path, objects = objects, {'rnn': path}"),
     ".npz": Case(
         "path = str(folder / 'a.npz'); np.savez(path, a=steps)",
         "assert (fastrnn.load(path)['arrays']['a'] == steps).all()", "(.npz)",
