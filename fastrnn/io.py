@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import BufferedReader
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 from numpy import ndarray
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+    # Whatever was saved. Any alone would be the same, but that mypy --strict then refuses to
+    # return ``load(path)["rnn"]`` from a function that says which layer it returns.
+    Saved = Never | Any  # noqa: RUF020
 
 _OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -49,7 +53,7 @@ _shortened.maxstring = 80
 _repr = _shortened.repr
 
 
-class Loaded(dict[str, Any]):
+class Loaded(dict[str, "Saved"]):
     """What `load` returns: a dict of the objects, with the file's ``metadata`` as an attribute."""
 
     def __init__(self, objects: Mapping[str, Any], metadata: dict[str, str]) -> None:

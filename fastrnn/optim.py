@@ -38,7 +38,7 @@ class _Optimizer(Guarded):
     _slots: tuple[str, ...]
     _fixed = ("params",)
 
-    params: tuple[Array, ...]
+    params: _Params
     _state: dict[str, list[Array]]
 
     def _make(self, params: Array | Iterable[Array], **numbers: Any) -> None:
@@ -189,7 +189,7 @@ def _with_params(
     return optimizer
 
 
-class _Params(tuple[Any, ...]):
+class _Params(tuple["Array", ...]):
     """The parameters, which cannot be replaced."""
 
     __slots__ = ()

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import warnings
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -108,6 +108,10 @@ def set_isa(name: str) -> None:
     _core.set_isa(_checks.choice("name", name, available_isas()))
 
 
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Show what this build is made of and how it is set, as `numpy.show_config` does.
 

@@ -23,12 +23,14 @@ from .weights import Weighted, Weights, copied_gradients
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
 def embedding_forward(
     indices: ArrayLike, weight: Array, *, record: bool = True, check: bool = False
-) -> tuple[Array, EmbeddingTape | None]:
+) -> tuple[Array, EmbeddingTape | MaybeNone]:
     """Pick rows of a matrix.
 
     Parameters
@@ -149,7 +151,7 @@ class EmbeddingLayerGradients(NamedTuple):
     """What Embedding.backward returns: `weights` maps the name to a view into `flat_weights`."""
 
     weights: Weights
-    flat_weights: Array | None
+    flat_weights: Array | MaybeNone
 
     def __reduce__(self) -> Any:
         return copied_gradients(self)

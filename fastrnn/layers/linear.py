@@ -23,6 +23,8 @@ from .weights import Weighted, Weights, copied_gradients, same_weight
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
@@ -33,7 +35,7 @@ def linear_forward(
     *,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, LinearTape | None]:
+) -> tuple[Array, LinearTape | MaybeNone]:
     """Apply an output layer to every position: y = W x + b.
 
     Parameters
@@ -165,9 +167,9 @@ class LinearLayerGradients(NamedTuple):
     layer's own and holds zeros for the weights that were not asked for.
     """
 
-    x: Array | None
+    x: Array | MaybeNone
     weights: Weights
-    flat_weights: Array | None
+    flat_weights: Array | MaybeNone
 
     def __reduce__(self) -> Any:
         return copied_gradients(self)

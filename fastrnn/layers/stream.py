@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from .. import _checks, _core
 from .._attributes import Guarded
 from ..cells import CELLS
 from ..config import current_threads
-from .tape import sequence_axes, state_array
+from .tape import State, sequence_axes, state_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Stream(Guarded, _core.StreamCore):
+class Stream(Guarded, _core.StreamCore, Generic[State]):
     """A layer that is fed step by step: made by ``layer.stream(batch_size)``.
 
     It has a snapshot of the layer's weights, packed for the kernels, and the state of `batch_size`
@@ -49,7 +49,7 @@ class Stream(Guarded, _core.StreamCore):
     """
 
     def __init__(self, layer: Any, batch_size: int = 1) -> None:
-        if self.count:
+        if self._count:
             raise RuntimeError("this stream is made already: make another with layer.stream()")
         name = type(layer).__name__
         if not hasattr(layer, "_packable"):
@@ -81,7 +81,7 @@ class Stream(Guarded, _core.StreamCore):
         raise TypeError("a stream cannot be copied or pickled: make another, and assign its state")
 
     def __repr__(self) -> str:
-        return f"Stream({self._layer!r}, batch_size={self.batch})"
+        return f"Stream({self._layer!r}, batch_size={self._batch})"
 
     def run(self, x: Array, restart: ArrayLike | None = None) -> Array:
         """Take several steps at once.
@@ -105,11 +105,11 @@ class Stream(Guarded, _core.StreamCore):
             If an argument does not fit; the error names it, and the state is as before. So it is
             where Ctrl-C ends the call before it is done.
         """
-        batch, units, batch_first = self.batch, self.units, self._layer.batch_first
+        batch, units, batch_first = self._batch, self._units, self._layer.batch_first
         x = _checks.array("x", x, self._dtype, "the layer")
         alone = _checks.sequence_axes(x, *sequence_axes(batch_first, False, "D")[:2]) and batch == 1
         axes = sequence_axes(batch_first, alone, "D")
-        _checks.shape("x", x.shape, axes, {"B": batch, "D": self.features})
+        _checks.shape("x", x.shape, axes, {"B": batch, "D": self._features})
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
@@ -119,22 +119,22 @@ class Stream(Guarded, _core.StreamCore):
         _checks.elements(T=steps, B=batch, P=units)
         output = _core.empty_sequence(steps, batch, units, self._dtype.num, batch_first)
         # The outputs of all layers but the last, which the next ones read.
-        intermediate = [np.empty_like(output, order="C") for _ in range(self.count - 1)]
+        intermediate = [np.empty_like(output, order="C") for _ in range(self._count - 1)]
         if output.size:
             self._run(_checks.strided(x), output, intermediate, restart)
         return output[:, 0] if alone else output.swapaxes(0, 1) if batch_first else output
 
     @property
-    def state(self) -> Any:
+    def state(self) -> State:
         """The state after the last step, as the layer returns it: (layers, B, H) or a pair.
 
         Reading gives a copy; what is assigned is checked and copied.
         """
         h, c = self._states()
-        return h.copy() if c is None else (h.copy(), c.copy())
+        return h.copy() if c is None else (h.copy(), c.copy())  # type: ignore[return-value]
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: State) -> None:
         h, c = self._states()
         if c is None:
             h[...] = state_array("state", value, h.dtype, h.shape, "H")
@@ -163,9 +163,10 @@ class Stream(Guarded, _core.StreamCore):
             try:
                 if isinstance(rows, bool | np.bool_):
                     raise TypeError("a bool says nothing of a row")
-                chosen = np.arange(self.batch)[rows]
+                chosen = np.arange(self._batch)[rows]
             except (TypeError, ValueError, IndexError) as error:
-                raise type(error)(f"rows does not index a batch of {self.batch}: {error}") from None
+                text = f"rows does not index a batch of {self._batch}: {error}"
+                raise type(error)(text) from None
         for state in self._states():
             if state is not None:
                 state[:, chosen] = 0
@@ -179,8 +180,8 @@ class Stream(Guarded, _core.StreamCore):
     def _checked_step(self, x_t: Any) -> Array:
         """x_t in the form that `step` takes, or an error."""
         x_t = _checks.array("x_t", x_t, self._dtype, "the layer")
-        axes = ("D",) if x_t.ndim == 1 and self.batch == 1 else ("B", "D")
-        _checks.shape("x_t", x_t.shape, axes, {"B": self.batch, "D": self.features})
+        axes = ("D",) if x_t.ndim == 1 and self._batch == 1 else ("B", "D")
+        _checks.shape("x_t", x_t.shape, axes, {"B": self._batch, "D": self._features})
         return _checks.contiguous(x_t)
 
     def _checked_out(self, out: Any, alone: bool) -> Array:
@@ -189,7 +190,7 @@ class Stream(Guarded, _core.StreamCore):
         if type(out) is not np.ndarray:
             raise TypeError(f"out is a {type(out).__name__}, expected a numpy.ndarray")
         axes = ("P",) if alone else ("B", "P")
-        _checks.shape("out", out.shape, axes, {"B": self.batch, "P": self.units})
+        _checks.shape("out", out.shape, axes, {"B": self._batch, "P": self._units})
         if not out.flags.carray:
             raise ValueError("out is not C-contiguous and aligned: pass another array, or none")
         return out
@@ -197,5 +198,5 @@ class Stream(Guarded, _core.StreamCore):
     def _checked_restart(self, restart: Any) -> Array:
         """restart of one step, (B,)."""
         if isinstance(restart, bool | np.bool_):
-            return np.full(self.batch, restart)
-        return _checks.restart_array(restart, ("B",), {"B": self.batch})
+            return np.full(self._batch, restart)
+        return _checks.restart_array(restart, ("B",), {"B": self._batch})

@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -23,7 +23,11 @@ from .weights import Weights, copied_gradients
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
+
+State = TypeVar("State")  # of a layer: h, of an LSTM the pair (h, c)
 
 
 # ------------------------------------------------------------------------------ the caller's arrays
@@ -70,7 +74,7 @@ def state_array(
 
 
 @_tapes.changed_in_place
-class LayerGradients(NamedTuple):
+class LayerGradients(NamedTuple, Generic[State]):
     """What a layer's backward returns; None where `wrt` leaves it out.
 
     `state` is like the layer's state. `weights` maps the names asked for to views into
@@ -78,10 +82,10 @@ class LayerGradients(NamedTuple):
     not asked for.
     """
 
-    x: Array | None
-    state: Any
+    x: Array | MaybeNone
+    state: State | MaybeNone
     weights: Weights
-    flat_weights: Array | None
+    flat_weights: Array | MaybeNone
 
     def __reduce__(self) -> Any:
         return copied_gradients(self)
@@ -141,26 +145,26 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         return tuple(a.swapaxes(0, 1) if self.batch_first else a for a in arrays)
 
     @property
-    def directions(self) -> int:
+    def _directions(self) -> int:
         """How many directions a layer has, 1 or 2."""
         return 2 if self.tapes[-1].reverse else 1
 
-    def norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
-        """What `gradient_norms` starts from: the tape without digests, and `gradients`."""
+    def _norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
+        """What `gradient_norms` starts from: the tape without digests, and `_gradients`."""
         if d_c_n is not None and "c" not in self.cell.states:
             raise ValueError(f"d_c_n is given, but the state of {self.layer} has no c")
         names = ("d_h_n", "d_c_n")[: len(self.cell.states)]
-        start = self.gradients(d_output, names, (d_h_n, d_c_n))
-        return self.unchanged(), *start
+        start = self._gradients(d_output, names, (d_h_n, d_c_n))
+        return self._unchanged(), *start
 
-    def norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
+    def _norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
         """`fastrnn.gradient_norms`: (directions, T, B), or (directions, T) for one sequence."""
-        self, *start = self.norm_arguments(d_output, d_h_n, d_c_n)
+        self, *start = self._norm_arguments(d_output, d_h_n, d_c_n)
         norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
-        self.backward(start, [{}] * len(norms), norms=norms)
+        self._backward(start, [{}] * len(norms), norms=norms)
         return norms[:, :, 0] if self.unbatched else norms
 
-    def unchanged(self) -> LayerTape:
+    def _unchanged(self) -> LayerTape:
         """The tape without digests, once everything that they are of is found as it was.
 
         All of it is looked at, once, whatever part of it is needed.
@@ -171,7 +175,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
             _tapes.unchanged(tape)
         return self._replace(tapes=tuple(tape._replace(digests=None) for tape in self.tapes))
 
-    def gradients(
+    def _gradients(
         self, d_output: Any, names: tuple[str, ...], d_state: Sequence[Any]
     ) -> tuple[Any, Any, Any]:
         """What backward starts from: d_output (T, B, n), the gradients of h and c
@@ -186,8 +190,8 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         p, h = first.w_hh.shape[1], len(first.w_hh) // self.cell.gates
         letter = "P" if p < h else "H"
         if d_output is not None:
-            last = letter if self.directions == 1 else f"2·{letter}"
-            sizes = {"T": steps, "B": batch, last: self.directions * p}
+            last = letter if self._directions == 1 else f"2·{letter}"
+            sizes = {"T": steps, "B": batch, last: self._directions * p}
             axes = sequence_axes(self.batch_first, self.unbatched, last)
             shape = tuple(map(sizes.__getitem__, axes))
             d_output = fitting("d_output", d_output, dtype, shape, axes)
@@ -203,7 +207,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
                 parts[i] = state_array(name, d_state[i], dtype, (*rows, n), units)
         return d_output, parts[0], parts[1]
 
-    def backward(
+    def _backward(
         self,
         start: Sequence[Any],
         into: Sequence[dict[str, Array]],
@@ -216,7 +220,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         Parameters
         ----------
         start : sequence
-            What `gradients` returns.
+            What `_gradients` returns.
         into : sequence of dict
             Of each direction, where the gradients of its weights are written, by their names.
         initial : tuple of str
@@ -232,7 +236,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
             The gradients `initial` of each direction, and that of x (T, B, D).
         """
         d_output, d_h, d_c = start
-        n, count, every = self.directions, len(self.tapes), bool(initial) or norms is not None
+        n, count, every = self._directions, len(self.tapes), bool(initial) or norms is not None
         states: list[tuple[Any, ...]] = [()] * count
         lowest = 0 if every else next((i for i, places in enumerate(into) if places), count)
         for first in range(count - n, -1, -n):

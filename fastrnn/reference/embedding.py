@@ -12,6 +12,8 @@ from .. import _checks, _tapes
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
@@ -22,7 +24,7 @@ _INT64 = np.dtype(np.int64)
 class EmbeddingGradients(NamedTuple):
     """What embedding_backward returns: the gradient, or None where `wrt` leaves it out."""
 
-    weight: Array | None
+    weight: Array | MaybeNone
 
 
 class _EmbeddingTapeFields(NamedTuple):
@@ -49,7 +51,7 @@ class EmbeddingTape(_tapes.Tape, _EmbeddingTapeFields):
 
 def embedding_forward(
     indices: ArrayLike, weight: Array, *, record: bool = True, check: bool = False
-) -> tuple[Array, EmbeddingTape | None]:
+) -> tuple[Array, EmbeddingTape | MaybeNone]:
     """Pick rows of a matrix, in plain NumPy: see `fastrnn.embedding_forward`.
 
     Examples

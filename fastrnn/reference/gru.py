@@ -19,7 +19,7 @@ from .sequences import sigmoid
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .._tapes import Digests
+    from .._tapes import Digests, MaybeNone
 
     Array = NDArray[Any]
 
@@ -35,12 +35,12 @@ class GRUGradients(NamedTuple):
     where `wrt` leaves it out.
     """
 
-    x: Array | None
-    h_0: Array | None
-    w_ih: Array | None
-    w_hh: Array | None
-    b_ih: Array | None
-    b_hh: Array | None
+    x: Array | MaybeNone
+    h_0: Array | MaybeNone
+    w_ih: Array | MaybeNone
+    w_hh: Array | MaybeNone
+    b_ih: Array | MaybeNone
+    b_hh: Array | MaybeNone
 
 
 class _GRUTapeFields(NamedTuple):
@@ -70,8 +70,8 @@ class GRUTape(CellTape, _GRUTapeFields):
     """
 
     __slots__ = ()
-    cell = CELL
-    arguments = GRUGradients._fields
+    _cell = CELL
+    _arguments = GRUGradients._fields
 
     def _options(self) -> list[str]:
         return [] if self.reset_after else ["reset_after=False"]
@@ -91,7 +91,7 @@ def gru_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, GRUTape | None]:
+) -> tuple[Array, Array, GRUTape | MaybeNone]:
     """Run a GRU layer over a sequence, in plain NumPy: see `fastrnn.gru_forward`.
 
     The equations, for each step t of a row, with the reset gate applied after the product with
@@ -166,7 +166,7 @@ def gru_forward(
             x, h_0, w_ih, w_hh, b_ih, b_hh, output, gates, lengths, restart,
             reset_after, reverse, unbatched, False, None,
         )  # fmt: skip
-        tape = tape.with_digests() if check else tape
+        tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], tape) if unbatched else (output, h, tape)
 
 

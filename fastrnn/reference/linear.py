@@ -13,6 +13,8 @@ from .. import _checks, _tapes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
@@ -24,9 +26,9 @@ class LinearGradients(NamedTuple):
     where `wrt` leaves it out.
     """
 
-    x: Array | None
-    weight: Array | None
-    bias: Array | None
+    x: Array | MaybeNone
+    weight: Array | MaybeNone
+    bias: Array | MaybeNone
 
 
 class _LinearTapeFields(NamedTuple):
@@ -58,7 +60,7 @@ def linear_forward(
     *,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, LinearTape | None]:
+) -> tuple[Array, LinearTape | MaybeNone]:
     """Apply an output layer, y = W x + b, in plain NumPy: see `fastrnn.linear_forward`.
 
     Examples

@@ -19,7 +19,7 @@ from .sequences import sigmoid
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .._tapes import Digests
+    from .._tapes import Digests, MaybeNone
 
     Array = NDArray[Any]
 
@@ -38,15 +38,15 @@ class LSTMGradients(NamedTuple):
     where `wrt` leaves it out.
     """
 
-    x: Array | None
-    h_0: Array | None
-    c_0: Array | None
-    w_ih: Array | None
-    w_hh: Array | None
-    b_ih: Array | None
-    b_hh: Array | None
-    w_hr: Array | None
-    w_peep: Array | None
+    x: Array | MaybeNone
+    h_0: Array | MaybeNone
+    c_0: Array | MaybeNone
+    w_ih: Array | MaybeNone
+    w_hh: Array | MaybeNone
+    b_ih: Array | MaybeNone
+    b_hh: Array | MaybeNone
+    w_hr: Array | MaybeNone
+    w_peep: Array | MaybeNone
 
 
 class _LSTMTapeFields(NamedTuple):
@@ -79,8 +79,8 @@ class LSTMTape(CellTape, _LSTMTapeFields):
     """
 
     __slots__ = ()
-    cell = CELL
-    arguments = LSTMGradients._fields
+    _cell = CELL
+    _arguments = LSTMGradients._fields
 
     def _options(self) -> list[str]:
         return [] if self.w_peep is None else ["peepholes"]
@@ -102,7 +102,7 @@ def lstm_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, Array, LSTMTape | None]:
+) -> tuple[Array, Array, Array, LSTMTape | MaybeNone]:
     """Run an LSTM layer over a sequence, in plain NumPy: see `fastrnn.lstm_forward`.
 
     The equations [1]_ with forget gates [2]_, for each step t of a row::
@@ -185,7 +185,7 @@ def lstm_forward(
             x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, cells, gates,
             lengths, restart, reverse, unbatched, False, None,
         )  # fmt: skip
-        tape = tape.with_digests() if check else tape
+        tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], c[0], tape) if unbatched else (output, h, c, tape)
 
 

@@ -18,7 +18,7 @@ from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .._tapes import Digests
+    from .._tapes import Digests, MaybeNone
 
     Array = NDArray[Any]
 
@@ -34,12 +34,12 @@ class RNNGradients(NamedTuple):
     where `wrt` leaves it out.
     """
 
-    x: Array | None
-    h_0: Array | None
-    w_ih: Array | None
-    w_hh: Array | None
-    b_ih: Array | None
-    b_hh: Array | None
+    x: Array | MaybeNone
+    h_0: Array | MaybeNone
+    w_ih: Array | MaybeNone
+    w_hh: Array | MaybeNone
+    b_ih: Array | MaybeNone
+    b_hh: Array | MaybeNone
 
 
 class _RNNTapeFields(NamedTuple):
@@ -67,8 +67,8 @@ class RNNTape(CellTape, _RNNTapeFields):
     """
 
     __slots__ = ()
-    cell = CELL
-    arguments = RNNGradients._fields
+    _cell = CELL
+    _arguments = RNNGradients._fields
 
     def _options(self) -> list[str]:
         return [repr(self.nonlinearity)]
@@ -88,7 +88,7 @@ def rnn_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, RNNTape | None]:
+) -> tuple[Array, Array, RNNTape | MaybeNone]:
     """Run an Elman layer over a sequence, in plain NumPy: see `fastrnn.rnn_forward`.
 
     The equations [1]_, for each step t of a row, with f tanh or relu::
@@ -140,7 +140,7 @@ def rnn_forward(
             x, h_0, w_ih, w_hh, b_ih, b_hh, output, lengths, restart,
             nonlinearity, reverse, unbatched, False, None,
         )  # fmt: skip
-        tape = tape.with_digests() if check else tape
+        tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], tape) if unbatched else (output, h, tape)
 
 
