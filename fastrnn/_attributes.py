@@ -112,6 +112,19 @@ def _has_setter(kind: type, name: str) -> bool:
     return isinstance(attribute, property) and attribute.fset is not None
 
 
+def completions(module: Mapping[str, Any], *also: str) -> Callable[[], list[str]]:
+    """The ``__dir__`` of a module: what is in ``__all__``, not what it happens to import.
+
+    `also` are modules that belong to it once somebody has imported them.
+    """
+
+    def names() -> list[str]:
+        dunder = (name for name in module if name.startswith("__"))
+        return sorted({*module["__all__"], *dunder, *(name for name in also if name in module)})
+
+    return names
+
+
 def warn(text: str) -> None:
     """A UserWarning that points at the line outside of the package from where it was reached."""
     level, frame = 1, sys._getframe().f_back

@@ -174,6 +174,13 @@ cdef class StreamCore:
             If an argument does not fit; the error names it, and the state is as before.
         RuntimeError
             If another thread is in a call of this stream.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.GRU(3, 4, rng=0).stream(batch_size=2)
+        >>> stream.step(np.ones((2, 3), np.float32), restart=[True, False]).shape
+        (2, 4)
         """
         cdef cnp.npy_intp *shape = [self._batch, self._units]
         cdef bint alone

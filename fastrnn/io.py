@@ -54,7 +54,17 @@ _repr = _shortened.repr
 
 
 class Loaded(dict[str, "Saved"]):
-    """What `load` returns: a dict of the objects, with the file's ``metadata`` as an attribute."""
+    """What `load` returns: a dict of the objects by their names, in the order of the file.
+
+    Each is what was saved under that name: a layer (`fastrnn.RNN`, `LSTM`, `GRU`, `Linear`,
+    `Embedding`); an ndarray; or a dict of ndarrays and JSON values, such as the state of an
+    optimiser, which its ``load_state_dict`` takes.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+        As given to `save`, or as another writer of the format wrote it.
+    """
 
     def __init__(self, objects: Mapping[str, Any], metadata: dict[str, str]) -> None:
         super().__init__(objects)
@@ -284,9 +294,10 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     Returns
     -------
     Loaded
-        A dict of the objects in the order in which they were saved, with the attribute
-        ``metadata``. Mappings and states are dicts, in which tuples have become lists. From
-        another writer's file, a dict of arrays. Arrays are writable and in native byte order.
+        A dict of the objects in the order in which they were saved: layers, arrays, and dicts for
+        mappings and states, in which tuples have become lists. From another writer's file, a dict
+        of arrays. Arrays are writable and in native byte order. Its attribute ``metadata`` is a
+        dict of strings.
 
     Raises
     ------
@@ -295,6 +306,20 @@ def load(path: str | os.PathLike[str]) -> Loaded:
         begins with the path.
     OSError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile, fastrnn
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> head = fastrnn.Linear(4, 2, rng=0)
+    >>> sgd = fastrnn.optim.SGD([head.flat_weights], lr=0.1)
+    >>> fastrnn.save(path, {"head": head, "sgd": sgd})
+    >>> loaded = fastrnn.load(path)
+    >>> head = loaded["head"]
+    >>> sgd = fastrnn.optim.SGD([head.flat_weights], lr=0.0)
+    >>> sgd.load_state_dict(loaded["sgd"])
+    >>> head, sgd.lr
+    (Linear(4, 2), 0.1)
     """
     path = _path_text(path)
     try:

@@ -182,6 +182,14 @@ class Recurrent(Weighted, Generic[State]):
         ------
         TypeError, ValueError
             If an argument does not fit; the error names it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.LSTM(3, 4, rng=0)
+        >>> output, (h, c) = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 4])
+        >>> output.shape, h.shape, c.shape
+        ((5, 2, 4), (1, 2, 4), (1, 2, 4))
         """
         if lengths is None and restart is None and current_backend.get() == "compiled":
             done = self._fast_path(x, state)
@@ -258,6 +266,16 @@ class Recurrent(Weighted, Generic[State]):
         ------
         TypeError, ValueError
             If an argument does not fit; the error names it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.GRU(3, 4, num_layers=2, dropout=0.5, rng=0)
+        >>> x = np.ones((5, 2, 3), np.float32)
+        >>> output, state, tape = layer.forward(x, rng=1)
+        >>> output, state, tape = layer.forward(x, state, training=False, keep=["gates"])
+        >>> [gates.shape for gates in tape.gates]
+        [(5, 2, 12), (5, 2, 12)]
         """
         training, check = _checks.flag("training", training), _checks.flag("check", check)
         if type(keep) is tuple and not keep:  # in less time
@@ -382,6 +400,15 @@ class Recurrent(Weighted, Generic[State]):
             If the tape is another layer's, both gradients are None, or an argument does not fit.
         RuntimeError
             If forward had ``check=True`` and x, a weight or output has changed since.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> output, state, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+        >>> grads = layer.backward(tape, d_state=np.ones_like(state), wrt=["x", "weights"])
+        >>> grads.x.shape, grads.weights["weight_hh_l0"].shape
+        ((5, 2, 3), (4, 4))
         """
         self._check_tape(tape)
         wanted = _checks.names("wrt", wrt, ("x", "state", "weights", *self._weights))
@@ -431,6 +458,12 @@ class Recurrent(Weighted, Generic[State]):
         ------
         ValueError
             If the layer is bidirectional: its output depends on steps to come.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.GRU(3, 4).stream(batch_size=2).state.shape
+        (1, 2, 4)
         """
         return Stream(self, batch_size)
 

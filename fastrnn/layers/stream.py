@@ -32,6 +32,12 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
     batch_size : int
         B: how many sequences run side by side.
 
+    Attributes
+    ----------
+    state : ndarray, or of an LSTM a pair of them
+        After the last step, as the layer returns it: h (layers, B, P) and c (layers, B, H); P is H
+        without a projection. Reading gives a copy; it can be set, and is then checked and copied.
+
     Raises
     ------
     ValueError
@@ -104,6 +110,13 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         TypeError, ValueError
             If an argument does not fit; the error names it, and the state is as before. So it is
             where Ctrl-C ends the call before it is done.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.GRU(3, 4, rng=0).stream()
+        >>> stream.run(np.ones((5, 3), np.float32)).shape
+        (5, 4)
         """
         batch, units, batch_first = self._batch, self._units, self._layer.batch_first
         x = _checks.array("x", x, self._dtype, "the layer")
@@ -157,6 +170,15 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         ------
         TypeError, ValueError, IndexError
             If `rows` does not index the batch; the state is as before.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.RNN(1, 1, rng=0).stream(batch_size=3)
+        >>> stream.state = np.ones((1, 3, 1), np.float32)
+        >>> stream.reset([0, 2])
+        >>> stream.state.ravel()
+        array([0., 1., 0.], dtype=float32)
         """
         chosen: Any = slice(None)
         if rows is not None:
@@ -172,7 +194,23 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
                 state[:, chosen] = 0
 
     def update(self) -> None:
-        """Read the layer's weights again; the state stays."""
+        """Read the layer's weights again; the state stays.
+
+        Raises
+        ------
+        ValueError
+            If they have other shapes than when the stream was made.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> stream = layer.stream()
+        >>> layer.flat_weights[...] = 0
+        >>> stream.update()
+        >>> stream.step(np.ones(3, np.float32))
+        array([0., 0., 0., 0.], dtype=float32)
+        """
         self._pack(*self._read())
 
     # -------------------------------------------------------------------- for the compiled side

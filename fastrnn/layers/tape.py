@@ -77,9 +77,17 @@ def state_array(
 class LayerGradients(NamedTuple, Generic[State]):
     """What a layer's backward returns; None where `wrt` leaves it out.
 
-    `state` is like the layer's state. `weights` maps the names asked for to views into
-    `flat_weights`, which is laid out like the layer's own and holds zeros for the weights that were
-    not asked for.
+    Attributes
+    ----------
+    x : ndarray or None
+        Of x's shape and dtype.
+    state : ndarray, or of an LSTM a pair of them; or None
+        Like the layer's state; None where forward was given none, too.
+    weights : mapping of str to ndarray
+        Those that were asked for, by their names: views into `flat_weights`.
+    flat_weights : ndarray or None
+        (n,), laid out like the layer's own; zero for weights that were not asked for. None where
+        none was.
     """
 
     x: Array | MaybeNone
@@ -94,9 +102,9 @@ class LayerGradients(NamedTuple, Generic[State]):
 class _LayerTapeFields(NamedTuple):
     layer: str
     cell: CellSpec
-    tapes: tuple[Any, ...]  # of the directions
-    dropped: tuple[Array, ...]  # what dropout made zero, between each two layers; or ()
-    scale: float  # of what it left
+    tapes: tuple[Any, ...]
+    dropped: tuple[Array, ...]
+    scale: float
     batch_first: bool
     unbatched: bool
     keep: frozenset[str]
@@ -105,9 +113,9 @@ class _LayerTapeFields(NamedTuple):
 class LayerTape(_tapes.Tape, _LayerTapeFields):
     """What a layer's forward keeps for its backward: the tapes of its directions. Immutable.
 
-    What forward was told to keep is read from the attributes below: a tuple of one array for every
-    layer and direction, in the order of the state's first axis. The arrays are (T, B, n), or
-    (B, T, n) or (T, n) as forward's x was; they belong to the tape and must not be changed before
+    What forward was told to keep is read from `c` and `gates`: a tuple of one array for every layer
+    and direction, in the order of the state's first axis. The arrays are (T, B, n), or (B, T, n) or
+    (T, n) as forward's x was. All arrays belong to the tape and must not be changed before
     backward.
 
     Attributes
@@ -117,6 +125,22 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
     gates : tuple of ndarray
         With ``keep=("gates",)``, of an LSTM: the gates i, f, g, o of every step, n = 4·H. Of a GRU:
         r, z, n, with n = 3·H.
+    layer : str
+        The name of the layer's class.
+    cell : CellSpec
+        What kind of cell it has: its name, gates and states.
+    tapes : tuple of RNNTape, LSTMTape or GRUTape
+        The tape of every layer and direction, in the order of the state's first axis; x and output
+        are (T, B, n) there.
+    dropped : tuple of ndarray
+        What dropout made zero between each two layers, (T, B, n) of bool; empty where it did not
+        act.
+    scale : float
+        What dropout multiplied the rest by.
+    batch_first, unbatched : bool
+        Which axes x had: (B, T, D), (T, D), or else (T, B, D).
+    keep : frozenset of str
+        As given to forward.
     """
 
     __slots__ = ()

@@ -25,7 +25,15 @@ _WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole))?(_l\d+)?(_reverse)?")
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict(d, strict=False)`` passed over."""
+    """What ``load_state_dict(d, strict=False)`` passed over.
+
+    Attributes
+    ----------
+    missing_keys : list of str
+        The layer's names that `d` lacked: these weights stayed as they were.
+    unexpected_keys : list of str
+        The names in `d` that the layer does not have.
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -230,7 +238,19 @@ class Weighted(Guarded):
         return self._flat
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the weights, under PyTorch's names."""
+        """Copies of the weights, under PyTorch's names.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `weights` has them: of their names, shapes and dtype.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> {name: w.shape for name, w in fastrnn.Linear(3, 2).state_dict().items()}
+        {'weight': (2, 3), 'bias': (2,)}
+        """
         return {name: view.copy() for name, view in self._weights.items()}
 
     def load_state_dict(self, d: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
@@ -241,15 +261,28 @@ class Weighted(Guarded):
         Parameters
         ----------
         d : mapping
-            As `state_dict` returns it, or PyTorch's. Any floating type is converted.
+            As `state_dict` returns it, or PyTorch's: each value of its weight's shape. Any floating
+            type is converted.
         strict : bool
             Whether the names must be exactly the layer's. If not, missing weights stay as they
-            are and unexpected names are passed over; the IncompatibleKeys returned lists both.
+            are and unexpected names are passed over.
+
+        Returns
+        -------
+        IncompatibleKeys
+            A named tuple, ``.missing_keys`` and ``.unexpected_keys``: what was passed over.
 
         Raises
         ------
         TypeError, ValueError
             If a name is missing or unexpected while `strict`, or a value does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.Linear(3, 1)
+        >>> layer.load_state_dict({"weight": np.ones((1, 3))}, strict=False)
+        IncompatibleKeys(missing_keys=['bias'], unexpected_keys=[])
         """
         if not isinstance(d, Mapping):
             raise TypeError(f"d is a {type(d).__name__}, expected a mapping of names to arrays")

@@ -33,6 +33,13 @@ class GRUGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x, h_0 : ndarray or None
+        (T, B, D) and (B, H), without B for one sequence.
+    w_ih, w_hh, b_ih, b_hh : ndarray or None
+        Of weights: sums over time and batch.
     """
 
     x: Array | MaybeNone
@@ -51,15 +58,15 @@ class _GRUTapeFields(NamedTuple):
     b_ih: Array | None
     b_hh: Array | None
     output: Array
-    gates: Array  # (T, B, 4·H): r, z, n and a; with checkpoint None
+    gates: Array
     lengths: Array | None
     restart: Array | None
     reset_after: bool
     reverse: bool
     unbatched: bool
-    batch_major: bool  # memory order of output, and so of the gradient of x
+    batch_major: bool
     digests: Digests | None
-    checkpoint: int = 0  # K: backward makes K steps at a time again
+    checkpoint: int = 0
 
 
 class GRUTape(CellTape, _GRUTapeFields):
@@ -67,6 +74,33 @@ class GRUTape(CellTape, _GRUTapeFields):
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
     lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, D).
+    h_0 : ndarray or None
+    w_ih, w_hh : ndarray
+    b_ih, b_hh : ndarray or None
+        As given to forward.
+    output : ndarray
+        (T, B, H).
+    gates : ndarray or None
+        (T, B, 4·H): r, z, n and a of the equations in `gru_forward`; None with a checkpoint.
+    lengths : ndarray or None
+        (B,) of int64.
+    restart : ndarray or None
+        (T, B) of bool.
+    reset_after, reverse : bool
+        As given to forward.
+    unbatched : bool
+        Whether x came without a batch axis.
+    batch_major : bool
+        Whether output, and so the gradient of x, lies in memory as (B, T, .).
+    digests : tuple or None
+        Of the arrays that are referred to, with ``check=True``.
+    checkpoint : int
+        K, where backward makes K steps at a time again; 0: none.
     """
 
     __slots__ = ()

@@ -24,6 +24,13 @@ class LinearGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x : ndarray or None
+        (..., D).
+    weight, bias : ndarray or None
+        (O, D) and (O,): sums over all positions.
     """
 
     x: Array | MaybeNone
@@ -32,11 +39,11 @@ class LinearGradients(NamedTuple):
 
 
 class _LinearTapeFields(NamedTuple):
-    x: Array  # (N, D): every leading axis as one
+    x: Array
     weight: Array
     bias: Array | None
-    shape: tuple[int, ...]  # of x as it came
-    output: Array | None  # (N, O), only to notice a change of it
+    shape: tuple[int, ...]
+    output: Array | None
     digests: _tapes.Digests | None
 
 
@@ -44,6 +51,19 @@ class LinearTape(_tapes.Tape, _LinearTapeFields):
     """What linear_forward keeps for linear_backward. Immutable; either backend takes it.
 
     It refers to x, weight and bias, which must not be changed before backward.
+
+    Attributes
+    ----------
+    x : ndarray
+        (N, D): every leading axis as one.
+    weight : ndarray
+    bias : ndarray or None
+        As given to forward.
+    shape : tuple of int
+        Of x as it came.
+    output : ndarray or None
+    digests : tuple or None
+        With ``check=True`` alone: (N, O), to notice a change of it, and what tells of any change.
     """
 
     __slots__ = ()

@@ -36,6 +36,13 @@ class LSTMGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x, h_0, c_0 : ndarray or None
+        (T, B, D), (B, P) and (B, H), without B for one sequence.
+    w_ih, w_hh, b_ih, b_hh, w_hr, w_peep : ndarray or None
+        Of weights: sums over time and batch.
     """
 
     x: Array | MaybeNone
@@ -60,15 +67,15 @@ class _LSTMTapeFields(NamedTuple):
     w_hr: Array | None
     w_peep: Array | None
     output: Array
-    c: Array  # (T, B, H); with checkpoint ((T-1)//checkpoint, B, H)
-    gates: Array  # (T, B, 4·H): i, f, g, o; with checkpoint None
+    c: Array
+    gates: Array
     lengths: Array | None
     restart: Array | None
     reverse: bool
     unbatched: bool
-    batch_major: bool  # memory order of output, and so of the gradient of x
+    batch_major: bool
     digests: Digests | None
-    checkpoint: int = 0  # K: c is only that after steps K, 2·K, ... in the order of processing
+    checkpoint: int = 0
 
 
 class LSTMTape(CellTape, _LSTMTapeFields):
@@ -76,6 +83,35 @@ class LSTMTape(CellTape, _LSTMTapeFields):
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0, c_0,
     lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, D).
+    h_0, c_0 : ndarray or None
+    w_ih, w_hh : ndarray
+    b_ih, b_hh, w_hr, w_peep : ndarray or None
+        As given to forward.
+    output : ndarray
+        (T, B, P).
+    c : ndarray
+        (T, B, H): the state c after every step; with a checkpoint ((T-1)//checkpoint, B, H).
+    gates : ndarray or None
+        (T, B, 4·H): i, f, g, o; None with a checkpoint.
+    lengths : ndarray or None
+        (B,) of int64.
+    restart : ndarray or None
+        (T, B) of bool.
+    reverse : bool
+        As given to forward.
+    unbatched : bool
+        Whether x came without a batch axis.
+    batch_major : bool
+        Whether output, and so the gradient of x, lies in memory as (B, T, .).
+    digests : tuple or None
+        Of the arrays that are referred to, with ``check=True``.
+    checkpoint : int
+        K, where c is only that after steps K, 2·K, ... in the order of processing; 0: none.
     """
 
     __slots__ = ()

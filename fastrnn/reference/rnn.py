@@ -32,6 +32,13 @@ class RNNGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x, h_0 : ndarray or None
+        (T, B, D) and (B, H), without B for one sequence.
+    w_ih, w_hh, b_ih, b_hh : ndarray or None
+        Of weights: sums over time and batch.
     """
 
     x: Array | MaybeNone
@@ -55,7 +62,7 @@ class _RNNTapeFields(NamedTuple):
     nonlinearity: str
     reverse: bool
     unbatched: bool
-    batch_major: bool  # memory order of output, and so of the gradient of x
+    batch_major: bool
     digests: Digests | None
 
 
@@ -64,6 +71,31 @@ class RNNTape(CellTape, _RNNTapeFields):
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
     lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, D).
+    h_0 : ndarray or None
+    w_ih, w_hh : ndarray
+    b_ih, b_hh : ndarray or None
+        As given to forward.
+    output : ndarray
+        (T, B, H).
+    lengths : ndarray or None
+        (B,) of int64.
+    restart : ndarray or None
+        (T, B) of bool.
+    nonlinearity : str
+        "tanh" or "relu".
+    reverse : bool
+        As given to forward.
+    unbatched : bool
+        Whether x came without a batch axis.
+    batch_major : bool
+        Whether output, and so the gradient of x, lies in memory as (B, T, .).
+    digests : tuple or None
+        Of the arrays that are referred to, with ``check=True``.
     """
 
     __slots__ = ()
