@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import MemberDescriptorType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 Check = Callable[[str, Any], Any]  # from a name and a value to the value to keep, or an error
 Checks = dict[str, Check]
@@ -42,12 +42,14 @@ class Guarded:
             return f"{name} was fixed when the {type(self).__name__} was made: make another one"
         return None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._settable:
-            value = self._checked(name, value)
-        elif not name.startswith("_"):
-            self._refuse(name)
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # to type checkers it would say that any attribute can be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in self._settable:
+                value = self._checked(name, value)
+            elif not name.startswith("_"):
+                self._refuse(name)
+            super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self._settable:

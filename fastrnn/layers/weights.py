@@ -132,10 +132,12 @@ class Weighted(Guarded):
             )
         return super()._refusal(name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # layer.flat_weights -= step changes the array in place and then stores it back.
-        if name != "flat_weights" or value is not getattr(self, "_flat", None):
-            super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # as in Guarded
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # layer.flat_weights -= step changes the array in place and then stores it back.
+            if name != "flat_weights" or value is not getattr(self, "_flat", None):
+                super().__setattr__(name, value)
 
     def _allocate(self, dtype: Any) -> None:
         """Make uninitialised weights for the sizes configured."""

@@ -65,6 +65,7 @@ def train_a_tagger() -> float:
         fastrnn.clip_grad_value(grads, 0.5)
         adam.lr = 0.01 / (step + 1)
         adam.step(grads)
+        adam.params[0] *= 0.99
         assert norm >= 0
     shape: tuple[int, ...] = tagger(words).shape
     assert shape == (3, 2, 3)
@@ -233,6 +234,10 @@ def load_rnn(path: Path) -> fastrnn.RNN:
     return fastrnn.load(path)["rnn"]
 
 
+def load_all(path: Path) -> dict[str, Any]:
+    return fastrnn.load(path)
+
+
 def save_and_load(folder: Path) -> None:
     path = folder / "model.safetensors"
     rnn, head = fastrnn.RNN(2, 4, rng=0), fastrnn.Linear(4, 2, rng=0)
@@ -248,6 +253,7 @@ def save_and_load(folder: Path) -> None:
     again: fastrnn.Linear = loaded["head"]
     assert again(output).shape == (5, 3, 2)
     assert load_rnn(path)(X)[1].shape == state.shape
+    assert list(load_all(path)) == ["rnn", "head", "adam", "run"]
     adam = fastrnn.optim.Adam([layer.flat_weights, again.flat_weights])
     adam.load_state_dict(loaded["adam"])
     adam.load_state_dict(adam.state_dict())
@@ -285,11 +291,14 @@ if TYPE_CHECKING:
         print(grads.h_0)  # type: ignore[attr-defined]
         print(grads.x.shap)  # type: ignore[union-attr]
         rnn.weights = lstm.weights  # type: ignore[misc]
+        rnn.hidden = 5  # type: ignore[attr-defined]
         rnn_tape = fastrnn.rnn_forward(X, None, h, h)[2]
         fastrnn.gru_backward(rnn_tape, d_h_n=h)  # type: ignore[arg-type]
         fastrnn.rnn_backward(rnn_tape, h, h, h)  # type: ignore[call-arg]
         fastrnn.optim.Adam(rnn)  # type: ignore[arg-type]
-        fastrnn.optim.Adam(h).step("grads")  # type: ignore[arg-type]
+        adam = fastrnn.optim.Adam(h)
+        adam.step("grads")  # type: ignore[arg-type]
+        adam.learning_rate = 0.1  # type: ignore[attr-defined]
         fastrnn.clip_grad_norm(h, "1")  # type: ignore[arg-type]
         rnn.stream().step("x")  # type: ignore[arg-type]
         fastrnn.save("file", rnn)  # type: ignore[arg-type]
