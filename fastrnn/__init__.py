@@ -13,6 +13,7 @@ except ImportError as error:
         'Python in another folder, or install the source with "pip install -e ."'
     ) from error
 from . import optim, reference
+from ._attributes import completions
 from ._version import __version__ as __version__
 from .cells.gru import gru_backward, gru_forward
 from .cells.lstm import lstm_backward, lstm_forward
@@ -50,3 +51,5 @@ __all__ = [
     "num_threads", "optim", "pad_sequence", "reference", "rnn_backward", "rnn_forward", "save",
     "set_isa", "set_num_threads", "show_config", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
+
+__dir__ = completions(globals(), "char_lm", "torch")

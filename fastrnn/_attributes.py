@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import MemberDescriptorType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 Check = Callable[[str, Any], Any]  # from a name and a value to the value to keep, or an error
 Checks = dict[str, Check]
@@ -42,12 +42,14 @@ class Guarded:
             return f"{name} was fixed when the {type(self).__name__} was made: make another one"
         return None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._settable:
-            value = self._checked(name, value)
-        elif not name.startswith("_"):
-            self._refuse(name)
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # to type checkers it would say that any attribute can be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in self._settable:
+                value = self._checked(name, value)
+            elif not name.startswith("_"):
+                self._refuse(name)
+            super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self._settable:
@@ -110,6 +112,19 @@ class Guarded:
 def _has_setter(kind: type, name: str) -> bool:
     attribute = getattr(kind, name, None)
     return isinstance(attribute, property) and attribute.fset is not None
+
+
+def completions(module: Mapping[str, Any], *also: str) -> Callable[[], list[str]]:
+    """The ``__dir__`` of a module: what is in ``__all__``, not what it happens to import.
+
+    `also` are modules that belong to it once somebody has imported them.
+    """
+
+    def names() -> list[str]:
+        dunder = (name for name in module if name.startswith("__"))
+        return sorted({*module["__all__"], *dunder, *(name for name in also if name in module)})
+
+    return names
 
 
 def warn(text: str) -> None:

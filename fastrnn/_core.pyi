@@ -131,10 +131,10 @@ class Packed:
     def current(self) -> bool: ...
 
 class StreamCore:
-    count: int
-    batch: int
-    features: int
-    units: int
+    _count: int
+    _batch: int
+    _features: int
+    _units: int
 
     def _allocate(
         self, cell: int, weights: list[tuple[Any, ...]], batch: int, threads: Any

@@ -29,7 +29,7 @@ cdef class StreamCore:
 
     cdef const fastrnn_kernels *kernels  # the packing is that of one instruction set
     cdef fastrnn_direction *layers
-    cdef readonly int64_t count, batch, features, units  # layers, B, D, P
+    cdef readonly int64_t _count, _batch, _features, _units  # layers, B, D, P
     cdef int64_t cells  # units of c, 0 where there is none
     cdef int number  # the arrays' type number
     cdef int now
@@ -68,7 +68,7 @@ cdef class StreamCore:
         self.layers = <fastrnn_direction *>calloc(len(weights), sizeof(fastrnn_direction))
         if self.layers == NULL:
             raise MemoryError("no memory for the layers of this stream")
-        self.count, self.batch, self.features, self.units = len(weights), batch, a[0].D, a[0].P
+        self._count, self._batch, self._features, self._units = len(weights), batch, a[0].D, a[0].P
         self.cells, self.number, self.threads = cells, number, threads
         self.states, self.intermediate = states, intermediate
         self._pack(cell, weights)
@@ -81,20 +81,20 @@ cdef class StreamCore:
         cdef int e
         cdef list packed = []
         cdef fastrnn_direction[1] made
-        cdef cnp.npy_intp below = self.features
+        cdef cnp.npy_intp below = self._features
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
-        if <int64_t>len(weights) != self.count:
+        if <int64_t>len(weights) != self._count:
             raise RuntimeError("the layer has another number of layers than when the stream was made")
         for w_ih, w_hh, b_ih, b_hh, extra in weights:  # what may fail comes first
             expect(weights_fit(cell_numbered(cell), self.number, below, w_ih, w_hh, b_ih, b_hh, extra))
             fill_weights(&made[0], cell, w_ih, w_hh, b_ih, b_hh, extra)
             # The states and the intermediate outputs were made for these sizes.
-            expect(made[0].P == self.units and (made[0].H if get_cell(cell).has_c else 0) == self.cells)
+            expect(made[0].P == self._units and (made[0].H if get_cell(cell).has_c else 0) == self.cells)
             below = made[0].P
             packed.append(packed_weights(kernels, &made[0], self.number))
         self.flops = 0
-        for k in range(self.count):
+        for k in range(self._count):
             a = &self.layers[k]
             w_ih, w_hh, b_ih, b_hh, extra = weights[k]
             fill_weights(a, cell, w_ih, w_hh, None, None, extra)
@@ -104,7 +104,7 @@ cdef class StreamCore:
             for e in range(FASTRNN_MAX_EXTRA):
                 if a.extra[e] != NULL:
                     a.extra[e] = a.packed
-            a.T, a.B = 1, self.batch
+            a.T, a.B = 1, self._batch
             self.flops += work(a)
         self.kernels, self.packed = kernels, packed
 
@@ -114,15 +114,15 @@ cdef class StreamCore:
         cdef fastrnn_sequence from_ = steps_of(x), to
         cdef int64_t k
         cdef int threads = 0
-        cdef size_t h_bytes = self.batch * self.units * cnp.PyArray_ITEMSIZE(x)
-        cdef size_t c_bytes = self.batch * self.cells * cnp.PyArray_ITEMSIZE(x)
+        cdef size_t h_bytes = self._batch * self._units * cnp.PyArray_ITEMSIZE(x)
+        cdef size_t c_bytes = self._batch * self.cells * cnp.PyArray_ITEMSIZE(x)
         cdef char *h
         cdef char *next_h
         cdef char *c
         cdef char *next_c
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
-        if self.kernels == NULL or <int64_t>len(intermediate) != self.count - 1:
+        if self.kernels == NULL or <int64_t>len(intermediate) != self._count - 1:
             raise RuntimeError("this stream was not made by layer.stream()")
         if self.flops * T >= keep_gil_below:
             threads = self.threads.get()
@@ -130,8 +130,8 @@ cdef class StreamCore:
         c, next_c = <char *>data(self.states[2 + self.now]), <char *>data(self.states[3 - self.now])
         self.busy = True
         try:
-            for k in range(self.count):
-                to = steps_of(output if k == self.count - 1 else intermediate[k])
+            for k in range(self._count):
+                to = steps_of(output if k == self._count - 1 else intermediate[k])
                 a = &self.layers[k]
                 a.T = T
                 a.x, a.output = from_, to
@@ -141,7 +141,7 @@ cdef class StreamCore:
                 a.restart = <const uint8_t *>data(restart)
                 call_directions(
                     self.kernels.forward[self.number == cnp.NPY_DOUBLE], a, 1,
-                    self.flops * T / self.count, threads,
+                    self.flops * T / self._count, threads,
                 )
                 from_ = to
             if self.flops * T >= keep_gil_below:
@@ -174,12 +174,19 @@ cdef class StreamCore:
             If an argument does not fit; the error names it, and the state is as before.
         RuntimeError
             If another thread is in a call of this stream.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.GRU(3, 4, rng=0).stream(batch_size=2)
+        >>> stream.step(np.ones((2, 3), np.float32), restart=[True, False]).shape
+        (2, 4)
         """
-        cdef cnp.npy_intp *shape = [self.batch, self.units]
+        cdef cnp.npy_intp *shape = [self._batch, self._units]
         cdef bint alone
         if restart is not None:  # first: it may be anything, and run anything
             restart = self._checked_restart(restart)
-            if not plain(restart, cnp.NPY_BOOL, 1, self.batch, 0):
+            if not plain(restart, cnp.NPY_BOOL, 1, self._batch, 0):
                 raise TypeError("restart is not an array of B booleans")
         if not self._takes(x_t):
             x_t = self._checked_step(x_t)
@@ -197,17 +204,17 @@ cdef class StreamCore:
                 raise TypeError("out is not an array of the stream's type and shape")
         if overlap(x_t, made):
             x_t = x_t.copy()
-        if self.batch:
+        if self._batch:
             self.advance(x_t, 1, made, self.intermediate, restart)
         return out
 
     cdef inline bint _takes(self, x_t):
-        return plain(x_t, self.number, 2, self.batch, self.features) or (
-            self.batch == 1 and plain(x_t, self.number, 1, self.features, 0)
+        return plain(x_t, self.number, 2, self._batch, self._features) or (
+            self._batch == 1 and plain(x_t, self.number, 1, self._features, 0)
         )
 
     cdef inline bint _gives(self, out, bint alone):
-        return plain(out, self.number, 2 - alone, self.units if alone else self.batch, self.units) and (
+        return plain(out, self.number, 2 - alone, self._units if alone else self._batch, self._units) and (
             cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
         )
 
@@ -217,12 +224,12 @@ cdef class StreamCore:
         if cnp.PyArray_NDIM(x) == 3:
             T = cnp.PyArray_DIM(x, 0)
         expect(
-            tape_sequence(x, self.number, T, self.batch, self.features, True)
-            and tape_sequence(output, self.number, T, self.batch, self.units, True) and written(output)
-            and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, self.batch))
+            tape_sequence(x, self.number, T, self._batch, self._features, True)
+            and tape_sequence(output, self.number, T, self._batch, self._units, True) and written(output)
+            and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, self._batch))
         )
         for each in intermediate:
-            expect(tape_sequence(each, self.number, T, self.batch, self.units, True) and written(each))
+            expect(tape_sequence(each, self.number, T, self._batch, self._units, True) and written(each))
         self.advance(x, cnp.PyArray_DIM(x, 0), output, intermediate, restart)
 
     def _states(self):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+    # ``Array | MaybeNone``, as in typeshed: an array, and None only where the caller left it out,
+    # who knows that. So it may be used as an array without a check, and mypy still knows its type.
+    MaybeNone = Any
+
 _OURS = __name__.partition(".")[0] + "."  # how the names of the package's modules begin
 
 Digests = tuple[tuple[str, bytes], ...]

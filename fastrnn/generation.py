@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .layers import Embedding, Linear, Recurrent
 
     Array = NDArray[Any]
-    State = Array | tuple[Array, Array]
+    State = TypeVar("State")
 
 
 def generate(
     embedding: Embedding,
-    rnn: Recurrent[Any],
+    rnn: Recurrent[State],
     linear: Linear,
     prompt: ArrayLike,
     length: int,

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import BufferedReader
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 from numpy import ndarray
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+    # Whatever was saved. Any alone would be the same, but that mypy --strict then refuses to
+    # return ``load(path)["rnn"]`` from a function that says which layer it returns.
+    Saved = Never | Any  # noqa: RUF020
 
 _OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -51,8 +55,18 @@ _shortened.maxstring = 80
 _repr = _shortened.repr
 
 
-class Loaded(dict[str, Any]):
-    """What `load` returns: a dict of the objects, with the file's ``metadata`` as an attribute."""
+class Loaded(dict[str, "Saved"]):
+    """What `load` returns: a dict of the objects by their names, in the order of the file.
+
+    Each is what was saved under that name: a layer (`fastrnn.RNN`, `LSTM`, `GRU`, `Linear`,
+    `Embedding`); an ndarray; or a dict of ndarrays and JSON values, such as the state of an
+    optimiser, which its ``load_state_dict`` takes.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+        As given to `save`, or as another writer of the format wrote it.
+    """
 
     def __init__(self, objects: Mapping[str, Any], metadata: dict[str, str]) -> None:
         super().__init__(objects)
@@ -314,10 +328,11 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     Returns
     -------
     Loaded
-        A dict of the objects in the order in which they were saved, with the attribute
-        ``metadata``. Mappings and states are dicts, in which tuples have become lists. From
-        another writer's file, a dict of arrays. Arrays are writable and in native byte order. BF16
-        tensors are float32; F16 ones are float16, or float32 if they are weights of a layer.
+        A dict of the objects in the order in which they were saved: layers, arrays, and dicts for
+        mappings and states, in which tuples have become lists. From another writer's file, a dict
+        of arrays. Arrays are writable and in native byte order. BF16 tensors are float32; F16 ones
+        are float16, or float32 if they are weights of a layer. Its attribute ``metadata`` is a
+        dict of strings.
 
     Raises
     ------
@@ -326,6 +341,20 @@ def load(path: str | os.PathLike[str]) -> Loaded:
         begins with the path.
     OSError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile, fastrnn
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> head = fastrnn.Linear(4, 2, rng=0)
+    >>> sgd = fastrnn.optim.SGD([head.flat_weights], lr=0.1)
+    >>> fastrnn.save(path, {"head": head, "sgd": sgd})
+    >>> loaded = fastrnn.load(path)
+    >>> head = loaded["head"]
+    >>> sgd = fastrnn.optim.SGD([head.flat_weights], lr=0.0)
+    >>> sgd.load_state_dict(loaded["sgd"])
+    >>> head, sgd.lr
+    (Linear(4, 2), 0.1)
     """
     path, other = _path_text(path), ""
     try:

@@ -74,5 +74,5 @@ def gradient_norms(
     """
     if current_backend.get() == "reference":
         return reference.gradient_norms(tape, d_output, d_h_n, d_c_n)
-    norms = tape.norms if isinstance(tape, LayerTape) else partial(base.norms, tape)
+    norms = tape._norms if isinstance(tape, LayerTape) else partial(base.norms, tape)
     return norms(d_output, d_h_n, d_c_n)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from . import _checks, _cures
-from ._attributes import Guarded
+from ._attributes import Guarded, completions
 from ._memory import Memory, handed_over, root, taken_over
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 __all__ = ["SGD", "Adam"]
+
+__dir__ = completions(globals())
 
 
 class _Optimizer(Guarded):
@@ -38,7 +40,7 @@ class _Optimizer(Guarded):
     _slots: tuple[str, ...]
     _fixed = ("params",)
 
-    params: tuple[Array, ...]
+    params: _Params
     _state: dict[str, list[Array]]
 
     def _make(self, params: Array | Iterable[Array], **numbers: Any) -> None:
@@ -139,8 +141,18 @@ class _Optimizer(Guarded):
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that the next step depends on, but the parameters.
 
-        Numbers under their names, arrays under names such as "exp_avg.0", one a parameter: as
-        `fastrnn.save` takes it and `fastrnn.load` gives it back.
+        Returns
+        -------
+        dict
+            Numbers under their names, arrays under names such as "exp_avg.0", one for each
+            parameter, of its shape and dtype: as `fastrnn.save` takes it and `fastrnn.load` gives
+            it back.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> fastrnn.optim.SGD([np.zeros(2)], lr=0.5, momentum=0.9).state_dict()
+        {'lr': 0.5, 'momentum': 0.9, 'velocity.0': array([0., 0.])}
         """
         state = {name: getattr(self, name) for name in self._settable}
         for slot, arrays in self._state.items():
@@ -150,10 +162,24 @@ class _Optimizer(Guarded):
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Set the state from what `state_dict` returned. All is checked before any is set.
 
+        Parameters
+        ----------
+        d : mapping
+            From an optimiser of this kind over parameters of these shapes and dtypes.
+
         Raises
         ------
         TypeError, ValueError
-            If `d` is not the state of an optimiser of this kind over parameters of these shapes.
+            If `d` is not the state of such an optimiser.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> sgd = fastrnn.optim.SGD([np.zeros(2)], lr=0.5)
+        >>> other = fastrnn.optim.SGD([np.zeros(2)], lr=0.1)
+        >>> other.load_state_dict(sgd.state_dict())
+        >>> other.lr
+        0.5
         """
         if not isinstance(d, Mapping):
             cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""
@@ -198,7 +224,7 @@ def _with_params(
     return optimizer
 
 
-class _Params(tuple[Any, ...]):
+class _Params(tuple["Array", ...]):
     """The parameters, which cannot be replaced."""
 
     __slots__ = ()
@@ -233,10 +259,16 @@ class SGD(_Optimizer):
         The arrays that `step` updates in place: layers' ``flat_weights``. No two of them may share
         memory.
     lr : float
-        Learning rate, at least 0. This attribute and the next ones may be changed between steps;
-        what is set is checked.
+        Learning rate, at least 0.
     momentum : float
         In [0, 1).
+
+    Attributes
+    ----------
+    params : tuple of ndarray
+        The arrays that `step` updates. The tuple is fixed; their elements may be written.
+    lr, momentum : float
+        As given; they can be set, and what is set is checked.
 
     Raises
     ------
@@ -268,7 +300,28 @@ class SGD(_Optimizer):
         self._make(params, lr=lr, momentum=momentum)
 
     def step(self, grads: Array | Iterable[Array]) -> None:
-        """Update the parameters in place; `grads` has an array for each, of its shape and dtype."""
+        """Update the parameters in place.
+
+        Parameters
+        ----------
+        grads : ndarray or iterable of ndarray
+            An array for each of `params`, in their order, of its shape and dtype: the
+            ``flat_weights`` of layers' gradients. They are not changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient is missing or does not fit; the error names it, and nothing has changed.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> sgd = fastrnn.optim.SGD([layer.flat_weights], lr=0.1)
+        >>> output, state, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+        >>> grads = layer.backward(tape, np.ones_like(output), wrt=["weights"])
+        >>> sgd.step([grads.flat_weights])
+        """
         given = self._checked_step(grads)
         with np.errstate(all="ignore"):
             for p, g, v, (t, _) in zip(
@@ -295,12 +348,21 @@ class Adam(_Optimizer):
         The arrays that `step` updates in place: layers' ``flat_weights``. No two of them may share
         memory.
     lr : float
-        Learning rate, at least 0. This attribute and the next ones may be changed between steps;
-        what is set is checked.
+        Learning rate, at least 0.
     betas : tuple of float
         β1 and β2, each in [0, 1).
     eps : float
         Greater than 0.
+
+    Attributes
+    ----------
+    params : tuple of ndarray
+        The arrays that `step` updates. The tuple is fixed; their elements may be written.
+    lr, eps : float
+    betas : tuple of float
+        As given; they can be set, and what is set is checked.
+    step_count : int
+        t, how many steps there were: 0 at first. It can be set.
 
     Raises
     ------
@@ -348,7 +410,28 @@ class Adam(_Optimizer):
                 raise ValueError(f"d[{name!r}] holds negative numbers: it is a mean of squares")
 
     def step(self, grads: Array | Iterable[Array]) -> None:
-        """Update the parameters in place; `grads` has an array for each, of its shape and dtype."""
+        """Update the parameters in place.
+
+        Parameters
+        ----------
+        grads : ndarray or iterable of ndarray
+            An array for each of `params`, in their order, of its shape and dtype: the
+            ``flat_weights`` of layers' gradients. They are not changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient is missing or does not fit; the error names it, and nothing has changed.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> adam = fastrnn.optim.Adam([layer.flat_weights], lr=0.1)
+        >>> output, state, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+        >>> grads = layer.backward(tape, np.ones_like(output), wrt=["weights"])
+        >>> adam.step([grads.flat_weights])
+        """
         given = self._checked_step(grads)
         count = self.step_count + 1
         beta1, beta2 = self.betas

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import warnings
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -56,12 +56,25 @@ def set_num_threads(n: int) -> None:
     ------
     TypeError, ValueError
         If `n` is not an integer, or is less than 1.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> before = fastrnn.get_num_threads()
+    >>> fastrnn.set_num_threads(2)
+    >>> fastrnn.get_num_threads()
+    2
+    >>> fastrnn.set_num_threads(before)
     """
     _core.set_num_threads(min(_checks.size("n", n), MAX_THREADS))
 
 
 def get_num_threads() -> int:
     """The largest number of threads that one call may use, here and now.
+
+    Returns
+    -------
+    int
 
     Examples
     --------
@@ -75,17 +88,34 @@ def get_num_threads() -> int:
 def available_isas() -> tuple[str, ...]:
     """The instruction sets that this build has and this machine runs, best first.
 
+    Returns
+    -------
+    tuple of str
+        Out of "avx512", "avx2", "neon" and "generic".
+
     Examples
     --------
     >>> import fastrnn
-    >>> fastrnn.get_isa() in fastrnn.available_isas()
+    >>> "generic" in fastrnn.available_isas()
     True
     """
     return _core.available_isas()
 
 
 def get_isa() -> str:
-    """The instruction set in use."""
+    """The instruction set in use.
+
+    Returns
+    -------
+    str
+        One of `available_isas()`.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.get_isa() in fastrnn.available_isas()
+    True
+    """
     return _core.get_isa()
 
 
@@ -104,10 +134,19 @@ def set_isa(name: str) -> None:
     ------
     TypeError, ValueError
         If it is not one of these.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.set_isa(fastrnn.available_isas()[0])
     """
     _core.set_isa(_checks.choice("name", name, available_isas()))
 
 
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Show what this build is made of and how it is set, as `numpy.show_config` does.
 

@@ -104,7 +104,7 @@ def _check_fields(spec: CellSpec, tape: Any, gradients: Any) -> None:
     )  # fmt: skip
     for kind, found, expected in (
         (tape, tape._fields, fields),
-        (tape, tape.arguments, arguments),
+        (tape, tape._arguments, arguments),
         (gradients, gradients._fields, arguments),
     ):
         if found != expected:
@@ -145,7 +145,7 @@ def run(
         if type(made) is list:
             if check and record:
                 output, h_n, c_n, tape = made[0]
-                return output, h_n, c_n, tape.with_digests()
+                return output, h_n, c_n, tape._with_digests()
             return made[0]  # type: ignore[no-any-return]
         rank = made
     if rank < 0:
@@ -161,7 +161,7 @@ def run(
     call = (number, arrays, lengths, restart, reverse, kind, 0, False, None, None)
     ((output, h_n, c_n, tape),) = _core.forward([call], current_threads.get())
     if check and record:
-        tape = tape.with_digests()
+        tape = tape._with_digests()
     if unbatched:
         return output[:, 0], h_n[0], None if c_n is None else c_n[0], tape
     return output, h_n, c_n, tape
@@ -277,7 +277,7 @@ def _gradients(tape: Any, values: list[Any]) -> Any:
     gradients = make(_of_tape[type(tape)].gradients, values)
     if not tape.unbatched:
         return gradients
-    states = {f"{s}_0": getattr(gradients, f"{s}_0") for s in tape.cell.states}
+    states = {f"{s}_0": getattr(gradients, f"{s}_0") for s in tape._cell.states}
     states = {name: None if d is None else d[0] for name, d in states.items()}
     return gradients._replace(x=None if gradients.x is None else gradients.x[:, 0], **states)
 

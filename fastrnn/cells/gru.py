@@ -11,6 +11,8 @@ from .base import Cell, backward, run
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 GRU = Cell(CELL, {True: "gru", False: "gru_reset_first"}, GRUTape, GRUGradients)
@@ -30,7 +32,7 @@ def gru_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, GRUTape | None]:
+) -> tuple[Array, Array, GRUTape | MaybeNone]:
     """Run a GRU layer over a sequence.
 
     For each step t of a row, with s the logistic function and the rows of weights and biases in

@@ -11,6 +11,8 @@ from .base import Cell, backward, run
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 LSTM = Cell(CELL, {None: "lstm"}, LSTMTape, LSTMGradients)
@@ -32,7 +34,7 @@ def lstm_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, Array, LSTMTape | None]:
+) -> tuple[Array, Array, Array, LSTMTape | MaybeNone]:
     """Run an LSTM layer [1]_ with forget gates [2]_ over a sequence.
 
     For each step t of a row, with s the logistic function::

@@ -11,6 +11,8 @@ from .base import Cell, backward, run
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 RNN = Cell(CELL, {"tanh": "rnn_tanh", "relu": "rnn_relu"}, RNNTape, RNNGradients)
@@ -30,7 +32,7 @@ def rnn_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, RNNTape | None]:
+) -> tuple[Array, Array, RNNTape | MaybeNone]:
     """Run an Elman layer over a sequence.
 
     For each step t of a row, with f tanh or relu [1]_::

@@ -4,7 +4,10 @@ Embedding, recurrent layer, output layer. The text's first nine tenths, cut into
 that are read side by side, are for training; the last tenth is held out.
 """
 
+from .._attributes import completions
 from .command import TrainOptions, sample, train
 from .corpus import CharLMError, Settings
 
 __all__ = ["CharLMError", "Settings", "TrainOptions", "sample", "train"]
+
+__dir__ = completions(globals())

@@ -37,10 +37,24 @@ DEFAULT_OUTPUT = "char_lm.safetensors"
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The command line of ``fastrnn train``. What is None there has its default in Settings."""
+    """The command line of ``fastrnn train``. What is None there has its default in Settings.
+
+    Attributes
+    ----------
+    text : str or None
+        The file to train on. None: Python's help texts.
+    output : str or None
+        The file to write, or with `resume` to go on from. None: the first name that is free.
+    resume, force : bool
+        Whether to go on from that file, and whether to replace one that is there.
+    plot : str or None
+        Where to draw the losses.
+    settings : dict
+        Of the fields of `Settings`, those that were given.
+    """
 
     text: str | None
-    output: str | None  # to be resumed, or the first name that is free
+    output: str | None
     resume: bool
     force: bool
     plot: str | None

@@ -30,16 +30,36 @@ CELLS = tuple(RECURRENT)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run depends on, besides its text."""
+    """What a training run depends on, besides its text.
+
+    Attributes
+    ----------
+    cell : {"rnn", "lstm", "gru"}
+    layers, embedding_dim, hidden_size : int
+        Of the model.
+    batch_size : int
+        How many streams are read side by side.
+    steps : int
+        How many characters of a stream one step of truncated backpropagation through time reads.
+    epochs : int
+        How often the text is read.
+    lr : float
+        The learning rate at its height; half a cosine takes it down to 0.
+    max_norm : float
+        Of the gradient: what is larger is scaled to it.
+    dtype : {"float32", "float64"}
+    seed : int
+        Of the weights.
+    """
 
     cell: str = "rnn"
     layers: int = 1
     embedding_dim: int = 64
     hidden_size: int = 256
-    batch_size: int = 32  # streams, read side by side
-    steps: int = 64  # characters of a stream in one step of truncated BPTT
+    batch_size: int = 32
+    steps: int = 64
     epochs: int = 12
-    lr: float = 3e-3  # at its height; half a cosine takes it down to 0
+    lr: float = 3e-3
     max_norm: float = 1.0
     dtype: str = "float32"
     seed: int = 0

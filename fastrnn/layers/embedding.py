@@ -23,12 +23,14 @@ from .weights import Weighted, Weights, copied_gradients
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
 def embedding_forward(
     indices: ArrayLike, weight: Array, *, record: bool = True, check: bool = False
-) -> tuple[Array, EmbeddingTape | None]:
+) -> tuple[Array, EmbeddingTape | MaybeNone]:
     """Pick rows of a matrix.
 
     Parameters
@@ -146,10 +148,18 @@ def _embedding_backward(
 
 @_tapes.changed_in_place
 class EmbeddingLayerGradients(NamedTuple):
-    """What Embedding.backward returns: `weights` maps the name to a view into `flat_weights`."""
+    """What Embedding.backward returns; None where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    weights : mapping of str to ndarray
+        "weight" (V, D), a view into `flat_weights`; empty where it was not asked for.
+    flat_weights : ndarray or None
+        (V·D,): the same, laid out like the layer's own.
+    """
 
     weights: Weights
-    flat_weights: Array | None
+    flat_weights: Array | MaybeNone
 
     def __reduce__(self) -> Any:
         return copied_gradients(self)
@@ -166,6 +176,18 @@ class Embedding(Weighted):
         Of the vectors.
     rng : optional
         Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+
+    Attributes
+    ----------
+    num_embeddings, embedding_dim : int
+        As given; fixed.
+    dtype : numpy.dtype
+        float32 or float64, of the weights and of all arrays; fixed.
+    weights : mapping of str to ndarray
+        The weights by their names, views into `flat_weights`. They are changed by writing their
+        elements, ``layer.weights["weight"][...] = 0``.
+    flat_weights : ndarray
+        (n,): all n weights in one aligned array, as optimisers take it; changed in the same way.
 
     Raises
     ------
@@ -211,7 +233,29 @@ class Embedding(Weighted):
         return {"weight": (self.num_embeddings, self.embedding_dim)}
 
     def __call__(self, indices: ArrayLike) -> Array:
-        """Return the vectors of the indices, with a new last axis."""
+        """Return the vectors of the indices.
+
+        Parameters
+        ----------
+        indices : integer array or sequence
+            Any shape; ``0 <= index < num_embeddings``.
+
+        Returns
+        -------
+        ndarray
+            The indices' shape with embedding_dim appended; the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the indices are no integers, or one is out of range.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.Embedding(10, 3, rng=0)([[1, 2], [3, 1]]).shape
+        (2, 2, 3)
+        """
         return embedding_forward(indices, self._weights["weight"], record=False)[0]
 
     def forward(self, indices: ArrayLike, *, check: bool = False) -> tuple[Array, EmbeddingTape]:
@@ -274,6 +318,14 @@ class Embedding(Weighted):
             else of a layer), or an argument does not fit.
         RuntimeError
             If the tape was made with ``check=True`` and the weight or output has changed.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> embedding = fastrnn.Embedding(3, 1, rng=0)
+        >>> output, tape = embedding.forward([0, 2, 2])
+        >>> embedding.backward(tape, np.ones_like(output)).flat_weights
+        array([1., 0., 2.], dtype=float32)
         """
         tape = stored_tape(tape, "Embedding.forward")
         shape = (self.num_embeddings, self.embedding_dim)

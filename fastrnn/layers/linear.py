@@ -23,6 +23,8 @@ from .weights import Weighted, Weights, copied_gradients, same_weight
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
@@ -33,7 +35,7 @@ def linear_forward(
     *,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, LinearTape | None]:
+) -> tuple[Array, LinearTape | MaybeNone]:
     """Apply an output layer to every position: y = W x + b.
 
     Parameters
@@ -161,13 +163,20 @@ def _linear_backward(
 class LinearLayerGradients(NamedTuple):
     """What Linear.backward returns; None where `wrt` leaves it out.
 
-    `weights` maps the names asked for to views into `flat_weights`, which is laid out like the
-    layer's own and holds zeros for the weights that were not asked for.
+    Attributes
+    ----------
+    x : ndarray or None
+        Of x's shape and dtype.
+    weights : mapping of str to ndarray
+        Those that were asked for, by their names: views into `flat_weights`.
+    flat_weights : ndarray or None
+        (n,), laid out like the layer's own; zero for weights that were not asked for. None where
+        none was.
     """
 
-    x: Array | None
+    x: Array | MaybeNone
     weights: Weights
-    flat_weights: Array | None
+    flat_weights: Array | MaybeNone
 
     def __reduce__(self) -> Any:
         return copied_gradients(self)
@@ -186,6 +195,19 @@ class Linear(Weighted):
         Of the weights, and of all arrays.
     rng : optional
         Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+
+    Attributes
+    ----------
+    in_features, out_features : int
+    bias : bool
+        As given; fixed.
+    dtype : numpy.dtype
+        float32 or float64, of the weights and of all arrays; fixed.
+    weights : mapping of str to ndarray
+        The weights by their names, views into `flat_weights`. They are changed by writing their
+        elements, ``layer.weights["bias"][...] = 0``.
+    flat_weights : ndarray
+        (n,): all n weights in one aligned array, as optimisers take it; changed in the same way.
 
     Raises
     ------
@@ -242,15 +264,62 @@ class Linear(Weighted):
         return shapes
 
     def __call__(self, x: Array) -> Array:
-        """Return y for x (..., D), as (..., O)."""
+        """Return y = W x + b.
+
+        Parameters
+        ----------
+        x : ndarray
+            (..., D), any leading axes; the layer's dtype.
+
+        Returns
+        -------
+        ndarray
+            (..., O).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is no array of the layer's dtype, or its last axis is not D.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> fastrnn.Linear(4, 2, rng=0)(np.ones((5, 3, 4), np.float32)).shape
+        (5, 3, 2)
+        """
         return self._run(x, False)[0]
 
     def forward(self, x: Array, *, check: bool = False) -> tuple[Array, LinearTape]:
-        """Return y for x (..., D), as (..., O), and a tape for `backward`.
+        """Return y = W x + b, and a tape for `backward`.
 
-        The tape refers to x and the weights, which must not be changed before backward. With
-        `check` it notices, when it is used, that they or y were changed: `backward` then raises
-        RuntimeError.
+        Parameters
+        ----------
+        x : ndarray
+            (..., D), any leading axes; the layer's dtype.
+        check : bool
+            Whether the tape should notice, when it is used, that x, a weight or y was changed:
+            `backward` then raises RuntimeError.
+
+        Returns
+        -------
+        output : ndarray
+            (..., O).
+        tape : LinearTape
+            It refers to x and the weights, which must not be changed before backward. It may be
+            used more than once, and from several threads.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is no array of the layer's dtype, or its last axis is not D.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> head = fastrnn.Linear(4, 2, rng=0)
+        >>> output, tape = head.forward(np.ones((5, 3, 4), np.float32), check=True)
+        >>> output.shape
+        (5, 3, 2)
         """
         output, tape = self._run(x, True, check)
         assert tape is not None
@@ -291,6 +360,15 @@ class Linear(Weighted):
             If the tape is another layer's, or an argument does not fit.
         RuntimeError
             If forward had ``check=True`` and x, a weight or the result has changed since.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> head = fastrnn.Linear(4, 2, rng=0)
+        >>> output, tape = head.forward(np.ones((5, 3, 4), np.float32))
+        >>> grads = head.backward(tape, np.ones_like(output), wrt=["x", "bias"])
+        >>> grads.x.shape, grads.weights["bias"]
+        ((5, 3, 4), array([15., 15.], dtype=float32))
         """
         _checks.tape(tape, LinearTape, "Linear.forward")
         for name, own in (("weight", self._weights["weight"]), ("bias", self._weights.get("bias"))):

@@ -61,6 +61,23 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         Every weight uniform in ±1/sqrt(H), as in PyTorch; or the same but each gate's part of
         weight_hh with orthonormal columns.
 
+    Attributes
+    ----------
+    input_size, hidden_size, num_layers, proj_size : int
+    bias, bidirectional, peephole : bool
+    forget_bias : float
+        As given; fixed.
+    batch_first : bool
+    dropout : float
+        As given; they can be set, and what is set is checked.
+    dtype : numpy.dtype
+        float32 or float64, of the weights and of all arrays; fixed.
+    weights : mapping of str to ndarray
+        The weights by their names, views into `flat_weights`. They are changed by writing their
+        elements, ``layer.weights["bias_ih_l0"][...] = 0``.
+    flat_weights : ndarray
+        (n,): all n weights in one aligned array, as optimisers take it; changed in the same way.
+
     Raises
     ------
     TypeError, ValueError

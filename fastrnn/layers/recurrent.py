@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy import ndarray
@@ -23,7 +23,7 @@ from ..config import current_backend, current_threads
 from ..reference.arguments import WEIGHT_NAMES, forward_arguments
 from .stack import run_stack
 from .stream import Stream
-from .tape import LayerGradients, LayerTape, sequence_axes, state_array
+from .tape import LayerGradients, LayerTape, State, sequence_axes, state_array
 from .weights import Weighted, same_weight
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from .stack import Dropout
 
     Array = NDArray[Any]
-
-State = TypeVar("State")
 
 
 class Recurrent(Weighted, Generic[State]):
@@ -185,6 +183,14 @@ class Recurrent(Weighted, Generic[State]):
         ------
         TypeError, ValueError
             If an argument does not fit; the error names it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.LSTM(3, 4, rng=0)
+        >>> output, (h, c) = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 4])
+        >>> output.shape, h.shape, c.shape
+        ((5, 2, 4), (1, 2, 4), (1, 2, 4))
         """
         if lengths is None and restart is None and current_backend.get() == "compiled":
             done = self._fast_path(x, state)
@@ -261,6 +267,16 @@ class Recurrent(Weighted, Generic[State]):
         ------
         TypeError, ValueError
             If an argument does not fit; the error names it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.GRU(3, 4, num_layers=2, dropout=0.5, rng=0)
+        >>> x = np.ones((5, 2, 3), np.float32)
+        >>> output, state, tape = layer.forward(x, rng=1)
+        >>> output, state, tape = layer.forward(x, state, training=False, keep=["gates"])
+        >>> [gates.shape for gates in tape.gates]
+        [(5, 2, 12), (5, 2, 12)]
         """
         training, check = _checks.flag("training", training), _checks.flag("check", check)
         if type(keep) is tuple and not keep:  # in less time
@@ -334,7 +350,7 @@ class Recurrent(Weighted, Generic[State]):
             if check and x.size and not np.may_share_memory(x, tapes[-1].output):
                 tapes = *tapes[:-1], tapes[-1]._replace(output=x.swapaxes(0, 1))
         if check:
-            tapes = tuple(tape.with_digests() for tape in tapes)
+            tapes = tuple(tape._with_digests() for tape in tapes)
         final = h_n if c_n is None else (h_n, c_n)
         if not record:
             return x, final, None
@@ -349,10 +365,10 @@ class Recurrent(Weighted, Generic[State]):
         self,
         tape: LayerTape,
         d_output: Array | None = None,
-        d_state: Any = None,
+        d_state: State | tuple[Array | None, Array | None] | None = None,
         *,
         wrt: Collection[str] | None = None,
-    ) -> LayerGradients:
+    ) -> LayerGradients[State]:
         """Gradients of x, the initial state and the weights.
 
         Parameters
@@ -382,20 +398,30 @@ class Recurrent(Weighted, Generic[State]):
             If the tape is another layer's, both gradients are None, or an argument does not fit.
         RuntimeError
             If forward had ``check=True`` and x, a weight or output has changed since.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> output, state, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+        >>> grads = layer.backward(tape, d_state=np.ones_like(state), wrt=["x", "weights"])
+        >>> grads.x.shape, grads.weights["weight_hh_l0"].shape
+        ((5, 2, 3), (4, 4))
         """
         self._check_tape(tape)
         wanted = _checks.names("wrt", wrt, ("x", "state", "weights", *self._weights))
         names: tuple[str, ...] = ("d_state",)
+        d_states: tuple[Any, ...]
         if self._cell.has_c:
             names = "d_state[0]", "d_state[1]"
             if d_state is None:
-                d_state = None, None
+                d_states = None, None
             else:
-                d_state = _checks.state_pair("d_state", d_state, "None")
+                d_states = _checks.state_pair("d_state", d_state, "None")
         else:
-            d_state = (d_state,)
-        tape = tape.unchanged()
-        start = tape.gradients(d_output, names, d_state)
+            d_states = (d_state,)
+        tape = tape._unchanged()
+        start = tape._gradients(d_output, names, d_states)
 
         flat, views = self._weight_gradients(wanted)
         names_of = self._cell.weight_names.items()
@@ -406,18 +432,17 @@ class Recurrent(Weighted, Generic[State]):
         initial: tuple[str, ...] = ()
         if "state" in wanted and tape.tapes[0].h_0 is not None:
             initial = tuple(f"{name}_0" for name in tape.cell.states)
-        states, d_x = tape.backward(start, into, initial, "x" in wanted)
-        d_state = None
+        states, d_x = tape._backward(start, into, initial, "x" in wanted)
         state = [d[0][None] if len(d) == 1 else np.stack(d) for d in zip(*states, strict=True)]
         if tape.unbatched:
             d_x = None if d_x is None else d_x[:, 0]
             state = [d[:, 0] for d in state]
         elif tape.batch_first and d_x is not None:
             d_x = np.ascontiguousarray(d_x.swapaxes(0, 1))
-        d_state = state[0] if len(state) == 1 else tuple(state) or None
-        return LayerGradients(d_x, d_state, views, flat)
+        d_initial: Any = state[0] if len(state) == 1 else tuple(state) or None
+        return LayerGradients(d_x, d_initial, views, flat)
 
-    def stream(self, batch_size: int = 1) -> Stream:
+    def stream(self, batch_size: int = 1) -> Stream[State]:
         """A stream: this layer step by step, with a state of its own and packed weights.
 
         Parameters
@@ -434,6 +459,12 @@ class Recurrent(Weighted, Generic[State]):
         ------
         ValueError
             If the layer is bidirectional: its output depends on steps to come.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.GRU(3, 4).stream(batch_size=2).state.shape
+        (1, 2, 4)
         """
         return Stream(self, batch_size)
 
@@ -493,9 +524,9 @@ class Recurrent(Weighted, Generic[State]):
         _checks.tape(tape, LayerTape, f"{name}.forward")
         if tape.layer != name:
             raise TypeError(f"tape is of {tape.layer}, this layer is {name}")
-        both = tape.directions == 2
+        both = tape._directions == 2
         if len(tape.tapes) != len(self._directions) or both != self.bidirectional:
-            given = len(tape.tapes) // tape.directions
+            given = len(tape.tapes) // tape._directions
             raise ValueError(
                 f"tape is of another layer: of one with num_layers={given}, bidirectional={both}"
             )

@@ -45,6 +45,23 @@ class RNN(Recurrent["Array"]):
         Every weight uniform in ±1/sqrt(H), as in PyTorch; or the same but weight_hh orthogonal,
         which keeps gradients alive over longer sequences.
 
+    Attributes
+    ----------
+    input_size, hidden_size, num_layers : int
+    bias, bidirectional : bool
+        As given; fixed.
+    batch_first : bool
+    dropout : float
+    nonlinearity : str
+        As given; they can be set, and what is set is checked.
+    dtype : numpy.dtype
+        float32 or float64, of the weights and of all arrays; fixed.
+    weights : mapping of str to ndarray
+        The weights by their names, views into `flat_weights`. They are changed by writing their
+        elements, ``layer.weights["bias_ih_l0"][...] = 0``.
+    flat_weights : ndarray
+        (n,): all n weights in one aligned array, as optimisers take it; changed in the same way.
+
     Raises
     ------
     TypeError, ValueError

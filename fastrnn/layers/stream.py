@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .._attributes import Guarded
 from .._cures import Role
 from ..cells import CELLS
 from ..config import current_threads
-from .tape import sequence_axes, state_array
+from .tape import State, sequence_axes, state_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Stream(Guarded, _core.StreamCore):
+class Stream(Guarded, _core.StreamCore, Generic[State]):
     """A layer that is fed step by step: made by ``layer.stream(batch_size)``.
 
     It has a snapshot of the layer's weights, packed for the kernels, and the state of `batch_size`
@@ -32,6 +32,12 @@ class Stream(Guarded, _core.StreamCore):
         Of any number of layers, but one direction.
     batch_size : int
         B: how many sequences run side by side.
+
+    Attributes
+    ----------
+    state : ndarray, or of an LSTM a pair of them
+        After the last step, as the layer returns it: h (layers, B, P) and c (layers, B, H); P is H
+        without a projection. Reading gives a copy; it can be set, and is then checked and copied.
 
     Raises
     ------
@@ -49,10 +55,8 @@ class Stream(Guarded, _core.StreamCore):
     True
     """
 
-    _fixed = ("batch", "units", "features", "count")
-
     def __init__(self, layer: Any, batch_size: int = 1) -> None:
-        if self.count:
+        if self._count:
             raise RuntimeError("this stream is made already: make another with layer.stream()")
         name = type(layer).__name__
         if not hasattr(layer, "_packable"):
@@ -84,7 +88,7 @@ class Stream(Guarded, _core.StreamCore):
         raise TypeError("a stream cannot be copied or pickled: make another, and assign its state")
 
     def __repr__(self) -> str:
-        return f"Stream({self._layer!r}, batch_size={self.batch})"
+        return f"Stream({self._layer!r}, batch_size={self._batch})"
 
     def run(self, x: Array, restart: ArrayLike | None = None) -> Array:
         """Take several steps at once.
@@ -107,14 +111,21 @@ class Stream(Guarded, _core.StreamCore):
         TypeError, ValueError
             If an argument does not fit; the error names it, and the state is as before. So it is
             where Ctrl-C ends the call before it is done.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.GRU(3, 4, rng=0).stream()
+        >>> stream.run(np.ones((5, 3), np.float32)).shape
+        (5, 4)
         """
-        batch, units, batch_first = self.batch, self.units, self._layer.batch_first
-        role = Role(sequence=True, features=self.features, batch_first=batch_first, padded="")
+        batch, units, batch_first = self._batch, self._units, self._layer.batch_first
+        role = Role(sequence=True, features=self._features, batch_first=batch_first, padded="")
         x = _checks.array("x", x, self._dtype, "the layer", role)
         first, second, _ = sequence_axes(batch_first, False, "D")
-        alone = _checks.sequence_axes(x, first, second, self.features) and batch == 1
+        alone = _checks.sequence_axes(x, first, second, self._features) and batch == 1
         axes = sequence_axes(batch_first, alone, "D")
-        _checks.shape("x", x.shape, axes, {"B": batch, "D": self.features})
+        _checks.shape("x", x.shape, axes, {"B": batch, "D": self._features})
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
@@ -124,22 +135,22 @@ class Stream(Guarded, _core.StreamCore):
         _checks.elements(T=steps, B=batch, P=units)
         output = _core.empty_sequence(steps, batch, units, self._dtype.num, batch_first)
         # The outputs of all layers but the last, which the next ones read.
-        intermediate = [np.empty_like(output, order="C") for _ in range(self.count - 1)]
+        intermediate = [np.empty_like(output, order="C") for _ in range(self._count - 1)]
         if output.size:
             self._run(_checks.strided(x), output, intermediate, restart)
         return output[:, 0] if alone else output.swapaxes(0, 1) if batch_first else output
 
     @property
-    def state(self) -> Any:
+    def state(self) -> State:
         """The state after the last step, as the layer returns it: (layers, B, H) or a pair.
 
         Reading gives a copy; what is assigned is checked and copied.
         """
         h, c = self._states()
-        return h.copy() if c is None else (h.copy(), c.copy())
+        return h.copy() if c is None else (h.copy(), c.copy())  # type: ignore[return-value]
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: State) -> None:
         h, c = self._states()
         if c is None:
             h[...] = state_array("state", value, h.dtype, h.shape, "H")
@@ -162,21 +173,47 @@ class Stream(Guarded, _core.StreamCore):
         ------
         TypeError, ValueError, IndexError
             If `rows` does not index the batch; the state is as before.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.RNN(1, 1, rng=0).stream(batch_size=3)
+        >>> stream.state = np.ones((1, 3, 1), np.float32)
+        >>> stream.reset([0, 2])
+        >>> stream.state.ravel()
+        array([0., 1., 0.], dtype=float32)
         """
         chosen: Any = slice(None)
         if rows is not None:
             try:
                 if isinstance(rows, bool | np.bool_):
                     raise TypeError("a bool says nothing of a row")
-                chosen = np.arange(self.batch)[rows]
+                chosen = np.arange(self._batch)[rows]
             except (TypeError, ValueError, IndexError) as error:
-                raise type(error)(f"rows does not index a batch of {self.batch}: {error}") from None
+                text = f"rows does not index a batch of {self._batch}: {error}"
+                raise type(error)(text) from None
         for state in self._states():
             if state is not None:
                 state[:, chosen] = 0
 
     def update(self) -> None:
-        """Read the layer's weights again; the state stays."""
+        """Read the layer's weights again; the state stays.
+
+        Raises
+        ------
+        ValueError
+            If they have other shapes than when the stream was made.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> stream = layer.stream()
+        >>> layer.flat_weights[...] = 0
+        >>> stream.update()
+        >>> stream.step(np.ones(3, np.float32))
+        array([0., 0., 0., 0.], dtype=float32)
+        """
         self._pack(*self._read())
 
     # -------------------------------------------------------------------- for the compiled side
@@ -184,8 +221,8 @@ class Stream(Guarded, _core.StreamCore):
     def _checked_step(self, x_t: Any) -> Array:
         """x_t in the form that `step` takes, or an error."""
         x_t = _checks.array("x_t", x_t, self._dtype, "the layer")
-        axes = ("D",) if x_t.ndim == 1 and self.batch == 1 else ("B", "D")
-        _checks.shape("x_t", x_t.shape, axes, {"B": self.batch, "D": self.features})
+        axes = ("D",) if x_t.ndim == 1 and self._batch == 1 else ("B", "D")
+        _checks.shape("x_t", x_t.shape, axes, {"B": self._batch, "D": self._features})
         return _checks.contiguous(x_t)
 
     def _checked_out(self, out: Any, alone: bool) -> Array:
@@ -194,7 +231,7 @@ class Stream(Guarded, _core.StreamCore):
         if type(out) is not np.ndarray:
             raise TypeError(f"out is {_cures.kind(out)}, expected a numpy.ndarray")
         axes = ("P",) if alone else ("B", "P")
-        _checks.shape("out", out.shape, axes, {"B": self.batch, "P": self.units})
+        _checks.shape("out", out.shape, axes, {"B": self._batch, "P": self._units})
         if not out.flags.carray:
             raise ValueError("out is not C-contiguous and aligned: pass another array, or none")
         return out
@@ -202,5 +239,5 @@ class Stream(Guarded, _core.StreamCore):
     def _checked_restart(self, restart: Any) -> Array:
         """restart of one step, (B,)."""
         if isinstance(restart, bool | np.bool_):
-            return np.full(self.batch, restart)
-        return _checks.restart_array(restart, ("B",), {"B": self.batch})
+            return np.full(self._batch, restart)
+        return _checks.restart_array(restart, ("B",), {"B": self._batch})

@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -24,7 +24,11 @@ from .weights import Weights, copied_gradients
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
+
+State = TypeVar("State")  # of a layer: h, of an LSTM the pair (h, c)
 
 
 # ------------------------------------------------------------------------------ the caller's arrays
@@ -78,18 +82,26 @@ def state_array(
 
 
 @_tapes.changed_in_place
-class LayerGradients(NamedTuple):
+class LayerGradients(NamedTuple, Generic[State]):
     """What a layer's backward returns; None where `wrt` leaves it out.
 
-    `state` is like the layer's state. `weights` maps the names asked for to views into
-    `flat_weights`, which is laid out like the layer's own and holds zeros for the weights that were
-    not asked for.
+    Attributes
+    ----------
+    x : ndarray or None
+        Of x's shape and dtype.
+    state : ndarray, or of an LSTM a pair of them; or None
+        Like the layer's state; None where forward was given none, too.
+    weights : mapping of str to ndarray
+        Those that were asked for, by their names: views into `flat_weights`.
+    flat_weights : ndarray or None
+        (n,), laid out like the layer's own; zero for weights that were not asked for. None where
+        none was.
     """
 
-    x: Array | None
-    state: Any
+    x: Array | MaybeNone
+    state: State | MaybeNone
     weights: Weights
-    flat_weights: Array | None
+    flat_weights: Array | MaybeNone
 
     def __reduce__(self) -> Any:
         return copied_gradients(self)
@@ -98,9 +110,9 @@ class LayerGradients(NamedTuple):
 class _LayerTapeFields(NamedTuple):
     layer: str
     cell: CellSpec
-    tapes: tuple[Any, ...]  # of the directions
-    dropped: tuple[Array, ...]  # what dropout made zero, between each two layers; or ()
-    scale: float  # of what it left
+    tapes: tuple[Any, ...]
+    dropped: tuple[Array, ...]
+    scale: float
     batch_first: bool
     unbatched: bool
     keep: frozenset[str]
@@ -109,9 +121,9 @@ class _LayerTapeFields(NamedTuple):
 class LayerTape(_tapes.Tape, _LayerTapeFields):
     """What a layer's forward keeps for its backward: the tapes of its directions. Immutable.
 
-    What forward was told to keep is read from the attributes below: a tuple of one array for every
-    layer and direction, in the order of the state's first axis. The arrays are (T, B, n), or
-    (B, T, n) or (T, n) as forward's x was; they belong to the tape and must not be changed before
+    What forward was told to keep is read from `c` and `gates`: a tuple of one array for every layer
+    and direction, in the order of the state's first axis. The arrays are (T, B, n), or (B, T, n) or
+    (T, n) as forward's x was. All arrays belong to the tape and must not be changed before
     backward.
 
     Attributes
@@ -121,6 +133,22 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
     gates : tuple of ndarray
         With ``keep=("gates",)``, of an LSTM: the gates i, f, g, o of every step, n = 4·H. Of a GRU:
         r, z, n, with n = 3·H.
+    layer : str
+        The name of the layer's class.
+    cell : CellSpec
+        What kind of cell it has: its name, gates and states.
+    tapes : tuple of RNNTape, LSTMTape or GRUTape
+        The tape of every layer and direction, in the order of the state's first axis; x and output
+        are (T, B, n) there.
+    dropped : tuple of ndarray
+        What dropout made zero between each two layers, (T, B, n) of bool; empty where it did not
+        act.
+    scale : float
+        What dropout multiplied the rest by.
+    batch_first, unbatched : bool
+        Which axes x had: (B, T, D), (T, D), or else (T, B, D).
+    keep : frozenset of str
+        As given to forward.
     """
 
     __slots__ = ()
@@ -149,26 +177,26 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         return tuple(a.swapaxes(0, 1) if self.batch_first else a for a in arrays)
 
     @property
-    def directions(self) -> int:
+    def _directions(self) -> int:
         """How many directions a layer has, 1 or 2."""
         return 2 if self.tapes[-1].reverse else 1
 
-    def norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
-        """What `gradient_norms` starts from: the tape without digests, and `gradients`."""
+    def _norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
+        """What `gradient_norms` starts from: the tape without digests, and `_gradients`."""
         if d_c_n is not None and "c" not in self.cell.states:
             raise ValueError(f"d_c_n is given, but the state of {self.layer} has no c")
         names = ("d_h_n", "d_c_n")[: len(self.cell.states)]
-        start = self.gradients(d_output, names, (d_h_n, d_c_n))
-        return self.unchanged(), *start
+        start = self._gradients(d_output, names, (d_h_n, d_c_n))
+        return self._unchanged(), *start
 
-    def norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
+    def _norms(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
         """`fastrnn.gradient_norms`: (directions, T, B), or (directions, T) for one sequence."""
-        self, *start = self.norm_arguments(d_output, d_h_n, d_c_n)
+        self, *start = self._norm_arguments(d_output, d_h_n, d_c_n)
         norms = np.empty((len(self.tapes), *self.tapes[0].x.shape[:2]))
-        self.backward(start, [{}] * len(norms), norms=norms)
+        self._backward(start, [{}] * len(norms), norms=norms)
         return norms[:, :, 0] if self.unbatched else norms
 
-    def unchanged(self) -> LayerTape:
+    def _unchanged(self) -> LayerTape:
         """The tape without digests, once everything that they are of is found as it was.
 
         All of it is looked at, once, whatever part of it is needed.
@@ -179,7 +207,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
             _tapes.unchanged(tape)
         return self._replace(tapes=tuple(tape._replace(digests=None) for tape in self.tapes))
 
-    def gradients(
+    def _gradients(
         self, d_output: Any, names: tuple[str, ...], d_state: Sequence[Any]
     ) -> tuple[Any, Any, Any]:
         """What backward starts from: d_output (T, B, n), the gradients of h and c
@@ -194,8 +222,8 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         p, h = first.w_hh.shape[1], len(first.w_hh) // self.cell.gates
         letter = "P" if p < h else "H"
         if d_output is not None:
-            last = letter if self.directions == 1 else f"2·{letter}"
-            sizes = {"T": steps, "B": batch, last: self.directions * p}
+            last = letter if self._directions == 1 else f"2·{letter}"
+            sizes = {"T": steps, "B": batch, last: self._directions * p}
             axes = sequence_axes(self.batch_first, self.unbatched, last)
             shape = tuple(map(sizes.__getitem__, axes))
             d_output = fitting("d_output", d_output, dtype, shape, axes)
@@ -211,7 +239,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
                 parts[i] = state_array(name, d_state[i], dtype, (*rows, n), units)
         return d_output, parts[0], parts[1]
 
-    def backward(
+    def _backward(
         self,
         start: Sequence[Any],
         into: Sequence[dict[str, Array]],
@@ -224,7 +252,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         Parameters
         ----------
         start : sequence
-            What `gradients` returns.
+            What `_gradients` returns.
         into : sequence of dict
             Of each direction, where the gradients of its weights are written, by their names.
         initial : tuple of str
@@ -240,7 +268,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
             The gradients `initial` of each direction, and that of x (T, B, D).
         """
         d_output, d_h, d_c = start
-        n, count, every = self.directions, len(self.tapes), bool(initial) or norms is not None
+        n, count, every = self._directions, len(self.tapes), bool(initial) or norms is not None
         states: list[tuple[Any, ...]] = [()] * count
         lowest = 0 if every else next((i for i, places in enumerate(into) if places), count)
         for first in range(count - n, -1, -n):

@@ -34,7 +34,15 @@ _OF_MODULES = {
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict(d, strict=False)`` passed over."""
+    """What ``load_state_dict(d, strict=False)`` passed over.
+
+    Attributes
+    ----------
+    missing_keys : list of str
+        The layer's names that `d` lacked: these weights stayed as they were.
+    unexpected_keys : list of str
+        The names in `d` that the layer does not have.
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -145,22 +153,24 @@ class Weighted(Guarded):
             return f"; make another one with num_layers={int(layer[1]) + 1}"
         return ""
 
-    def __getattr__(self, name: str) -> Any:
-        # Only for what there is not: as PyTorch's modules have their weights.
-        names = () if name.startswith("_") else getattr(self, "_weights", ())
-        text = f"{type(self).__name__!r} object has no attribute {name!r}"
-        if name in names:
-            text += f": it is layer.weights[{name!r}]"
-        elif names and WEIGHT.fullmatch(name):
-            text += f": its weights are layer.weights, {', '.join(names)}"
-        elif name in _OF_MODULES:
-            text += _OF_MODULES[name]
-        raise AttributeError(text, name=name, obj=self)
+    if not TYPE_CHECKING:  # as in Guarded
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # layer.flat_weights -= step changes the array in place and then stores it back.
-        if name != "flat_weights" or value is not getattr(self, "_flat", None):
-            super().__setattr__(name, value)
+        def __getattr__(self, name: str) -> Any:
+            # Only for what there is not: as PyTorch's modules have their weights.
+            names = () if name.startswith("_") else getattr(self, "_weights", ())
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in names:
+                text += f": it is layer.weights[{name!r}]"
+            elif names and WEIGHT.fullmatch(name):
+                text += f": its weights are layer.weights, {', '.join(names)}"
+            elif name in _OF_MODULES:
+                text += _OF_MODULES[name]
+            raise AttributeError(text, name=name, obj=self)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # layer.flat_weights -= step changes the array in place and then stores it back.
+            if name != "flat_weights" or value is not getattr(self, "_flat", None):
+                super().__setattr__(name, value)
 
     def _allocate(self, dtype: Any) -> None:
         """Make uninitialised weights for the sizes configured."""
@@ -263,7 +273,19 @@ class Weighted(Guarded):
         return self._flat
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the weights, under PyTorch's names."""
+        """Copies of the weights, under PyTorch's names.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `weights` has them: of their names, shapes and dtype.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> {name: w.shape for name, w in fastrnn.Linear(3, 2).state_dict().items()}
+        {'weight': (2, 3), 'bias': (2,)}
+        """
         return {name: view.copy() for name, view in self._weights.items()}
 
     def load_state_dict(self, d: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
@@ -274,15 +296,28 @@ class Weighted(Guarded):
         Parameters
         ----------
         d : mapping
-            As `state_dict` returns it, or PyTorch's. Any floating type is converted.
+            As `state_dict` returns it, or PyTorch's: each value of its weight's shape. Any floating
+            type is converted.
         strict : bool
             Whether the names must be exactly the layer's. If not, missing weights stay as they
-            are and unexpected names are passed over; the IncompatibleKeys returned lists both.
+            are and unexpected names are passed over.
+
+        Returns
+        -------
+        IncompatibleKeys
+            A named tuple, ``.missing_keys`` and ``.unexpected_keys``: what was passed over.
 
         Raises
         ------
         TypeError, ValueError
             If a name is missing or unexpected while `strict`, or a value does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> layer = fastrnn.Linear(3, 1)
+        >>> layer.load_state_dict({"weight": np.ones((1, 3))}, strict=False)
+        IncompatibleKeys(missing_keys=['bias'], unexpected_keys=[])
         """
         if not isinstance(d, Mapping):
             cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""

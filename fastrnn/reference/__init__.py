@@ -4,6 +4,7 @@ Same names, signatures, results and errors as the functions of `fastrnn`; slow, 
 be read beside the equations. ``with fastrnn.backend("reference"):`` runs the whole package on it.
 """
 
+from .._attributes import completions
 from .clipping import clip_grad_norm
 from .embedding import embedding_backward, embedding_forward
 from .generation import generate
@@ -20,3 +21,5 @@ __all__ = [
     "lstm_forward", "mean_squared_error", "rnn_backward", "rnn_forward",
     "softmax_cross_entropy",
 ]  # fmt: skip
+
+__dir__ = completions(globals())

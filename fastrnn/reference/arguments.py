@@ -218,31 +218,31 @@ class CellTape(_tapes.Tape):
     """Mixed into the named tuple of a cell's tape, whose first fields are the array arguments."""
 
     __slots__ = ()
-    cell: ClassVar[CellSpec]
-    arguments: ClassVar[tuple[str, ...]]  # the array arguments: the fields of the gradients
+    _cell: ClassVar[CellSpec]
+    _arguments: ClassVar[tuple[str, ...]]  # the array arguments: the fields of the gradients
     if TYPE_CHECKING:  # a field of every cell's tape
 
         @property
         def unbatched(self) -> bool: ...
 
-    def absent(self: Any) -> set[str]:
+    def _absent(self: Any) -> set[str]:
         """The arguments of forward that were None: they have no gradient."""
-        return {name for name, a in zip(self.arguments, self, strict=False) if a is None}
+        return {name for name, a in zip(self._arguments, self, strict=False) if a is None}
 
-    def shared(self: Any) -> tuple[str, ...]:
+    def _shared(self: Any) -> tuple[str, ...]:
         """The names of the arrays that the caller has too, which must stay as they were."""
-        own = (*(f"{state}_0" for state in self.cell.states), *self.absent())
+        own = (*(f"{state}_0" for state in self._cell.states), *self._absent())
         kept = [name for name in ("c", "gates") if getattr(self, name, None) is not None]
-        return (*(name for name in self.arguments if name not in own), "output", *kept)
+        return (*(name for name in self._arguments if name not in own), "output", *kept)
 
-    def with_digests(self: Any) -> Any:
+    def _with_digests(self: Any) -> Any:
         """The tape that notices, when it is used, that one of the caller's arrays has changed."""
-        digests = _tapes.digests(**{name: getattr(self, name) for name in self.shared()})
+        digests = _tapes.digests(**{name: getattr(self, name) for name in self._shared()})
         return self._replace(digests=digests)
 
     def __repr__(self: Any) -> str:
         steps, batch, features = self.x.shape
-        units = len(self.w_hh) // self.cell.gates
+        units = len(self.w_hh) // self._cell.gates
         parts = [f"T={steps}", f"B={batch}", f"D={features}", f"H={units}"]
         if self.w_hh.shape[1] != units:
             parts.append(f"P={self.w_hh.shape[1]}")
@@ -285,8 +285,8 @@ def backward_arguments(
     tape = _tapes.as_made(tape)
     if not whole(tape):
         raise ValueError(_checks.RESHAPED)
-    cell, unbatched = tape.cell, tape.unbatched
-    wanted = _checks.names("wrt", wrt, tape.arguments)
+    cell, unbatched = tape._cell, tape.unbatched
+    wanted = _checks.names("wrt", wrt, tape._arguments)
     if d_output is None and d_h_n is None and d_c_n is None:
         _checks.some_gradient(d_output=None, **{f"d_{state}_n": None for state in cell.states})
     units = "P" if tape.w_hh.shape[1] * cell.gates < len(tape.w_hh) else "H"
@@ -301,7 +301,7 @@ def backward_arguments(
         d_c_n = _state_gradient("d_c_n", d_c_n, tape.c, "H", unbatched, has_c)
     if tape.digests is not None:
         _tapes.unchanged(tape)
-    return tape, d_output, d_h_n, d_c_n, wanted - tape.absent()
+    return tape, d_output, d_h_n, d_c_n, wanted - tape._absent()
 
 
 def is_whole(tape: Any) -> bool:
@@ -309,7 +309,7 @@ def is_whole(tape: Any) -> bool:
 
     An array can be given another shape in place, and a field replaced.
     """
-    cell, checkpoint = tape.cell, getattr(tape, "checkpoint", 0)
+    cell, checkpoint = tape._cell, getattr(tape, "checkpoint", 0)
     x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, cell.tape_gates > 0
     if not (
         type(x) is type(w_hh) is ndarray

@@ -30,6 +30,6 @@ def forward(
 
 def backward(tape: CellTape, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any) -> Any:
     """The gradients, of whatever cell the tape is."""
-    cell = tape.cell
+    cell = tape._cell
     function = getattr(CELLS[cell.name], f"{cell.name}_backward")
     return function(tape, d_output, *(d_h_n, d_c_n)[: len(cell.states)], wrt=wrt)

@@ -12,6 +12,8 @@ from .. import _checks, _tapes
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
@@ -20,16 +22,21 @@ _INT64 = np.dtype(np.int64)
 
 @_tapes.changed_in_place
 class EmbeddingGradients(NamedTuple):
-    """What embedding_backward returns: the gradient, or None where `wrt` leaves it out."""
+    """What embedding_backward returns: the gradient, or None where `wrt` leaves it out.
 
-    weight: Array | None
+    Attributes
+    ----------
+    weight : ndarray or None
+        (V, D): of each row the sum over where it was picked.
+    """
+
+    weight: Array | MaybeNone
 
 
 class _EmbeddingTapeFields(NamedTuple):
     indices: Array
-    shape: tuple[int, int]  # of weight
+    shape: tuple[int, int]
     dtype: Any
-    # With check=True alone:
     weight: Array | None = None
     output: Array | None = None
     digests: _tapes.Digests | None = None
@@ -39,6 +46,18 @@ class EmbeddingTape(_tapes.Tape, _EmbeddingTapeFields):
     """What embedding_forward keeps for embedding_backward: its own copy of the indices.
 
     With ``check=True`` it refers to weight and output too.
+
+    Attributes
+    ----------
+    indices : ndarray
+        Of the shape given to forward, int64.
+    shape : tuple of int
+        (V, D), of weight.
+    dtype : numpy.dtype
+        Of weight.
+    weight, output : ndarray or None
+    digests : tuple or None
+        With ``check=True`` alone: to notice a change of them.
     """
 
     __slots__ = ()
@@ -49,7 +68,7 @@ class EmbeddingTape(_tapes.Tape, _EmbeddingTapeFields):
 
 def embedding_forward(
     indices: ArrayLike, weight: Array, *, record: bool = True, check: bool = False
-) -> tuple[Array, EmbeddingTape | None]:
+) -> tuple[Array, EmbeddingTape | MaybeNone]:
     """Pick rows of a matrix, in plain NumPy: see `fastrnn.embedding_forward`.
 
     Examples

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     # The layers are built on the reference, which takes whatever is like them.
     Embedding: TypeAlias = Any
     Linear: TypeAlias = Any
-    State = Array | tuple[Array, Array]
-    S = TypeVar("S")
+    State = TypeVar("State")
 
-    class Recurrent(Protocol[S]):
-        def __call__(self, x: Array, state: S | None = None) -> tuple[Array, S]: ...
+    class Recurrent(Protocol[State]):
+        def __call__(self, x: Array, state: State | None = None) -> tuple[Array, State]: ...
 
 
 # What C cannot choose from: the same words as in _core.pyx.
@@ -42,14 +41,14 @@ class Network(NamedTuple):
     h: Array  # (layers, P), to be written to
     c: Array | None  # (layers, H), of an LSTM
 
-    def state(self) -> State:
+    def state(self) -> Any:
         """The state as the layer returns it for one sequence."""
         return self.h if self.c is None else (self.h, self.c)
 
 
 def generate(
     embedding: Embedding,
-    rnn: Recurrent[Any],
+    rnn: Recurrent[State],
     linear: Linear,
     prompt: ArrayLike,
     length: int,

@@ -19,7 +19,7 @@ from .sequences import sigmoid
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .._tapes import Digests
+    from .._tapes import Digests, MaybeNone
 
     Array = NDArray[Any]
 
@@ -33,14 +33,21 @@ class GRUGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x, h_0 : ndarray or None
+        (T, B, D) and (B, H), without B for one sequence.
+    w_ih, w_hh, b_ih, b_hh : ndarray or None
+        Of weights: sums over time and batch.
     """
 
-    x: Array | None
-    h_0: Array | None
-    w_ih: Array | None
-    w_hh: Array | None
-    b_ih: Array | None
-    b_hh: Array | None
+    x: Array | MaybeNone
+    h_0: Array | MaybeNone
+    w_ih: Array | MaybeNone
+    w_hh: Array | MaybeNone
+    b_ih: Array | MaybeNone
+    b_hh: Array | MaybeNone
 
 
 class _GRUTapeFields(NamedTuple):
@@ -51,15 +58,15 @@ class _GRUTapeFields(NamedTuple):
     b_ih: Array | None
     b_hh: Array | None
     output: Array
-    gates: Array  # (T, B, 4·H): r, z, n and a; with checkpoint None
+    gates: Array
     lengths: Array | None
     restart: Array | None
     reset_after: bool
     reverse: bool
     unbatched: bool
-    batch_major: bool  # memory order of output, and so of the gradient of x
+    batch_major: bool
     digests: Digests | None
-    checkpoint: int = 0  # K: backward makes K steps at a time again
+    checkpoint: int = 0
 
 
 class GRUTape(CellTape, _GRUTapeFields):
@@ -67,11 +74,38 @@ class GRUTape(CellTape, _GRUTapeFields):
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
     lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, D).
+    h_0 : ndarray or None
+    w_ih, w_hh : ndarray
+    b_ih, b_hh : ndarray or None
+        As given to forward.
+    output : ndarray
+        (T, B, H).
+    gates : ndarray or None
+        (T, B, 4·H): r, z, n and a of the equations in `gru_forward`; None with a checkpoint.
+    lengths : ndarray or None
+        (B,) of int64.
+    restart : ndarray or None
+        (T, B) of bool.
+    reset_after, reverse : bool
+        As given to forward.
+    unbatched : bool
+        Whether x came without a batch axis.
+    batch_major : bool
+        Whether output, and so the gradient of x, lies in memory as (B, T, .).
+    digests : tuple or None
+        Of the arrays that are referred to, with ``check=True``.
+    checkpoint : int
+        K, where backward makes K steps at a time again; 0: none.
     """
 
     __slots__ = ()
-    cell = CELL
-    arguments = GRUGradients._fields
+    _cell = CELL
+    _arguments = GRUGradients._fields
 
     def _options(self) -> list[str]:
         return [] if self.reset_after else ["reset_after=False"]
@@ -91,7 +125,7 @@ def gru_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, GRUTape | None]:
+) -> tuple[Array, Array, GRUTape | MaybeNone]:
     """Run a GRU layer over a sequence, in plain NumPy: see `fastrnn.gru_forward`.
 
     The equations, for each step t of a row, with the reset gate applied after the product with
@@ -166,7 +200,7 @@ def gru_forward(
             x, h_0, w_ih, w_hh, b_ih, b_hh, output, gates, lengths, restart,
             reset_after, reverse, unbatched, False, None,
         )  # fmt: skip
-        tape = tape.with_digests() if check else tape
+        tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], tape) if unbatched else (output, h, tape)
 
 

@@ -14,6 +14,8 @@ from .._cures import Role
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .._tapes import MaybeNone
+
     Array = NDArray[Any]
 
 
@@ -23,19 +25,26 @@ class LinearGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x : ndarray or None
+        (..., D).
+    weight, bias : ndarray or None
+        (O, D) and (O,): sums over all positions.
     """
 
-    x: Array | None
-    weight: Array | None
-    bias: Array | None
+    x: Array | MaybeNone
+    weight: Array | MaybeNone
+    bias: Array | MaybeNone
 
 
 class _LinearTapeFields(NamedTuple):
-    x: Array  # (N, D): every leading axis as one
+    x: Array
     weight: Array
     bias: Array | None
-    shape: tuple[int, ...]  # of x as it came
-    output: Array | None  # (N, O), only to notice a change of it
+    shape: tuple[int, ...]
+    output: Array | None
     digests: _tapes.Digests | None
 
 
@@ -43,6 +52,19 @@ class LinearTape(_tapes.Tape, _LinearTapeFields):
     """What linear_forward keeps for linear_backward. Immutable; either backend takes it.
 
     It refers to x, weight and bias, which must not be changed before backward.
+
+    Attributes
+    ----------
+    x : ndarray
+        (N, D): every leading axis as one.
+    weight : ndarray
+    bias : ndarray or None
+        As given to forward.
+    shape : tuple of int
+        Of x as it came.
+    output : ndarray or None
+    digests : tuple or None
+        With ``check=True`` alone: (N, O), to notice a change of it, and what tells of any change.
     """
 
     __slots__ = ()
@@ -59,7 +81,7 @@ def linear_forward(
     *,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, LinearTape | None]:
+) -> tuple[Array, LinearTape | MaybeNone]:
     """Apply an output layer, y = W x + b, in plain NumPy: see `fastrnn.linear_forward`.
 
     Examples

@@ -19,7 +19,7 @@ from .sequences import sigmoid
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .._tapes import Digests
+    from .._tapes import Digests, MaybeNone
 
     Array = NDArray[Any]
 
@@ -36,17 +36,24 @@ class LSTMGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x, h_0, c_0 : ndarray or None
+        (T, B, D), (B, P) and (B, H), without B for one sequence.
+    w_ih, w_hh, b_ih, b_hh, w_hr, w_peep : ndarray or None
+        Of weights: sums over time and batch.
     """
 
-    x: Array | None
-    h_0: Array | None
-    c_0: Array | None
-    w_ih: Array | None
-    w_hh: Array | None
-    b_ih: Array | None
-    b_hh: Array | None
-    w_hr: Array | None
-    w_peep: Array | None
+    x: Array | MaybeNone
+    h_0: Array | MaybeNone
+    c_0: Array | MaybeNone
+    w_ih: Array | MaybeNone
+    w_hh: Array | MaybeNone
+    b_ih: Array | MaybeNone
+    b_hh: Array | MaybeNone
+    w_hr: Array | MaybeNone
+    w_peep: Array | MaybeNone
 
 
 class _LSTMTapeFields(NamedTuple):
@@ -60,15 +67,15 @@ class _LSTMTapeFields(NamedTuple):
     w_hr: Array | None
     w_peep: Array | None
     output: Array
-    c: Array  # (T, B, H); with checkpoint ((T-1)//checkpoint, B, H)
-    gates: Array  # (T, B, 4·H): i, f, g, o; with checkpoint None
+    c: Array
+    gates: Array
     lengths: Array | None
     restart: Array | None
     reverse: bool
     unbatched: bool
-    batch_major: bool  # memory order of output, and so of the gradient of x
+    batch_major: bool
     digests: Digests | None
-    checkpoint: int = 0  # K: c is only that after steps K, 2·K, ... in the order of processing
+    checkpoint: int = 0
 
 
 class LSTMTape(CellTape, _LSTMTapeFields):
@@ -76,11 +83,40 @@ class LSTMTape(CellTape, _LSTMTapeFields):
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0, c_0,
     lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, D).
+    h_0, c_0 : ndarray or None
+    w_ih, w_hh : ndarray
+    b_ih, b_hh, w_hr, w_peep : ndarray or None
+        As given to forward.
+    output : ndarray
+        (T, B, P).
+    c : ndarray
+        (T, B, H): the state c after every step; with a checkpoint ((T-1)//checkpoint, B, H).
+    gates : ndarray or None
+        (T, B, 4·H): i, f, g, o; None with a checkpoint.
+    lengths : ndarray or None
+        (B,) of int64.
+    restart : ndarray or None
+        (T, B) of bool.
+    reverse : bool
+        As given to forward.
+    unbatched : bool
+        Whether x came without a batch axis.
+    batch_major : bool
+        Whether output, and so the gradient of x, lies in memory as (B, T, .).
+    digests : tuple or None
+        Of the arrays that are referred to, with ``check=True``.
+    checkpoint : int
+        K, where c is only that after steps K, 2·K, ... in the order of processing; 0: none.
     """
 
     __slots__ = ()
-    cell = CELL
-    arguments = LSTMGradients._fields
+    _cell = CELL
+    _arguments = LSTMGradients._fields
 
     def _options(self) -> list[str]:
         return [] if self.w_peep is None else ["peepholes"]
@@ -102,7 +138,7 @@ def lstm_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, Array, LSTMTape | None]:
+) -> tuple[Array, Array, Array, LSTMTape | MaybeNone]:
     """Run an LSTM layer over a sequence, in plain NumPy: see `fastrnn.lstm_forward`.
 
     The equations [1]_ with forget gates [2]_, for each step t of a row::
@@ -185,7 +221,7 @@ def lstm_forward(
             x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, cells, gates,
             lengths, restart, reverse, unbatched, False, None,
         )  # fmt: skip
-        tape = tape.with_digests() if check else tape
+        tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], c[0], tape) if unbatched else (output, h, c, tape)
 
 

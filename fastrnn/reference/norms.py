@@ -38,7 +38,7 @@ def gradient_norms(
     >>> reference.gradient_norms(tape, d_h_n=np.array([[-1.0]])).ravel()
     array([0.25, 0.5 , 1.  ])
     """
-    if hasattr(tape, "norm_arguments"):
+    if hasattr(tape, "_norm_arguments"):
         return _of_layer(tape, d_output, d_h_n, d_c_n)
     norms, _ = _of_direction(tape, d_output, d_h_n, d_c_n)
     return norms[:, 0] if tape.unbatched else norms
@@ -48,15 +48,15 @@ def _of_direction(tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Arr
     """The norms of one direction of one layer, (T, B), and the gradient of its x."""
     _checks.tape(tape, CellTape, FORWARD)
     tape, d_output, *d_state, _ = backward_arguments(tape, d_output, d_h_n, d_c_n, None, is_whole)
-    cell = tape.cell
+    cell = tape._cell
     gradients, norms = CELLS[cell.name].bptt(tape, d_output, *d_state[: len(cell.states)])
     return norms, gradients.x
 
 
 def _of_layer(tape: Any, d_output: Any, d_h_n: Any, d_c_n: Any) -> Array:
     """From the last layer of a stack down, as in its backward."""
-    tape, d_output, d_h, d_c = tape.norm_arguments(d_output, d_h_n, d_c_n)
-    n = tape.directions
+    tape, d_output, d_h, d_c = tape._norm_arguments(d_output, d_h_n, d_c_n)
+    n = tape._directions
     norms: list[Any] = [None] * len(tape.tapes)
     for first in range(len(norms) - n, -1, -n):
         d_x = []

@@ -18,7 +18,7 @@ from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .._tapes import Digests
+    from .._tapes import Digests, MaybeNone
 
     Array = NDArray[Any]
 
@@ -32,14 +32,21 @@ class RNNGradients(NamedTuple):
 
     A field has the shape and dtype of its argument. It is None where the argument was None or
     where `wrt` leaves it out.
+
+    Attributes
+    ----------
+    x, h_0 : ndarray or None
+        (T, B, D) and (B, H), without B for one sequence.
+    w_ih, w_hh, b_ih, b_hh : ndarray or None
+        Of weights: sums over time and batch.
     """
 
-    x: Array | None
-    h_0: Array | None
-    w_ih: Array | None
-    w_hh: Array | None
-    b_ih: Array | None
-    b_hh: Array | None
+    x: Array | MaybeNone
+    h_0: Array | MaybeNone
+    w_ih: Array | MaybeNone
+    w_hh: Array | MaybeNone
+    b_ih: Array | MaybeNone
+    b_hh: Array | MaybeNone
 
 
 class _RNNTapeFields(NamedTuple):
@@ -55,7 +62,7 @@ class _RNNTapeFields(NamedTuple):
     nonlinearity: str
     reverse: bool
     unbatched: bool
-    batch_major: bool  # memory order of output, and so of the gradient of x
+    batch_major: bool
     digests: Digests | None
 
 
@@ -64,11 +71,36 @@ class RNNTape(CellTape, _RNNTapeFields):
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
     lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, D).
+    h_0 : ndarray or None
+    w_ih, w_hh : ndarray
+    b_ih, b_hh : ndarray or None
+        As given to forward.
+    output : ndarray
+        (T, B, H).
+    lengths : ndarray or None
+        (B,) of int64.
+    restart : ndarray or None
+        (T, B) of bool.
+    nonlinearity : str
+        "tanh" or "relu".
+    reverse : bool
+        As given to forward.
+    unbatched : bool
+        Whether x came without a batch axis.
+    batch_major : bool
+        Whether output, and so the gradient of x, lies in memory as (B, T, .).
+    digests : tuple or None
+        Of the arrays that are referred to, with ``check=True``.
     """
 
     __slots__ = ()
-    cell = CELL
-    arguments = RNNGradients._fields
+    _cell = CELL
+    _arguments = RNNGradients._fields
 
     def _options(self) -> list[str]:
         return [repr(self.nonlinearity)]
@@ -88,7 +120,7 @@ def rnn_forward(
     reverse: bool = False,
     record: bool = True,
     check: bool = False,
-) -> tuple[Array, Array, RNNTape | None]:
+) -> tuple[Array, Array, RNNTape | MaybeNone]:
     """Run an Elman layer over a sequence, in plain NumPy: see `fastrnn.rnn_forward`.
 
     The equations [1]_, for each step t of a row, with f tanh or relu::
@@ -140,7 +172,7 @@ def rnn_forward(
             x, h_0, w_ih, w_hh, b_ih, b_hh, output, lengths, restart,
             nonlinearity, reverse, unbatched, False, None,
         )  # fmt: skip
-        tape = tape.with_digests() if check else tape
+        tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], tape) if unbatched else (output, h, tape)
 
 

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         'fastrnn.torch needs PyTorch: pip install "fastrnn[torch]"', name="torch"
     ) from None
+from .._attributes import completions
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .paths import last_path
 from .swap import Report, accelerate, restore
@@ -20,3 +21,5 @@ __all__ = [
     "GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Report", "accelerate", "last_path",
     "restore",
 ]  # fmt: skip
+
+__dir__ = completions(globals())

@@ -361,7 +361,7 @@ def _of_single(form: Form, wanted: Sequence[bool], tape: Any, start: Any) -> lis
             None,
         )
         (made,) = _core.backward([call], current_threads.get())
-    found = dict(zip(tape.arguments, made, strict=True))
+    found = dict(zip(tape._arguments, made, strict=True))
     gradients = [found.get(name) for name in names]
     gradients[1:3] = [None if d is None else d[None] for d in gradients[1:3]]
     return gradients
@@ -375,7 +375,7 @@ def _of_stack(form: Form, wanted: Sequence[bool], tape: LayerTape, start: Any) -
         some = zip(names, weights_too[i * n : (i + 1) * n], strict=True)
         into.append({name: np.empty_like(getattr(one, name)) for name, too in some if too})
     initial = tuple(name for name, too in (("h_0", h_too), ("c_0", c_too)) if too)
-    states, d_x = tape.backward(start, into, initial, x_too)
+    states, d_x = tape._backward(start, into, initial, x_too)
     of_states = dict(zip(initial, map(np.stack, zip(*states, strict=True)), strict=True))
     of_weights = [places.get(name) for places in into for name in names]
     return [d_x if x_too else None, of_states.get("h_0"), of_states.get("c_0"), *of_weights]

@@ -94,7 +94,7 @@ def test_the_compiled_side_looks_itself(variant):
     _, _, tape = variant.layer(16, 64, rng=0).forward(x)
     tape = tape.tapes[0]
     number = KINDS[variant.kind].number
-    weights = [getattr(tape, name) for name in tape.arguments if name[:2] in ("w_", "b_")]
+    weights = [getattr(tape, name) for name in tape._arguments if name[:2] in ("w_", "b_")]
 
     def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
         arrays = (x, h_0, None, *weights[:4], tuple(weights[4:]))

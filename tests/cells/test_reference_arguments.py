@@ -45,10 +45,10 @@ def test_the_tape(variant):
         )
     assert tape == tape
     assert tape != variant.forward(**arrays)[2]
-    assert tape.absent() == set(tape.arguments) - set(arrays)
+    assert tape._absent() == set(tape._arguments) - set(arrays)
     initial = {f"{state}_0" for state in variant.cell.states}
     kept = {name for name in ("c", "gates") if getattr(tape, name, None) is not None}
-    assert set(tape.shared()) == arrays.keys() - initial | {"output"} | kept
+    assert set(tape._shared()) == arrays.keys() - initial | {"output"} | kept
     for state, name in zip(states, variant.cell.states, strict=True):
         assert not np.shares_memory(getattr(tape, f"{name}_0"), arrays[f"{name}_0"])
         assert not any(np.shares_memory(state, a) for a in (output, getattr(tape, "c", output)))
@@ -83,7 +83,7 @@ def test_a_checking_tape_notices_a_change(variant):
     output, _, tape = variant.forward(**arrays, check=True)
     d_output = np.ones_like(output)
     variant.backward(tape, d_output)
-    for name in tape.shared():
+    for name in tape._shared():
         array = getattr(tape, name)
         first = array.flat[0]
         array.flat[0] += 1
