@@ -636,8 +636,8 @@ def state_pair(name: str, state: Any, rest: str = "", axes: int = 3) -> tuple[An
         raise ValueError(f"{name} has {count}, expected a pair of arrays, (h, c){cure}")
     if isinstance(state[1], tuple):
         raise TypeError(
-            f"{name}[1] is a tuple, expected an array: of the (output, state) that a layer returns "
-            f"pass {name}[1]"
+            f"{name} is the (output, state) that a layer returns, expected a pair of arrays, "
+            f"(h, c): pass {name}[1]"
         )
     if state[0] is state[1] is None and not name.startswith("d_"):
         raise TypeError(f"{name} is (None, None), expected a pair of arrays, (h, c): pass None")

@@ -14,6 +14,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -191,7 +192,8 @@ def _for_results(name: str, value: Any, role: Role) -> str:
     if name == "d_c_n":
         return f": of a pair (h, c) pass {name}[1]"
     if name in ("h_0", "d_h_n"):
-        return f": pass {name}[0]"
+        whole = first.ndim == 3 and getattr(second, "ndim", 0) == 2  # (output, h_n)
+        return f": pass {name}[{int(whole)}]"
     stacked = len({getattr(a, "shape", None) for a in value}) == 1 and first.ndim < 3
     of = "(output, state, tape)" if rest else "(output, state)"
     of = "(output, tape)" if hasattr(second, "_fields") else of
@@ -477,12 +479,16 @@ def for_writable(name: str, value: Any) -> str:
 
 def for_read_only(name: str, value: Array) -> str:
     """The cure for an array that cannot be written to."""
-    try:
-        value.view().flags.writeable = True
+    with suppress(ValueError):
         if 0 not in value.strides:  # as those that are broadcast have
-            return f"write {name}.flags.writeable = True"  # such as a layer's weights
-    except ValueError:
-        pass
+            value.flags.writeable = True  # may it be?
+            value.flags.writeable = False
+            return f"write {name}.flags.writeable = True"
+    owner = value.base
+    while isinstance(owner, ndarray):
+        owner = owner.base
+    if type(owner).__module__ == f"{__package__}._memory":  # a copy would not be the layer's
+        return "write layer = copy.copy(layer), and go on with its weights, which are the same"
     return f"write {name} = {name}.copy(), and go on with that"
 
 

@@ -358,7 +358,8 @@ class Weighted(Guarded):
                     raise ValueError(f"{what} has shape {value.shape}, expected {view.shape}{cure}")
                 if not view.flags.writeable:
                     raise ValueError(
-                        f"weights[{name!r}] is read-only: set its flags.writeable to True first"
+                        f"weights[{name!r}] is read-only: "
+                        + _cures.for_read_only(f"layer.weights[{name!r}]", view)
                     )
                 converted[name] = _rounded(f"d[{name!r}]", value, self.dtype)
         for name, value in converted.items():

@@ -432,12 +432,14 @@ class RNNCell(Cell):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = nonlinearity
 
     @property
     def _mode(self) -> str:
-        return f"RNN_{self.nonlinearity.upper()}"
+        return f"RNN_{str(self.nonlinearity).upper()}"
 
     def _fits(self, x: Any, *states: Any) -> bool:
         return self.nonlinearity in ("tanh", "relu") and super()._fits(x, *states)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .. import _cures
 from .._checks import flag
 from .modules import CELLS, LAYERS, Engine
 
@@ -117,7 +118,7 @@ def _thaw(module: nn.Module) -> None:
 
 def _swap_all(model: Any, into: dict[type[nn.Module], type[nn.Module]]) -> Report:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+        raise TypeError(f"model is {_cures.kind(model)}, expected a torch.nn.Module")
     report = Report({}, {})
     for name, module in model.named_modules():
         if why := _reason(module, into):

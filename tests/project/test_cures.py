@@ -104,8 +104,8 @@ CASES: dict[str, Case] = {
         "batched = fastrnn.RNN(3, 4, batch_first=True); x = [np.ones((1, 3)), np.ones((2, 3))]",
         "batched(x)", "batch_first=True"),
     "a ragged list of numbers": Case(
-        "x = [[1., 2.], [1., 2., 3.]]",
-        "output, state = fastrnn.RNN(1, 4)(x); assert output.shape == (3, 2, 4)"),
+        "x, of_one = [[1., 2.], [1., 2., 3.]], fastrnn.RNN(1, 4)",
+        "assert of_one(x)[0].shape == (3, 2, 4)"),
     "a ragged list of indices": Case(
         "x, weight = [[1, 2], [3, 4, 5]], embedding.weights['weight']",
         "assert layer(x)[0].shape == (3, 2, 4)"),
@@ -159,7 +159,95 @@ CASES: dict[str, Case] = {
     "unequal sequences of two types": Case(
         "sequences = [np.arange(2), np.ones(3), np.ones(1, np.float32)]",
         "fastrnn.pad_sequence(sequences)"),
+    "the layer's pair for its state": Case(
+        "state = rnn(steps)",
+        "assert (rnn(steps, state)[0] == rnn(steps, rnn(steps)[1])[0]).all()"),
+    "the layer's pair for the state of an LSTM": Case(
+        "state = list(lstm(steps))",
+        "assert (lstm(steps, state)[0] == lstm(steps, lstm(steps)[1])[0]).all()"),
+    "all that forward returns for the state of an LSTM": Case(
+        "state = lstm.forward(steps)", "lstm(steps, state)"),
+    "one array that may be state and output": Case(
+        "two = fastrnn.RNN(3, 4, num_layers=2); state = two(steps[:2])", "two(steps[:2], state)",
+        "of a layer's (output, state) state[1]", "state = state[1]"),
+    "an LSTM's state of two Nones": Case("state = (None, None)", "lstm(steps, state)"),
+    "an LSTM's state with h alone in it": Case(
+        "state = (lstm(steps)[1][0],)", "lstm(steps, state)"),
+    "the pair for an LSTM function's h_0": Case(
+        "x, w_ih, w_hh = np.ones((5, 2, 3)), np.ones((16, 3)), np.ones((16, 4))\n"
+        "h_0, c_0 = (np.ones((2, 4)), np.ones((2, 4))), None",
+        "fastrnn.lstm_forward(x, h_0, c_0, w_ih, w_hh)", "h_0[0], and h_0[1] as c_0",
+        "h_0, c_0 = h_0"),
+    "a pair for a function's h_0": Case(
+        "x, h_0 = np.ones((5, 2, 3)), (np.ones((2, 4)), np.zeros((2, 4)))",
+        "fastrnn.rnn_forward(x, h_0, w_ih, w_hh)"),
+    "results for a function's h_0": Case(
+        "x = np.ones((5, 2, 3)); h_0 = fastrnn.rnn_forward(x, None, w_ih, w_hh)[:2]",
+        "fastrnn.rnn_forward(x, h_0, w_ih, w_hh)"),
+    "a pair for the gradient of c": Case(
+        "x, w_ih, w_hh = np.ones((5, 2, 3)), np.ones((16, 3)), np.ones((16, 4))\n"
+        "_, h, c, its = fastrnn.lstm_forward(x, None, None, w_ih, w_hh); d_c_n = (h, c)",
+        "fastrnn.lstm_backward(its, None, None, d_c_n)"),
+    "an empty h_0": Case(
+        "x, h_0 = np.ones((5, 2, 3)), []", "fastrnn.rnn_forward(x, h_0, w_ih, w_hh)"),
+    "h_0 left out": Case(
+        "a, b, c, d = np.ones((5, 2, 3)), w_ih, w_hh, np.ones(4)",
+        "fastrnn.rnn_forward(a, b, c, d)",
+        "pass None there", "a, b, c, d = a, None, b, c"),
+    "what pad_sequence returns": Case(
+        "x = fastrnn.pad_sequence([np.ones((2, 3), np.float32), np.ones((5, 3), np.float32)])",
+        "assert not layer(x)[0][2:, 0].any()"),
+    "one step's pair for an output layer": Case(
+        "x = rnn(steps[:1, 0])", "assert head(x).shape == (1, 2)"),
+    "a loss with its gradient": Case(
+        "d_output = fastrnn.mean_squared_error(output, output * 0)",
+        "layer.backward(tape, d_output)"),
+    "all that forward returns for a tape": Case(
+        "tape = layer.forward(steps)", "layer.backward(tape, output)"),
+    "integers that may be indices": Case("x = np.ones((5, 3), int)", "layer(x)"),
+    "unbatched steps without features for a function": Case(
+        "x, w_ih = np.ones((5, 2)), np.ones((4, 1))", "fastrnn.rnn_forward(x, None, w_ih, w_hh)"),
+    "features that an output layer misses": Case(
+        "x = np.ones(5, np.float32)", "fastrnn.Linear(1, 2)(x)"),
+    "gates in an axis of their own": Case(
+        "x, w_ih, w_hh = np.ones((5, 2, 3)), np.ones((4, 4, 3)), np.ones((16, 4))",
+        "fastrnn.lstm_forward(x, None, None, w_ih, w_hh)"),
+    "a tensor of complex numbers": Case(
+        "x = torch.ones(5, 2, 3, dtype=torch.complex64)", "layer(x)", needs="torch"),
+    "tensors as sequences": Case(
+        "sequences = [torch.ones(2), torch.ones(3, requires_grad=True)]",
+        "fastrnn.pad_sequence(sequences)", needs="torch"),
+    "lengths that are a mask": Case(
+        "lengths = np.arange(5)[:, None] < [3, 5]", "layer(steps, lengths=lengths)"),
+    "lengths that are a column": Case("lengths = [[3], [5]]", "layer(steps, lengths=lengths)"),
+    "lengths from a generator": Case(
+        "lengths = (n for n in [3, 5])", "layer(steps, lengths=lengths)"),
+    "resets of all sequences": Case(
+        "restart = np.arange(5) == 3", "layer(steps, restart=restart)"),
+    "resets with the batch first": Case(
+        "restart = [[False] * 5] * 2", "layer(steps, restart=restart)"),
     # -------------------------------------------------------------------- losses
+    "masked targets": Case(
+        "target = np.ma.array(labels, mask=labels == 1)",
+        "a, _ = fastrnn.softmax_cross_entropy(logits, target); assert a == "
+        "fastrnn.softmax_cross_entropy(logits, labels, mask=labels != 1)[0]"),
+    "masked numbers as targets, beside a mask": Case(
+        "input, target, mask = steps, np.ma.array(steps * 0, mask=steps > 0), steps < 0.5",
+        "a, _ = fastrnn.mean_squared_error(input, target, mask=mask); assert a == "
+        "fastrnn.mean_squared_error(steps, steps * 0, mask=(steps <= 0))[0]"),
+    "targets of -100 beside a mask": Case(
+        "target = labels.copy(); target[3:] = -100; mask = labels > 0",
+        "a, _ = fastrnn.softmax_cross_entropy(logits, target, mask=mask); assert a == "
+        "fastrnn.softmax_cross_entropy(logits, labels, mask=(labels > 0) & (target >= 0))[0]",
+        "(target != -100) & mask", "mask = (target != -100) & mask"),
+    "targets of True and False": Case(
+        "target = labels > 1", "fastrnn.softmax_cross_entropy(logits, target)"),
+    "a mask with an axis of one": Case(
+        "mask = np.ones((5, 2, 1), bool)",
+        "fastrnn.softmax_cross_entropy(logits, labels, mask=mask)"),
+    "targets of no axis of features, batch first": Case(
+        "input, target = np.ones((5, 2, 1)), np.ones((2, 5, 1))",
+        "fastrnn.mean_squared_error(input, target)"),
     "one-hot targets": Case(
         "target = np.eye(3)[labels]", "fastrnn.softmax_cross_entropy(logits, target)", "argmax"),
     "one-hot targets of integers": Case(
@@ -244,7 +332,102 @@ CASES: dict[str, Case] = {
         "grads = layer", "fastrnn.clip_grad_norm(grads, 1.0)", "what its backward returned",
         "grads = layer.backward(tape, output).flat_weights"),
     "an optimiser's state from an optimiser": Case("d = adam", "adam.load_state_dict(d)"),
+    "Adam of a class": Case(
+        "params = fastrnn.RNN", "fastrnn.optim.Adam(params)", "make one of it",
+        "params = params(3, 4).flat_weights"),
+    "Adam of one tensor": Case(
+        "params = torch.zeros(3)", "a = fastrnn.optim.Adam(params); a.params[0][...] = 7; "
+        "assert (params == 7).all()", needs="torch"),
+    "Adam of a tensor among arrays": Case(
+        "params = [np.ones(2), torch.zeros(3)]", "fastrnn.optim.Adam(params)", needs="torch"),
+    "Adam of named parameters": Case(
+        "params = list(torch.nn.Linear(3, 2).named_parameters())", "fastrnn.optim.Adam(params)",
+        needs="torch"),
+    "Adam of a torch state_dict": Case(
+        "params = torch.nn.Linear(3, 2).state_dict()", "fastrnn.optim.Adam(params)", needs="torch"),
+    "Adam of named arrays": Case(
+        "params = layer.weights.items()", "fastrnn.optim.Adam(params)"),
+    "Adam of lists of arrays": Case(
+        "params = [[rnn.flat_weights], [head.flat_weights]]",
+        "a = fastrnn.optim.Adam(params); assert a.params[1] is head.flat_weights"),
+    "Adam of a group": Case(
+        "params = {'params': layer.flat_weights, 'lr': 0.1}", "fastrnn.optim.Adam(params)"),
+    "Adam of weights that are read-only": Case(
+        "import copy; first = layer; layer.flat_weights.flags.writeable = False",
+        "params = layer.flat_weights; fastrnn.optim.Adam(params); params += 1; "
+        "assert (first.flat_weights == params).all()"),
+    "Adam of a weight that is read-only": Case(
+        "params = layer.weights['bias_hh_l0']; params.flags.writeable = False",
+        "fastrnn.optim.Adam(params); params += 1; "
+        "assert (layer.weights['bias_hh_l0'] == params).all()"),
+    "Adam of numbers": Case("params = [1.0, 2.0]", "fastrnn.optim.Adam(params)"),
+    "Adam of a masked array": Case("params = [np.ma.ones(2)]", "fastrnn.optim.Adam(params)"),
+    "Adam of the other byte order": Case(
+        "params = np.ones(2, '>f8')", "fastrnn.optim.Adam(params)"),
+    "Adam of one array twice": Case(
+        "a = np.ones(2); params = [a, a]", "fastrnn.optim.Adam(params)", "pass every element once",
+        "params = params[:1]"),
+    "a step of a tensor": Case(
+        "grads = torch.ones(len(layer.flat_weights))", "adam.step(grads)", needs="torch"),
+    "a step of tensors": Case(
+        "grads = [torch.ones(len(layer.flat_weights), requires_grad=True)]", "adam.step(grads)",
+        needs="torch"),
+    "a step of layers' gradients in a list": Case("grads = [grads]", "adam.step(grads)"),
+    "a step of gradients by name, in a list": Case(
+        "named = fastrnn.optim.Adam(layer.weights.values()); grads = [grads.weights]",
+        "named.step(grads)"),
+    "a step over weights one by one": Case(
+        "named = fastrnn.optim.Adam(layer.weights.values()); its = grads", "named.step(grads)",
+        "with its weights.values() theirs", "grads = its.weights.values()"),
+    "a step of what shares memory": Case(
+        "two = fastrnn.optim.Adam([np.ones(2), np.ones(2)]); grads = [two.params[1], np.ones(2)]",
+        "two.step(grads)"),
+    "a parameter in a row": Case(
+        "one = fastrnn.optim.Adam([np.ones((1, 3))]); grads = [np.ones(3)]", "one.step(grads)"),
+    "numbers to clip": Case("grads = [3.0, 4.0]", "fastrnn.clip_grad_norm(grads, 1.0)"),
+    "a dict of gradients to clip": Case(
+        "grads = {'rnn': grads}", "fastrnn.clip_grad_norm(grads, 1.0)"),
+    "gradients of which some are None to clip": Case(
+        "x = np.ones((5, 2, 3)); o, _, t = fastrnn.rnn_forward(x, None, w_ih, w_hh)\n"
+        "grads = fastrnn.rnn_backward(t, o)", "fastrnn.clip_grad_norm(grads, 1.0)"),
+    "a number of an optimiser's state in text": Case(
+        "d = adam.state_dict() | {'lr': '0.1'}", "adam.load_state_dict(d)"),
     # -------------------------------------------------------------------- small arguments
+    "a type of torch": Case(
+        "dtype = torch.float64", "fastrnn.RNN(3, 4, dtype=dtype)", needs="torch"),
+    "a seed in bytes": Case("rng = b'abc'", "fastrnn.LSTM(3, 4, rng=rng)"),
+    "a seed in a tensor": Case(
+        "rng = torch.tensor(3)", "fastrnn.LSTM(3, 4, rng=rng)", needs="torch"),
+    "a size in text": Case("hidden_size = '4'", "fastrnn.RNN(3, hidden_size)"),
+    "a one-hot prompt": Case(
+        "prompt = np.eye(10)[[1, 2]]",
+        "fastrnn.generate(embedding, rnn, fastrnn.Linear(4, 10), prompt, 3)"),
+    "an LSTM's state in one array, to generate": Case(
+        "state = np.zeros((2, 1, 4), np.float32)",
+        "fastrnn.generate(embedding, lstm, fastrnn.Linear(4, 10), [1], 3, state)"),
+    "a name that is misspelt": Case(
+        "wrt = ['weight_ih_lo']", "layer.backward(tape, output, wrt=wrt)",
+        "did you mean 'weight_ih_l0'?", "wrt = ['weight_ih_l0']"),
+    "a reset of the state of torch's modules": Case(
+        "forgotten = False", "if not forgotten: layer.zero_grad()", "new ones each time",
+        "forgotten = True"),
+    "a weight as torch's modules have it": Case(
+        "its = 'layer.weight_hh_l0'", "eval(its)", "it is layer.weights['weight_hh_l0']",
+        "its = \"layer.weights['weight_hh_l0']\""),
+    "a gradient as torch's modules have it": Case(
+        "its = 'grads.weight_hh_l0'", "eval(its)", "it is grads.weights['weight_hh_l0']",
+        "its = \"grads.weights['weight_hh_l0']\""),
+    "a bias that there is not": Case(
+        "without, done = fastrnn.Linear(3, 3, bias=False), False",
+        "if not done: without.bias = np.ones(3)", "make another one", "done = True"),
+    "the weights of another layer of the stack": Case(
+        "value, options = np.ones((4, 4)), {}", "layer = fastrnn.RNN(3, 4, **options)\n"
+        "if not options: layer.weight_ih_l1 = value", "with num_layers=2",
+        "options = {'num_layers': 2}"),
+    "the forget gates' bias of an LSTM": Case(
+        "value, done = 1.0, False", "if not done: lstm.forget_bias = value", "write for name in",
+        "for name in lstm.weights: lstm.weights[name][4:8] += (value - lstm.forget_bias) * "
+        "name.startswith('bias_ih')\ndone = True"),
     "a seed in text": Case("rng = 'abc'", "fastrnn.LSTM(3, 4, rng=rng)"),
     "a seed of digits": Case("rng = '42'", "fastrnn.Linear(3, 4, rng=rng)"),
     "a seed that is a float": Case("rng = 1.0", "fastrnn.Embedding(3, 4, rng=rng)"),
@@ -290,6 +473,39 @@ CASES: dict[str, Case] = {
     "a module's parameters": Case(
         "d = dict(torch.nn.RNN(3, 4).bfloat16().named_parameters())", "layer.load_state_dict(d)",
         needs="torch"),
+    "a transposed network": Case(
+        "d = {n: a.T for n, a in layer.weights.items()}; want = rnn(steps)[0].copy()",
+        "layer.load_state_dict(d); assert (layer(steps)[0] == want).all()"),
+    "named parameters, not in a dict": Case(
+        "d = iter(layer.state_dict().items())", "layer.load_state_dict(d)"),
+    "a state in a tuple to save": Case(
+        "objects = {'state': lstm(steps)[1]}", "fastrnn.save(folder / 'a', objects)"),
+    "layers in a list to save": Case(
+        "objects = {'layers': [rnn, head]}", "fastrnn.save(folder / 'a', objects)",
+        "a name of its own", "objects = {'rnn': rnn, 'head': head}"),
+    "a torch module to save": Case(
+        "objects = {'net': torch.nn.RNN(3, 4).bfloat16()}", "fastrnn.save(folder / 'a', objects)",
+        needs="torch"),
+    "a tensor to save": Case(
+        "objects = {'a': torch.ones(3, requires_grad=True)}", "fastrnn.save(folder / 'a', objects)",
+        needs="torch"),
+    "a tensor in a mapping to save": Case(
+        "objects = {'run': {'a': torch.ones(3, requires_grad=True), 'step': 3}}",
+        "fastrnn.save(folder / 'a', objects)", needs="torch"),
+    "a masked array to save": Case(
+        "objects = {'a': {'b': np.ma.ones(3)}}", "fastrnn.save(folder / 'a', objects)"),
+    "a NumPy number in a list to save": Case(
+        "objects = {'run': {'losses': [np.float32(1)]}}", "fastrnn.save(folder / 'a', objects)"),
+    "a dict of dicts of arrays to save": Case(
+        "objects = {'run': {'best': {'w': np.ones(3)}}}", "fastrnn.save(folder / 'a', objects)",
+        "'run_best': objects['run']['best']", "objects = {'run_best': objects['run']['best']}"),
+    "numbers in metadata": Case(
+        "metadata = {'epoch': 3}", "fastrnn.save(folder / 'a', {'rnn': rnn}, metadata)"),
+    "a path in bytes": Case(
+        "import os; path = os.fsencode(folder / 'a')", "fastrnn.save(path, {'rnn': rnn})"),
+    "a subclass to save": Case(
+        "class Own(fastrnn.RNN): pass\nobjects = {'rnn': Own(3, 4)}",
+        "fastrnn.save(folder / 'a', objects)"),
     "a bare layer to save": Case(
         "objects = layer", "fastrnn.save(folder / 'a', objects)"),
     "a bare array to save": Case("objects = steps", "fastrnn.save(folder / 'a', objects)"),
@@ -357,6 +573,7 @@ class Run:
         tree = ast.parse(self.case.call)
         for keyword, value in self.added.items():
             call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call) and refused(n))
+            call.keywords = [k for k in call.keywords if k.arg != keyword]
             call.keywords.append(ast.keyword(keyword, ast.parse(value, mode="eval").body))
         ast.fix_missing_locations(tree)
         try:
@@ -407,7 +624,8 @@ class Run:
 
 def refused(call: ast.Call) -> bool:
     """Whether this is the call that is refused: the first that is of the package."""
-    return not ast.unparse(call.func).startswith(("np.", "torch.", "open"))
+    function = ast.unparse(call.func)
+    return bool(re.fullmatch(r"[\w.]+", function)) and not function.startswith(("np.", "torch."))
 
 
 def advised(text: str, verb: str, ends: tuple[str, ...]) -> str:
@@ -435,9 +653,9 @@ def test_what_a_message_says_works(name: str, backend: str, tmp_path: Path) -> N
     run = Run(CASES[name], tmp_path)
     with fastrnn.backend(backend):
         assert not run.make(), "nothing was refused"
-        assert run.case.said in run.messages[0]
         for _ in range(2):
             run.follow()
             if run.make():
+                assert any(run.case.said in message for message in run.messages)
                 return
     pytest.fail("\n".join([*run.messages, *run.before, str(run.added)]))
