@@ -429,7 +429,7 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
             return seems, made
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model", ""
-    if start[:1] == b"\x08" and b"\x12" in start[2:4]:
+    if start[:1] == b"\x08" and start[2:3] in (b"\x12", b":"):  # ir_version, producer or graph
         return "an ONNX model", ""
     text = "".join(start.decode(errors="replace").split())
     if text.isprintable() and "�" not in text[:-1]:

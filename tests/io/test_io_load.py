@@ -1,14 +1,18 @@
 """Refused to load: malformed files, in one line each, and what is no file at all."""
 
+import gzip
+import io
 import json
 import os
+import pickle
 import stat
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from io_files import CODES, assert_fresh, built, entry, nested
+from io_files import CODES, assert_fresh, built, entry, nested, parts
 
 import fastrnn
 
@@ -373,3 +377,113 @@ def test_what_is_no_file(path):
     with pytest.raises(ValueError, match="null"):
         fastrnn.save("a\0b", {})
     assert os.listdir(path.parent) == [path.name]
+
+
+# ------------------------------------------------------------------------------ narrow floats
+
+
+def test_narrow_floats_of_another_writer(path):
+    """BF16, which NumPy lacks, is the upper half of a float32; F16 is read as it is."""
+    bits = np.array([0x3F80, 0xC049, 0x0001, 0x8000, 0x7F80, 0xFF80], "<u2")
+    halves = np.array([1.5, -2.0, 6e-8], "<f2")
+    header = {"b": entry("BF16", (2, 3), (0, 12)), "h": entry("F16", (3,), (12, 18))}
+    path.write_bytes(built(header, bits.tobytes() + halves.tobytes()))
+    loaded = fastrnn.load(path)
+    want = [[1.0, -3.140625, 2.0**-133], [-0.0, np.inf, -np.inf]]
+    assert loaded["b"].dtype == np.float32
+    assert np.array_equal(loaded["b"].view(np.uint32), np.array(want, np.float32).view(np.uint32))
+    assert_fresh(loaded["b"])
+    assert loaded["h"].dtype == np.float16
+    assert np.array_equal(loaded["h"], halves)
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_layers_of_narrow_weights_are_widened(path, dtype):
+    """A file of ours that somebody's tool has made smaller."""
+    layer = fastrnn.GRU(3, 4, rng=0)
+    layer.flat_weights[...] = np.round(layer.flat_weights * 64) / 64  # exact in both types
+    fastrnn.save(path, {"gru": layer})
+    metadata, entries, _ = parts(path.read_bytes())
+    data, header = b"", {"__metadata__": metadata}
+    for name in entries:
+        a = layer.weights[name.removeprefix("gru.")]
+        upper = (a.view(np.uint32) >> 16).astype("<u2")
+        piece = upper.tobytes() if dtype == "BF16" else a.astype("<f2").tobytes()
+        header[name] = entry(dtype, a.shape, (len(data), len(data) + len(piece)))
+        data += piece
+    path.write_bytes(built(header, data))
+    loaded = fastrnn.load(path)["gru"]
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded.flat_weights, layer.flat_weights)
+
+
+def test_narrow_weights_of_another_writer_go_into_a_layer(path):
+    layer = fastrnn.RNN(3, 4, rng=0)
+    layer.flat_weights[...] = np.round(layer.flat_weights * 64) / 64
+    safetensors = pytest.importorskip("safetensors.torch")
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.bfloat16, torch.float16):
+        state = {n: torch.from_numpy(a).to(dtype) for n, a in layer.state_dict().items()}
+        safetensors.save_file(state, path)
+        other = fastrnn.RNN(3, 4, rng=1)
+        other.load_state_dict(fastrnn.load(path))
+        assert np.array_equal(other.flat_weights, layer.flat_weights)
+
+
+# ------------------------------------------------------------------------------ other formats
+
+
+def archive(name):
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as written:
+            written.writestr(name, "content")
+        return file.getvalue()
+
+
+def onnx_model():
+    return b"\x08\x08\x12\x05maker" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (pickle.dumps({"w": np.ones(3)}), "a pickle, which may run any code when it is read"),
+        (pickle.dumps([1, 2, 3, 4], 2), "a pickle"),
+        (archive("model/data.pkl"), "a PyTorch file (.pt), if it has a state_dict"),
+        (archive("a.npy"), "an archive of NumPy arrays (.npz)"),
+        (archive("metadata.json"), "a Keras file (.keras)"),
+        (archive("anything"), "a zip archive"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr'", "a NumPy array (.npy)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(16), "an HDF5 file (.h5)"),
+        (onnx_model(), "an ONNX model"),
+        (gzip.compress(b"anything at all"), "compressed by gzip"),
+        (b"GGUF\x03" + bytes(16), "a GGUF file"),
+        (b'{"weights": [[1.0, 2.0], [3.0, 4.0]]}', "JSON"),
+        (b"1.0, 2.0, 3.0\n4.0, 5.0, 6.0\n", "text"),
+        (b"<!DOCTYPE html><html></html>", "a web page, as a download that failed leaves it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
+    ],
+    ids=lambda v: v[:12] if isinstance(v, str) else "",
+)
+def test_other_formats_are_recognised(path, data, text):
+    assert f"this seems to be {text}" in refusal(path, data)
+    assert "not a safetensors file" in refusal(path, data)
+
+
+def test_a_damaged_file_is_not_taken_for_another_format(path):
+    # The length of a header may begin as other files do: 80 02 is a pickle's.
+    for length in (0x0280, 0x0308, 0x8B1F, 0x1208):
+        header = '{"a": 1}'.ljust(length)
+        text = refusal(path, built(header, length=length))
+        assert text == "tensor 'a' is 1, expected an object"
+
+
+def test_what_a_conversion_writes_replaces_nothing(path, tmp_path):
+    path.write_bytes(built(BOTH, b"1234"))
+    np.savez(tmp_path / "file.npz", a=np.ones(3))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"\(\.npz\)") as caught:
+        fastrnn.load(tmp_path / "file.npz")
+    exec(str(caught.value).partition(": write ")[2], {"np": np, "fastrnn": fastrnn})
+    assert path.read_bytes() == before
+    assert fastrnn.load(tmp_path / "file1.safetensors")["arrays"]["a"].tolist() == [1, 1, 1]

@@ -123,7 +123,7 @@ def test_load_state_dict_into_weights_that_are_read_only(name):
     before = layer.flat_weights.copy()
     layer.weights[name].flags.writeable = False
     d = {name: np.zeros_like(a) for name, a in layer.weights.items()}
-    with pytest.raises(ValueError, match=rf"weights\['{name}'\] is read-only: set its flags"):
+    with pytest.raises(ValueError, match=rf"weights\['{name}'\] is read-only: write layer.weights"):
         layer.load_state_dict(d)
     assert np.array_equal(layer.flat_weights, before)
     layer.weights[name].flags.writeable = True
