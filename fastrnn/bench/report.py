@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .peers import OWN
@@ -195,20 +192,3 @@ class Report:
         names = ("machine", "versions", "settings", "peers", "missing", "peak")
         bandwidth = entry.get("bandwidth", {})
         return cls(**{name: entry[name] for name in names}, bandwidth=bandwidth, rows=rows)
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes a private file; give it the mode that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
