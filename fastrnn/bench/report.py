@@ -108,7 +108,8 @@ class Report:
 
         "fma" is the rate of multiply-adds alone. "cache", for one sequence, is the bandwidth of
         reading as many bytes as the weights have that each step needs. A share is the time that a
-        call would take at the limit over the time that it takes.
+        call would take at the limit over the time that it takes. It is 1 where the call was faster
+        than all loops that measure the limit: then the limit is the call.
         """
         ours = row.taken(OWN, self.statistic)
         if ours is None:
