@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -85,6 +86,8 @@ def test_help(argv, capsys):
     ],
 )
 def test_bad_options_are_one_line_and_status_2(argv, words, capsys):
+    if "--plot" in argv and not importlib.util.find_spec("matplotlib"):
+        words = "--plot needs matplotlib"
     status, printed = ends_with(argv, capsys)
     assert status == 2
     assert printed.out == ""
