@@ -1,4 +1,6 @@
-"""Whether setup.py finds OpenMP as it says. Needs what the build needs, and gcc's sanitizers.
+"""Whether setup.py finds OpenMP and leaves out debug information as it says.
+
+Needs what the build needs, and gcc's sanitizers.
 
 usage: check_openmp_probe.py, in the folder of setup.py. Builds nothing but the probe.
 """
@@ -47,4 +49,7 @@ with tempfile.TemporaryDirectory() as folder:
     assert "has no OpenMP" in found(CC=str(without), FASTRNN_OPENMP="1")
     for broken in ({"CC": "false"}, {"LDFLAGS": "-lnot_there"}, {"CFLAGS": "--not-a-flag"}):
         assert "no program at all" in found(**broken), broken
-print("OpenMP is found, or missed, as setup.py says")
+for flags, debug in {"": ["-g0"], "-O1": ["-g0"], "-g": [], "-O1 -ggdb3": []}.items():
+    with mock.patch.dict(os.environ, {"CFLAGS": flags}):
+        assert BuildKernels(Distribution()).debug_flags() == debug, flags
+print("OpenMP is found, or missed, and debug information left out as setup.py says")

@@ -76,7 +76,7 @@ def pytorch(corpus):
 
 @pytest.mark.parametrize("implementation", [compiled, pytorch, reference], ids=lambda f: f.__name__)
 @pytest.mark.benchmark(
-    group="language model, one step", max_time=2, min_rounds=5, warmup=True, warmup_iterations=3
+    group="language model, one step", max_time=1, min_rounds=3, warmup=True, warmup_iterations=1
 )
 def test_step(benchmark, corpus, implementation):
     step = implementation(corpus)

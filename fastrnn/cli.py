@@ -5,13 +5,42 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from ._checks import listed
+from ._version import __version__
+
+INT, FLOAT, NAME, FILE = "INT", "FLOAT", "NAME", "FILE"
+
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and which learns of its options when they are needed.
+
+    So `fastrnn --version` imports neither what trains nor what measures.
+    """
+
+    def __init__(self, *, options: Callable[[Any], None] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.options = options
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse here what is left over: the parser of all commands names none."""
+        if self.options is not None:
+            self.options(self.add_argument)
+            self.options = None
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown[0])}")
+        return found, unknown
+
+    def _meant(self, word: str) -> str:
+        """Ask for the option that is nearest to a misspelt one, if one is near."""
+        from difflib import get_close_matches
+
+        near = get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.75)
+        return f" (did you mean {near[0]}?)" if near else ""
 
     def error(self, message: str) -> NoReturn:
         """Print the message and end with status 2."""
@@ -21,141 +50,125 @@ class Parser(argparse.ArgumentParser):
 def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(prog="fastrnn", description="Recurrent networks on a CPU, fast.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
+    parser.add_argument("--version", action="version", version=f"fastrnn {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("info", help="print the version, the instruction set and the threads")
-    _add_train(commands)
-    _add_sample(commands)
-    _add_gradients(commands)
-
-    bench = commands.add_parser(
-        "bench",
-        help="time the compiled functions against NumPy and the frameworks installed",
-        description="Time the compiled functions against the NumPy reference and whichever of "
-        "torch, onnxruntime, openvino and jax are installed. Each runs in its own process, its "
-        "results are checked first, and turns are interleaved.",
-    )
-    bench.add_argument("--cells", "--cell", nargs="+", metavar="NAME", help="default: all")
-    bench.add_argument(
-        "--modes",
-        nargs="+",
-        metavar="MODE",
-        help="forward, training (default: both); step: one step from Python, shapes with T = 1; "
-        "tape: forward that keeps what backward needs; stream: packed weights are kept",
-    )
-    bench.add_argument(
-        "--shapes",
-        nargs="+",
-        metavar="SHAPE",
-        help='names such as small, sizes "T,B,D,H", either with "x2" (layers), "both" '
-        '(directions) or "ragged" (lengths) behind, or regimes such as streaming, or all',
-    )
-    bench.add_argument(
-        "--peers",
-        nargs="+",
-        metavar="PEER",
-        help="numpy, torch, onnxruntime, openvino, jax, or module:Class",
-    )
-    bench.add_argument(
-        "--threads",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="counts to try for each peer; default: 1 and all usable cores",
-    )
-    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
-    bench.add_argument(
-        "--min-time",
-        type=float,
-        default=0.05,
-        metavar="SECONDS",
-        help="length of one turn, at least (default: 0.05)",
-    )
-    bench.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64")
-    bench.add_argument("--isa", metavar="NAME", help="instruction set of the compiled functions")
-    bench.add_argument(
-        "--statistic",
-        default="median",
-        metavar="NAME",
-        help="of a turn's calls, for the tables: median (default) or best",
-    )
-    bench.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    bench.add_argument("--json", metavar="FILE", help="write all that was measured")
-    bench.add_argument("--plot", metavar="FILE", help="draw the ratios (needs matplotlib)")
-    bench.add_argument(
-        "--compare",
-        nargs=2,
-        metavar=("OLD", "NEW"),
-        help="compare two files of --json, time nothing; status 1 if a row became slower",
-    )
-    return parser
-
-
-def _add_train(commands: Any) -> None:
-    from fastrnn._checks import listed
-    from fastrnn.char_lm import Settings
-    from fastrnn.char_lm.corpus import CELLS
-
-    train = commands.add_parser(
+    commands.add_parser(
         "train",
+        options=_add_train,
         help="train a character-level language model",
         description="Train a character-level language model on a text: embedding, recurrent "
         "layers, output layer, truncated backpropagation through time, Adam. The last tenth of "
         "the text is held out.",
     )
-    add = train.add_argument
-    add("text", nargs="?", metavar="TEXT", help="a UTF-8 file; default: Python's help topics")
-    add("--output", metavar="FILE", help="default: char_lm.safetensors, or the next free name")
-    add("--resume", action="store_true",
-        help="go on from the output file, with the same text and settings")  # fmt: skip
-    add("--force", action="store_true", help="replace the output file or the picture if need be")
-    add("--plot", metavar="FILE", help="draw the losses: .png, .svg or .pdf (needs matplotlib)")
-    for name, kind, what in (
-        ("cell", str, listed(CELLS)),
-        ("layers", int, "recurrent layers, one on the other"),
-        ("embedding-dim", int, "numbers that stand for a character"),
-        ("hidden-size", int, "units of a recurrent layer"),
-        ("batch-size", int, "streams of the text that are read side by side"),
-        ("steps", int, "characters of a stream in a step of training"),
-        ("epochs", int, "times that the text is read"),
-        ("lr", float, "learning rate of Adam, at its height"),
-        ("max-norm", float, "of the gradient, above which it is scaled"),
-        ("dtype", str, "float32 or float64"),
-        ("seed", int, "of the first weights and of the sample"),
-    ):
-        default = getattr(Settings, name.replace("-", "_"))
-        add(f"--{name}", type=kind, metavar="X", help=f"{what} (default: {default})")
-
-
-def _add_sample(commands: Any) -> None:
-    sample = commands.add_parser(
+    commands.add_parser(
         "sample",
+        options=_add_sample,
         help="write text with a trained model",
         description="Let a model that `fastrnn train` made write on.",
     )
-    add = sample.add_argument
-    add("model", metavar="MODEL", help="the file that was saved")
-    add("--prompt", metavar="TEXT", help="what to go on from, and the beginning of the output")
-    add("--length", type=int, default=500, metavar="N", help="characters (default: %(default)s)")
-    add("--temperature", type=float, default=0.7, metavar="X",
-        help="lower is surer, 0 the most probable (default: %(default)s)")  # fmt: skip
-    add("--seed", type=int, metavar="N", help="the same seed, the same text")
-
-
-def _add_gradients(commands: Any) -> None:
-    gradients = commands.add_parser(
+    commands.add_parser(
         "gradients",
+        options=_add_gradients,
         help="show how gradients vanish and explode, and what clipping does",
         description="Measure how the error signal shrinks or grows from step to step on its way "
         "back through Elman, GRU and LSTM networks, and train an Elman network whose gradient "
         "explodes, with and without clipping.",
     )
-    add = gradients.add_argument
-    add("--steps", type=int, default=100, metavar="N", help="of a sequence (default: %(default)s)")
-    add("--hidden-size", type=int, default=64, metavar="N", help="units (default: %(default)s)")
-    add("--seed", type=int, default=0, metavar="N",
+    commands.add_parser(
+        "bench",
+        options=_add_bench,
+        help="time the compiled functions against NumPy and the frameworks installed",
+        description="Time the compiled functions against the NumPy reference and whichever of "
+        "torch, onnxruntime, openvino and jax are installed. Each runs in its own process, its "
+        "results are checked first, and turns are interleaved.",
+    )
+    return parser
+
+
+def _add_bench(add: Any) -> None:
+    from .bench.peers import PEERS
+    from .bench.report import STATISTICS
+    from .bench.shapes import CELLS, DEFAULT_MODES, DTYPES, MODES, REGIMES, SHAPES
+    from .runtime import available_isas, get_isa
+
+    def names(known: Any) -> str:
+        return ", ".join(known)
+
+    add("--cells", "--cell", nargs="+", metavar=NAME, help=f"{names(CELLS)}; default: all")
+    add("--modes", nargs="+", metavar=NAME,
+        help=f"{names(MODES)}; default: {names(DEFAULT_MODES)}. step: one step from Python, for "
+        "shapes with T = 1; tape: forward that keeps what backward needs; stream: packed weights "
+        "are kept")  # fmt: skip
+    add("--shapes", nargs="+", metavar="SHAPE",
+        help=f'sizes "T,B,D,H" or a name ({names(SHAPES)}), either with "x2" (layers), "both" '
+        f'(directions) or "ragged" (lengths) behind; or a regime ({names(REGIMES)}), or all; '
+        "default: all that have a name")  # fmt: skip
+    add("--peers", nargs="+", metavar=NAME, help=f"{names(PEERS)}, or module:Class; default: all")
+    add("--threads", nargs="+", type=int, metavar=INT,
+        help="counts to try for each peer; default: 1 and all usable cores")  # fmt: skip
+    add("--rounds", type=int, default=5, metavar=INT, help="default: %(default)s")
+    add("--min-time", type=float, default=0.05, metavar="SECONDS",
+        help="length of one turn, at least (default: %(default)s)")  # fmt: skip
+    add("--dtype", default="float32", metavar=NAME,
+        help=f"{listed(DTYPES)} (default: %(default)s)")  # fmt: skip
+    add("--isa", metavar=NAME,
+        help=f"instruction set of the compiled functions, here {listed(available_isas())} "
+        f"(default: {get_isa()})")  # fmt: skip
+    add("--statistic", default="median", metavar=NAME,
+        help=f"of a turn's calls, for the tables: {listed(STATISTICS)} "
+        "(default: %(default)s)")  # fmt: skip
+    add("--markdown", action="store_true", help="print Markdown tables")
+    add("--json", metavar=FILE, help="write all that was measured")
+    add("--plot", metavar=FILE, help="draw the ratios: .png, .svg or .pdf (needs matplotlib)")
+    add("--force", action="store_true", help="replace the files of --json and --plot if need be")
+    add("--compare", nargs=2, metavar=("OLD", "NEW"),
+        help="compare two files of --json, time nothing; "
+        "status 1 if a row became slower")  # fmt: skip
+
+
+def _add_train(add: Any) -> None:
+    from .char_lm import Settings
+    from .char_lm.corpus import CELLS, DTYPES
+
+    add("text", nargs="?", metavar="TEXT", help="a UTF-8 file; default: Python's help topics")
+    add("--output", metavar=FILE, help="default: char_lm.safetensors, or the next free name")
+    add("--resume", action="store_true",
+        help="go on from the output file, with the same text and settings")  # fmt: skip
+    add("--force", action="store_true", help="replace the output file or the picture if need be")
+    add("--plot", metavar=FILE, help="draw the losses: .png, .svg or .pdf (needs matplotlib)")
+    for name, kind, metavar, what in (
+        ("cell", str, NAME, listed(CELLS)),
+        ("layers", int, INT, "recurrent layers, one on the other"),
+        ("embedding-dim", int, INT, "numbers that stand for a character"),
+        ("hidden-size", int, INT, "units of a recurrent layer"),
+        ("batch-size", int, INT, "streams of the text that are read side by side"),
+        ("steps", int, INT, "characters of a stream in a step of training"),
+        ("epochs", int, INT, "times that the text is read"),
+        ("lr", float, FLOAT, "learning rate of Adam, at its height"),
+        ("max-norm", float, FLOAT, "of the gradient, above which it is scaled"),
+        ("dtype", str, NAME, listed(DTYPES)),
+        ("seed", int, INT, "of the first weights and of the sample"),
+    ):
+        default = getattr(Settings, name.replace("-", "_"))
+        add(f"--{name}", type=kind, metavar=metavar, help=f"{what} (default: {default})")
+
+
+def _add_sample(add: Any) -> None:
+    add("model", metavar="MODEL", help="the file that was saved")
+    add("--prompt", metavar="TEXT", help="what to go on from, and the beginning of the output")
+    add("--length", type=int, default=500, metavar=INT, help="characters (default: %(default)s)")
+    add("--temperature", type=float, default=0.7, metavar=FLOAT,
+        help="lower is surer, 0 the most probable (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, metavar=INT, help="the same seed, the same text")
+
+
+def _add_gradients(add: Any) -> None:
+    add("--steps", type=int, default=100, metavar=INT, help="of a sequence (default: %(default)s)")
+    add("--hidden-size", type=int, default=64, metavar=INT, help="units (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar=INT,
         help="of weights and sequences (default: %(default)s)")  # fmt: skip
-    add("--plot", metavar="FILE", help="draw it: .png, .svg or .pdf (needs matplotlib)")
+    add("--plot", metavar=FILE, help="draw it: .png, .svg or .pdf (needs matplotlib)")
     add("--force", action="store_true", help="replace the picture if need be")
 
 
@@ -175,8 +188,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for Ctrl-C. Bad options end the process with status 2.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    options = vars(make_parser().parse_args(argv))
+    parser = make_parser()
+    options = vars(parser.parse_args(argv))
     command = options.pop("command")
+    if command is None:
+        parser.print_help()
+        return 0
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # not every terminal has all characters

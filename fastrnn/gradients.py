@@ -37,7 +37,7 @@ import numpy as np
 
 import fastrnn
 
-from .plots import PlotError, check_plot, save_plot
+from .outputs import OutputError, check_plot, save_plot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class Options:
         if self.plot is not None:
             try:
                 check_plot(self.plot, self.force)
-            except PlotError as error:
+            except OutputError as error:
                 raise GradientsError(str(error)) from None
 
 
@@ -144,7 +144,7 @@ def main(options: Options) -> int:
     if options.plot is not None:
         try:
             save_plot(draw(options, signals, runs), options.plot)
-        except PlotError as error:
+        except OutputError as error:
             raise GradientsError(str(error)) from None
         print(f"\ndrawn to {options.plot}")
     return 0

@@ -24,8 +24,8 @@ be ragged: sequences of different lengths, for which only the steps that exist a
 from __future__ import annotations
 
 from .compare import format_comparison, load_report
-from .plot import save_plot
-from .report import Report, write_text
+from .plot import draw
+from .report import Report
 from .session import Options, check_statistic, run
 from .shapes import (
     CELLS,
@@ -64,6 +64,8 @@ def main(options: Options) -> int:
     The status is 1 if this package's own functions failed or disagreed with the reference: a
     peer's failure is told, but it is not ours. Of a comparison it is 1 if a row became slower.
     """
+    from fastrnn import outputs  # not in a worker, where this package has another name
+
     from .peers import OWN
 
     if options.compare is not None:
@@ -74,8 +76,11 @@ def main(options: Options) -> int:
         return int(slower)
     report = run(options)
     print(format_report(report, options.markdown), flush=True)
-    if options.json is not None:
-        write_text(options.json, report.to_json() + "\n")
-    if options.plot is not None:
-        save_plot(report, options.plot)
+    try:
+        if options.json is not None:
+            outputs.write_output(options.json, [f"{report.to_json()}\n".encode()])
+        if options.plot is not None:
+            outputs.save_plot(draw(report), options.plot)
+    except outputs.OutputError as error:
+        raise BenchError(str(error)) from None
     return int(any(line.startswith(f"{OWN} ") for row in report.rows for line in row.problems))

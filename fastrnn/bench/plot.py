@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from .peers import OWN
 from .report import Report, Row
-from .shapes import BenchError
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
-def check_plot(path: str) -> None:
-    """Raise BenchError if the picture could not be drawn, before the run rather than after."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BenchError("--plot needs matplotlib: pip install 'fastrnn[plot]'")
-    if Path(path).suffix.lower() not in FORMATS:
-        raise BenchError(f"--plot {path}: the name must end in {', '.join(FORMATS)}")
-
-
-def save_plot(report: Report, path: str) -> None:
-    """Draw a row of panels for each cell, a panel for each mode.
+def draw(report: Report) -> Any:
+    """Return a matplotlib Figure: a row of panels for each cell, a panel for each mode.
 
     In a panel rows are shapes, dots are peers, and 1 is our own time.
     """
@@ -58,7 +45,7 @@ def save_plot(report: Report, path: str) -> None:
             [entries[peer] for peer in peers], peers, loc="outside lower center", ncols=len(peers)
         )
     figure.suptitle(f"{report.machine['cpu']}, {report.machine['cores']} cores")
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _draw_panel(axis: Any, report: Report, rows: list[Row]) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .peers import OWN
@@ -111,7 +108,8 @@ class Report:
 
         "fma" is the rate of multiply-adds alone. "cache", for one sequence, is the bandwidth of
         reading as many bytes as the weights have that each step needs. A share is the time that a
-        call would take at the limit over the time that it takes.
+        call would take at the limit over the time that it takes. It is 1 where the call was faster
+        than all loops that measure the limit: then the limit is the call.
         """
         ours = row.taken(OWN, self.statistic)
         if ours is None:
@@ -195,20 +193,3 @@ class Report:
         names = ("machine", "versions", "settings", "peers", "missing", "peak")
         bandwidth = entry.get("bandwidth", {})
         return cls(**{name: entry[name] for name in names}, bandwidth=bandwidth, rows=rows)
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes a private file; give it the mode that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
-from pathlib import Path
 
 from .machine import busy_text, describe, load, usable_cores
 from .peers import (
@@ -22,7 +20,6 @@ from .peers import (
     missing_module,
     version,
 )
-from .plot import check_plot
 from .pool import WorkerError, WorkerHandle
 from .report import STATISTICS, Report, Row, Timing
 from .shapes import (
@@ -75,6 +72,8 @@ class Options:
         Print Markdown.
     json, plot : str, optional
         Files to write.
+    force : bool
+        Whether they may replace others.
     compare : pair of str, optional
         Files of earlier runs, old and new: they are compared, and nothing is timed.
     arguments : sequence of str
@@ -94,6 +93,7 @@ class Options:
     markdown: bool = False
     json: str | None = None
     plot: str | None = None
+    force: bool = False
     compare: Sequence[str] | None = None
     arguments: Sequence[str] = ()
 
@@ -117,6 +117,7 @@ def check_statistic(name: str) -> None:
 def check(options: Options) -> Plan:
     """Return the plan, or raise BenchError for the first thing that cannot be done."""
     import fastrnn
+    from fastrnn import outputs
 
     select([options.dtype], DTYPES, "dtype")
     check_statistic(options.statistic)
@@ -131,12 +132,15 @@ def check(options: Options) -> Plan:
     for count in threads:
         if not 1 <= count <= cores:
             raise BenchError(f"threads is {count}: between 1 and {cores} (usable cores) is needed")
-    for file in filter(None, (options.json, options.plot)):
-        folder = Path(file).parent
-        if Path(file).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise BenchError(f"cannot write {file}")
-    if options.plot is not None:
-        check_plot(options.plot)
+    try:
+        if options.json is not None:
+            outputs.check_output(options.json, options.force)
+        if options.plot is not None:
+            outputs.check_plot(options.plot, options.force)
+    except outputs.OutputError as error:
+        raise BenchError(str(error)) from None
+    if outputs.same_file(options.json, options.plot):
+        raise BenchError(f"--json and --plot are the same file, {options.plot}")
     modes = select(options.modes or DEFAULT_MODES, MODES, "mode")
     shapes = parse_shapes(options.shapes or list(SHAPES))
     # A mode without a shape, and a shape that was asked for and has no mode.
@@ -216,6 +220,7 @@ class Session:
                     self.progress(f"{name} {mode} {shape}: {len(row.timings)} timed, {took:.1f} s")
                 if rows:
                     self.measure_limits(rows)
+                    self.raise_limits(rows)
 
     def time_row(self, row: Row, problem: Problem, expected: Results) -> None:
         """Build and check every peer, then take turns."""
@@ -307,6 +312,20 @@ class Session:
                 report.peak.clear()
                 report.bandwidth.clear()
                 return
+
+    def raise_limits(self, rows: Sequence[Row]) -> None:
+        """Where a call was faster than the loop, in noise, it is the largest found itself."""
+        report = self.report
+        for row in rows:
+            ours = row.taken(OWN, report.statistic)
+            if ours is None or not self.limits_known:
+                continue
+            threads, nanoseconds = ours.threads, ours.nanoseconds(report.statistic)
+            keep_largest(report.peak[row.dtype], threads, row.flops / nanoseconds)
+            if row.weight_reads:
+                size, times = row.weight_reads
+                found = report.bandwidth[row.dtype][str(size)]
+                keep_largest(found, threads, size * times / nanoseconds)
 
     def close(self) -> None:
         """End all workers."""

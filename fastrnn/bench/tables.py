@@ -158,10 +158,15 @@ def machine_text(report: Report, markdown: bool = False) -> str:
             f"{threads} thread{'s' * (threads != '1')} {value:.0f} GF"
             for threads, value in peaks.items()
         )
-        lines.append(f"multiply-adds alone, {dtype}: {text}")
+        lines.append(f"most multiply-adds a second seen, {dtype}: {text}")
+    if report.peak:
+        lines.append(
+            "a limit is the most that this run has seen, of a loop that does nothing else or of a "
+            "call: a call at 100% was the fastest of all"
+        )
     if any("cache" in report.shares(row) for row in report.rows):
         lines.append(
-            "of limit: fma is multiply-adds alone; cache is reading the weights that one sequence "
+            "of limit: fma is multiply-adds; cache is reading the weights that one sequence "
             "needs at every step, from where so many bytes lie; the nearer limit of both is shown"
         )
     if "numpy" in report.peers:

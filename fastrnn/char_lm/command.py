@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import config, runtime
-from ..plots import PlotError, check_plot, save_plot
+from ..outputs import OutputError, check_output, check_plot, same_file, save_plot
 from .corpus import (
     HELP_TOPICS,
     CharLMError,
@@ -113,6 +113,7 @@ def _go_on(options: TrainOptions, path: str) -> str:
     words = [program, "train", "--resume"]
     words += [] if path == DEFAULT_OUTPUT else [f"--output={path}"]
     words += [] if options.plot is None else [f"--plot={options.plot}"]
+    words += ["--force"] if options.plot and options.force else []
     words += [] if options.text is None else ["--", options.text]
     return shlex.join(words)
 
@@ -131,27 +132,18 @@ def _free_name() -> str:
     raise AssertionError("there is always another number")
 
 
-def _same_file(a: str | None, b: str | None) -> bool:
-    if a is None or b is None:
-        return False
-    try:
-        return os.path.samefile(a, b)
-    except OSError:  # one of them is not there
-        return os.path.realpath(a) == os.path.realpath(b)
-
-
 def _begun(options: TrainOptions) -> tuple[Training, str | None]:
     """A new run, and where it is saved; None where the name is still to be found."""
     path = options.output
     if path is None and options.force:
         path = DEFAULT_OUTPUT
-    if path is not None and os.path.lexists(path):
-        if not options.force:
-            raise CharLMError(
-                f"{path} exists: go on with --resume, replace it with --force, or choose another "
-                "name with --output"
-            )
-        if _same_file(path, options.text):
+    if path is not None:
+        cure = "go on with --resume, replace it with --force, or choose another name with --output"
+        try:
+            check_output(path, options.force, cure)
+        except OutputError as error:
+            raise CharLMError(str(error)) from None
+        if same_file(path, options.text):
             raise CharLMError(f"{path} is the text: it is not to be replaced by the model")
     settings = Settings(**{name: v for name, v in options.settings.items() if v is not None})
     settings.check()
@@ -330,14 +322,15 @@ def compare(
 def _check_plot(options: TrainOptions, path: str | None) -> None:
     """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
     plot = options.plot or ""
+    cure = {}
+    if path is None and os.path.lexists(DEFAULT_OUTPUT):
+        cure["cure"] = f"choose another name, or replace it and {DEFAULT_OUTPUT} with --force"
     try:
         check_plot(plot, force=True)
-        if _same_file(plot, options.text) or _same_file(
-            plot, path
-        ):  # --force does not replace these
-            raise PlotError(f"--plot {plot}: that is the text or the model")
-        check_plot(plot, options.force)
-    except PlotError as error:
+        if same_file(plot, options.text) or same_file(plot, path):  # --force does not replace these
+            raise OutputError(f"--plot {plot}: that is the text or the model")
+        check_plot(plot, options.force, **cure)
+    except OutputError as error:
         raise CharLMError(str(error)) from None
 
 
@@ -361,7 +354,7 @@ def _plot(run: Training, path: str) -> None:
     axes.legend()
     try:
         save_plot(figure, path)
-    except PlotError as error:
+    except OutputError as error:
         raise CharLMError(str(error)) from None
     print(f"\ndrawn to {path}")
 

@@ -26,6 +26,7 @@ class CharLMError(Exception):
 
 
 CELLS = tuple(RECURRENT)
+DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Settings:
                 type(value) not in (int, float) or not 0 < value < 1e300
             ):
                 raise CharLMError(f"{field.name} is {value!r}, expected a finite number above 0")
-        if self.dtype not in ("float32", "float64"):
-            raise CharLMError(f"dtype is {self.dtype!r}, expected float32 or float64")
+        if self.dtype not in DTYPES:
+            raise CharLMError(f"dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
         if self.cell not in CELLS:
             raise CharLMError(f"cell is {self.cell!r}, expected one of {', '.join(CELLS)}")
 

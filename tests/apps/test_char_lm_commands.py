@@ -16,6 +16,7 @@ import pytest
 from language_model import OPTIONS, SMALL, TEXT, program, split
 
 import fastrnn
+from fastrnn.char_lm import TrainOptions, command
 from fastrnn.char_lm.training import KIND, Model, Training
 from fastrnn.cli import main
 
@@ -101,6 +102,23 @@ def test_without_a_name_no_file_is_in_the_way(
     assert len(os.listdir()) == 4
 
 
+def test_what_force_replaces_beside_the_picture_is_told(
+    text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    Path("a.svg").write_text("old")
+    Path("char_lm.safetensors").write_text("old")
+    status, _, err = run_main(["train", "text.txt", "--plot", "a.svg", *OPTIONS], capsys)
+    assert status == 2
+    assert "or replace it and char_lm.safetensors with --force" in err
+
+
+def test_the_command_to_go_on_replaces_the_picture_too() -> None:
+    options = TrainOptions(None, None, False, True, "a.svg", {})
+    words = "fastrnn train --resume --plot=a.svg --force"
+    assert command._go_on(options, "char_lm.safetensors") == words
+
+
 def bad_files() -> None:
     """Files in the current folder that commands fall over."""
     Path("empty").write_bytes(b"")
@@ -133,12 +151,15 @@ def bad_files() -> None:
         ("train text.txt --seed -1", "seed is -1"),
         ("train text.txt --dtype float16", "dtype is 'float16'"),
         ("train text.txt --hidden-size 99999999999", "address space"),
-        ("train text.txt --output no/such", "cannot write no/such: No such file"),
-        ("train text.txt --output .", ". exists"),
-        ("train text.txt --output . --force", "cannot write .: Is a directory"),
+        ("train text.txt --output no/such", "cannot write no/such: no such folder"),
+        ("train text.txt --output .", "cannot write .: it is a folder"),
+        ("train text.txt --output . --force", "cannot write .: it is a folder"),
         ("train text.txt --plot no/such.png", "cannot write no/such.png"),
         ("train /dev/zero", "cannot read /dev/zero: it is a device"),
-        ("train text.txt --plot mine.svg", "mine.svg: it exists"),
+        (
+            "train text.txt --plot mine.svg",
+            "mine.svg exists: replace it with --force, or choose another name",
+        ),
         (
             "train text.txt --plot mine.svg --output mine.svg --force",
             "that is the text or the model",

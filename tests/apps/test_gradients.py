@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import gradients, plots
+from fastrnn import gradients, outputs
 from fastrnn.cli import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -264,7 +264,7 @@ def test_a_plot_of_extremes(tmp_path: Path) -> None:
     runs = [gradients.Run("", nothing, nothing), gradients.Run("", short, short)]
     runs.append(gradients.Run("", np.ones(gradients.UPDATES), np.ones(gradients.UPDATES)))
     figure = gradients.draw(gradients.Options(steps=10), signals, runs)
-    plots.save_plot(figure, str(tmp_path / "a.svg"))
+    outputs.save_plot(figure, str(tmp_path / "a.svg"))
 
 
 def test_the_names_beside_the_curves_keep_apart() -> None:
@@ -326,8 +326,9 @@ def test_without_matplotlib(tmp_path: Path) -> None:
         ("--plot file/a.png", "cannot write file/a.png: no such folder"),
         ("--plot a.xyz", "a.xyz: the name must end in .png, .svg, .pdf"),
         ("--plot png", "png: the name must end in"),
-        ("--plot old.svg", "old.svg: it exists, replace it with --force"),
+        ("--plot old.svg", "old.svg exists: replace it with --force, or choose another name"),
         ("--plot folder.png --force", "cannot write folder.png: it is a folder"),
+        ("--plot pipe.png --force", "cannot write pipe.png: it is not a regular file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_2(
@@ -336,6 +337,7 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     Path("folder.png").mkdir()
+    os.mkfifo("pipe.png")
     Path("old.svg").write_text("old")
     Path("file").write_text("old")
     if argv.startswith("--plot ") and not importlib.util.find_spec("matplotlib"):
@@ -345,7 +347,7 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     assert err.count("\n") == 1
     assert err.startswith("fastrnn")
     assert words in err
-    assert sorted(os.listdir()) == ["file", "folder.png", "old.svg"]
+    assert sorted(os.listdir()) == ["file", "folder.png", "old.svg", "pipe.png"]
     assert Path("old.svg").read_text() == "old"
 
 
@@ -356,7 +358,7 @@ def test_a_disk_that_fills_up(
     def full(path: str, chunks: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    monkeypatch.setattr(plots, "replace_file", full)
+    monkeypatch.setattr(outputs, "replace_file", full)
     path = str(tmp_path / "a.png")
     status, out, err = run_main(["gradients", *SMALL, "--plot", path], capsys)
     assert status == 2

@@ -368,7 +368,6 @@ def test_other_threads_run_meanwhile() -> None:
 ENDLESS = """
 import os, signal, sys, threading, time
 import fastrnn
-signal.signal(signal.SIGINT, signal.default_int_handler)
 def network(V, D, H, dtype="float32"):
     options = {"dtype": dtype, "rng": 0}
     layers = (fastrnn.Embedding, V, D), (fastrnn.RNN, D, H), (fastrnn.Linear, H, V)

@@ -29,7 +29,4 @@ def split(text: str = TEXT, settings: Settings = SMALL) -> Corpus:
 
 
 def program(*arguments: str) -> list[str]:
-    # The interpreter leaves Ctrl-C alone where its parent ignored it, as a background job does.
-    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    start += "import sys; from fastrnn.cli import main; sys.exit(main(sys.argv[1:]))"
-    return [sys.executable, "-u", "-c", start, *arguments]
+    return [sys.executable, "-u", "-m", "fastrnn", *arguments]
