@@ -3,7 +3,7 @@
 In the environment: FASTRNN_OPENMP=0 builds without threads, and 1 fails where the compiler has no
 OpenMP, where by default the build goes on without. FASTRNN_SANITIZE=address,undefined instruments
 csrc/ (see .ci/sanitize), and FASTRNN_COVERAGE=1 counts its lines (see .ci/coverage). CFLAGS=-g, or
-any other of the compiler's -g, keeps the debug information; the functions' names are always there.
+any other of the compiler's -g, keeps debug information and names, for perf and gdb.
 """
 
 import os
@@ -133,7 +133,8 @@ class BuildKernels(build_ext):
                 depends=headers,
             )
         # With fast-math at the link, gcc adds code that flushes subnormals for the whole process.
-        ext.extra_link_args += [*openmp, "-fno-fast-math", *instrument[:1]]
+        stripped = ["-s"] if debug == ["-g0"] else []
+        ext.extra_link_args += [*openmp, "-fno-fast-math", *instrument[:1], *stripped]
         ext.extra_compile_args += debug
         super().build_extension(ext)
 
