@@ -86,7 +86,7 @@ def array(
     TypeError
         For anything but an array of the wanted type; the text holds the cure.
     """
-    plain_array(name, value, dtype or FLOAT32, role)
+    plain_array(name, value, dtype, role, FLOAT32)
     native = float_type(value)
     if native is None or (dtype is not None and native != dtype):
         expected = "expected float32 or float64" if dtype is None else f"{owner} is {dtype}"
@@ -105,12 +105,19 @@ def float_type(value: Any) -> np.dtype[Any] | None:
 
 
 def plain_array(
-    name: str, value: Any, dtype: np.dtype[Any] | None = None, role: Role = NO_ROLE
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any] | None = None,
+    role: Role = NO_ROLE,
+    default: np.dtype[Any] | None = None,
 ) -> None:
-    """Raise TypeError unless the value is an array, and not a masked one."""
+    """Raise TypeError unless the value is an array, and not a masked one.
+
+    The types are for the cure: the one that it must have, or that it may be given.
+    """
     if isinstance(value, ndarray) and not isinstance(value, np.ma.MaskedArray):
         return
-    cure = _cures.for_object(name, value, dtype, role)
+    cure = _cures.for_object(name, value, dtype, role, default)
     raise TypeError(f"{name} is {_cures.kind(value)}, expected a numpy.ndarray{cure}")
 
 
@@ -209,7 +216,7 @@ def writable(name: str, value: Any) -> Array:
         if not writable.dtype.isnative:
             why = "is not in native byte order"
             cure = f"write {name} = {name}.astype(np.{float_type(value)}), and go on with that"
-        raise ValueError(f"{name} {why}, but is changed in place: {cure}")
+        raise ValueError(f"{name} {why}; it is changed in place: {cure}")
     return writable
 
 
@@ -251,6 +258,8 @@ def are_rows(a: Array) -> bool:
 
 def _read(name: str, value: Any, expected: str, role: Role = NO_ROLE) -> Array:
     """The array that NumPy makes of an argument that need not be one."""
+    if type(value) is ndarray:  # in less time
+        return value
     if isinstance(value, np.ma.MaskedArray):  # np.asarray would drop the mask
         raise TypeError(f"{name} is {_cures.kind(value)}, expected {expected}, without a mask")
     if isinstance(value, Iterator | ValuesView | KeysView):
@@ -264,7 +273,7 @@ def _read(name: str, value: Any, expected: str, role: Role = NO_ROLE) -> Array:
         # Nested sequences of unequal lengths, or an integer that is too large.
         cure = _cures.for_object(name, value, None, role) if role.sequence else ""
         raise ValueError(f"{name} is ragged or too large, expected {expected}{cure}") from None
-    except (TypeError, RuntimeError):  # a tensor that NumPy cannot read
+    except Exception:  # a tensor that NumPy cannot read, and whatever else objects raise
         cure = _cures.for_object(name, value, None)
         raise TypeError(f"{name} is {_cures.kind(value)}, expected {expected}{cure}") from None
 
@@ -341,7 +350,8 @@ def counted(
     if mask is not None:
         given = booleans("mask", mask, f"shape {shape_[:axes]}")
         if given.ndim < axes or given.shape != shape_[: given.ndim]:
-            cure = _cures.for_shape("mask", given.shape, shape_[:axes])
+            called = "mask" if isinstance(mask, ndarray) else "np.asarray(mask)"
+            cure = _cures.for_shape(called, given.shape, shape_[:axes])
             raise ValueError(f"mask has shape {given.shape}, expected {shape_[:axes]}{cure}")
         counts = given if counts is None else given & _widened(counts, given.ndim)
     if counts is None:
@@ -434,7 +444,7 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any]:
             return dtype
     plain = str(value).removeprefix("torch.")
     cure = f": pass '{plain}'" if plain != value and plain in ("float32", "float64") else ""
-    raise TypeError(f"{name} is {value!r}, expected 'float32' or 'float64'{cure}")
+    raise TypeError(f"{name} is {_cures.shown(value)}, expected 'float32' or 'float64'{cure}")
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
@@ -458,7 +468,8 @@ def generator(name: str, value: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(value)
     except (TypeError, ValueError) as error:
-        text = f"{name} is {value!r}, expected an integer >= 0, a numpy.random.Generator or None"
+        given = _cures.shown(value)
+        text = f"{name} is {given}, expected an integer >= 0, a numpy.random.Generator or None"
         raise type(error)(text + _cures.for_seed(name, value)) from None
 
 
@@ -514,7 +525,7 @@ def lengths_array(
     cure_if_other : str
         For the error, where the lengths would fit if T were B and B were T.
     """
-    expected = f"{batch} integers between 0 and {steps}"
+    expected = f"{batch} integer{'s' if batch != 1 else ''} between 0 and {steps}"
     given = _read("lengths", lengths, expected)
     if given.dtype.kind == "O" and isinstance(lengths, list | tuple):
         for i, value in enumerate(lengths):  # integers too large for any integer type
@@ -528,7 +539,7 @@ def lengths_array(
     if given.dtype.kind not in "iu" or mixed:
         kind = "bool" if mixed else str(given.dtype)
         cure = "" if mixed else _cures.for_integers("lengths", lengths, given)
-        prefix = given.dtype.kind == "b" and given.shape == (steps, batch)
+        prefix = given.dtype.kind == "b" and given.shape == (steps, batch) and steps != batch
         if prefix and not (given[1:] & ~given[:-1]).any():  # the beginning of each sequence
             cure = ": pass np.sum(lengths, axis=0)"
         raise TypeError(f"lengths holds {kind}, expected {expected}{cure}")
@@ -614,33 +625,33 @@ def some_gradient(**given: Any) -> None:
         raise ValueError(f"{listed(given, 'and')} are None: give at least one of them")
 
 
-def state_pair(name: str, state: Any, rest: str = "", axes: int = 3) -> tuple[Any, Any]:
+def state_pair(
+    name: str, state: Any, rest: str = "", axes: int = 3, optional: bool = True
+) -> tuple[Any, Any]:
     """The two elements of an LSTM's state, or of its gradient.
 
-    For the cure: `rest` is the c that goes with an h given alone, which has so many axes.
+    For the cure: `rest` is the c that goes with an h given alone, which has so many axes;
+    `optional` says whether there need be no state.
     """
+    expected = "expected a pair of arrays, (h, c)"
     if not isinstance(state, tuple | list):
         cure = ""
         if isinstance(state, ndarray) and state.ndim == axes + 1 and len(state) == 2:
             cure = f": pass tuple({name})"
         elif isinstance(state, ndarray) and rest:
             cure = f": pass ({name}, {rest.format(name)}), if it is h alone"
-        raise TypeError(f"{name} is {_cures.kind(state)}, expected a pair of arrays, (h, c){cure}")
+        raise TypeError(f"{name} is {_cures.kind(state)}, {expected}{cure}")
+    results = [i for i, part in enumerate(state) if isinstance(part, tuple | list)]
+    if results and len(state[results[0]]) == 2:  # the pair inside of what a layer returns
+        raise TypeError(f"{name} holds a tuple, {expected}: pass {name}[{results[0]}]")
     if len(state) != 2:
         cure = ""
-        if len(state) == 1 and rest:
+        if len(state) == 1 and isinstance(state[0], ndarray) and rest:
             cure = f": pass ({name}[0], {rest.format(name + '[0]')}), if it is h alone"
-        elif len(state) == 3 and isinstance(state[1], tuple):
-            cure = f": of the (output, state, tape) that a layer returns pass {name}[1]"
         count = f"{len(state)} element{'s' if len(state) != 1 else ''}"
-        raise ValueError(f"{name} has {count}, expected a pair of arrays, (h, c){cure}")
-    if isinstance(state[1], tuple):
-        raise TypeError(
-            f"{name} is the (output, state) that a layer returns, expected a pair of arrays, "
-            f"(h, c): pass {name}[1]"
-        )
-    if state[0] is state[1] is None and not name.startswith("d_"):
-        raise TypeError(f"{name} is (None, None), expected a pair of arrays, (h, c): pass None")
+        raise ValueError(f"{name} has {count}, {expected}{cure}")
+    if optional and state[0] is state[1] is None and not name.startswith("d_"):
+        raise TypeError(f"{name} is (None, None), {expected}: pass None")
     return state[0], state[1]
 
 
@@ -654,6 +665,8 @@ def arrays(name: str, given: Any) -> dict[str, Any]:
     """
     if isinstance(given, ndarray):
         return {name: given}
+    if type(given) in (list, tuple) and given and all(type(a) is ndarray for a in given):
+        return {f"{name}[{i}]": a for i, a in enumerate(given)}  # in less time
     text = _cures.for_collection(name, given)
     listed = [] if text else list(given)
     if text := text or _cures.for_elements(name, listed):

@@ -69,41 +69,50 @@ def shown(value: Any) -> str:
 # ------------------------------------------------------------------------------ arrays
 
 
-def for_object(name: str, value: Any, dtype: np.dtype[Any] | None, role: Role = NO_ROLE) -> str:
-    """The cure for what is no array."""
+def for_object(
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any] | None,
+    role: Role = NO_ROLE,
+    default: np.dtype[Any] | None = None,
+) -> str:
+    """The cure for what is no array; `default` is the type to make, where it is free."""
     if value is None:
         zeros = f", pass np.zeros_like({name[:-2]}0])" if name.endswith("state[1]") else ""
         return f": it cannot be left out{zeros}"
     if isinstance(value, type):
-        return ": make one of it"
+        return ""
+    sparse = sys.modules.get("scipy.sparse")
     if isinstance(value, np.ma.MaskedArray):
-        cast = _cast(value.dtype, dtype)
+        cast = _cast(value.dtype, dtype, default)
         return f": a mask has no meaning here, pass {name}.filled(0){cast}"
     if is_tensor(value):
-        return _for_tensor(name, value, dtype)
-    sparse = sys.modules.get("scipy.sparse")
+        return _for_tensor(name, value, dtype, default)
     if sparse is not None and sparse.issparse(value):
-        return f": pass {name}.toarray(){_cast(value.dtype, dtype)}"
-    if isinstance(value, tuple | list) and (cure := _for_results(name, value, role)):
-        return cure
-    if isinstance(value, tuple | list) and not value and role.optional:
-        return ": pass None"
+        return f": pass {name}.toarray(){_cast(value.dtype, dtype, default)}"
+    if isinstance(value, tuple | list):
+        if cure := _for_results(name, value, role):
+            return cure
+        if role.optional and not value:
+            return ": pass None"
     if isinstance(value, bool | int | float | np.generic):
         if role.optional and value == 0:
             return ": pass None"
         is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         return f": pass {role.full}" if role.full and is_number else ""
-    target = "" if dtype is None else f", dtype=np.{dtype}"
     if isinstance(value, Iterator | ValuesView | KeysView):
-        return f": pass np.asarray(list({name}){target})"
-    axes = ""
+        return f": pass list({name})" if role.sequence else f": pass np.asarray(list({name}))"
+    wanted = dtype or default
+    rows = ""
     if role.sequence and isinstance(value, list | tuple):
-        cure = _for_rows(name, value, dtype, role)
-        if cure:
-            return cure
-        if np.ndim(value) == 3:
-            axes = f", of axes {'(B, T, D)' if role.batch_first else '(T, B, D)'}"
-    return f": pass np.asarray({name}{target}){axes}" if _converts(value, dtype) else ""
+        rows = _for_rows(name, value, wanted, role)
+    if rows or not _converts(value, wanted):
+        return rows
+    axes = ""
+    if role.sequence and np.ndim(value) == 3:
+        axes = f", of axes {'(B, T, D)' if role.batch_first else '(T, B, D)'}"
+    target = "" if wanted is None else f", dtype=np.{wanted}"
+    return f": pass np.asarray({name}{target}){axes}"
 
 
 def for_dtype(name: str, value: Array, dtype: np.dtype[Any], role: Role = NO_ROLE) -> str:
@@ -130,13 +139,16 @@ def for_shape(name: str, given: tuple[int, ...], expected: tuple[int | None, ...
     if given == ():
         return f": pass np.full({expected}, {name})"
     if len(given) == 2 and given == expected[::-1]:
-        # A square one beside it looks right, whichever way it lies.
-        both = ", and w_hh.T too where both are stored so" if name == "w_ih" else ""
-        return f": pass {name}.T{both}"
-    first = math.prod(given[:2]), *given[2:]  # a row of gates, in an axis of its own
-    if first == expected or [n for n in given if n != 1] == [n for n in expected if n != 1]:
+        return f": pass {name}.T"
+    merged = math.prod(given[:2]), *given[2:]  # the gates of a weight, in an axis of their own
+    of_weight = name.startswith(("w_", "b_", "d["))
+    if (of_weight and merged == expected) or _squeezed(given) == _squeezed(expected):
         return f": pass {name}.reshape{expected}"
     return ""
+
+
+def _squeezed(shape: tuple[int | None, ...]) -> list[int | None]:
+    return [n for n in shape if n != 1]
 
 
 def is_tensor(value: Any) -> bool:
@@ -144,23 +156,28 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _for_tensor(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
+def _for_tensor(
+    name: str, value: Any, dtype: np.dtype[Any] | None, default: np.dtype[Any] | None = None
+) -> str:
     """The cure for a tensor."""
     if value.is_complex():
-        real = _from_tensor(f"{name}.real", value.detach().real, dtype)
+        real = _from_tensor(f"{name}.real", value.detach().real, dtype or default)
         return f": pass {real}, or the parts as two features"
-    expression = _from_tensor(name, value, dtype)
     try:
         value.detach().cpu().float().numpy()
     except Exception:  # quantized, without memory, and whatever else there is
         return ""
-    return f": pass {expression}"
+    return f": pass {_from_tensor(name, value, dtype, default)}"
 
 
-def _from_tensor(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
+def _from_tensor(
+    name: str, value: Any, dtype: np.dtype[Any] | None, default: np.dtype[Any] | None = None
+) -> str:
     """The array of a tensor, in as few steps as that takes."""
     given = str(value.dtype).removeprefix("torch.")
     to = {"float32": ".float()", "float64": ".double()"}
+    if dtype is None and default is not None and given not in to:
+        dtype = default
     steps = ".detach()" if value.requires_grad else ""
     steps += "" if value.device.type == "cpu" else ".cpu()"
     steps += "" if str(value.layout) == "torch.strided" else ".to_dense()"
@@ -171,8 +188,14 @@ def _from_tensor(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
     return f"{name}{steps}.numpy()"
 
 
-def _cast(given: np.dtype[Any], dtype: np.dtype[Any] | None) -> str:
+def _cast(given: np.dtype[Any], dtype: np.dtype[Any] | None, default: np.dtype[Any] | None) -> str:
+    if dtype is None and given not in (np.float32, np.float64):
+        dtype = default
     return "" if dtype is None or given == dtype else f".astype(np.{dtype})"
+
+
+# Where the other element of a pair (h, c) goes, where one is asked for.
+_OTHER_STATE = {"h_0": "c_0", "d_h_n": "d_c_n", "c_0": "h_0", "d_c_n": "d_h_n"}
 
 
 def _for_results(name: str, value: Any, role: Role) -> str:
@@ -180,25 +203,35 @@ def _for_results(name: str, value: Any, role: Role) -> str:
     if len(value) not in (2, 3, 4):
         return ""
     first, second, *rest = value
-    if isinstance(first, float) and isinstance(second, ndarray) and not rest:
+    if name == "d_output" and isinstance(first, float) and isinstance(second, ndarray):
         return f": of the (loss, gradient) that losses return pass {name}[1]"
     if not isinstance(value, tuple) or not isinstance(first, ndarray):
         return ""
-    padded = role.sequence and not rest and isinstance(second, ndarray) and second.ndim == 1
-    if padded and second.dtype == np.int64 and len(second) in first.shape[:2] and role.padded:
-        return f": write {name}, lengths = {name}{role.padded}"
-    if role.second:
-        return f": of a pair (h, c) pass {name}[0], and {name}[1] as {role.second}"
-    if name == "d_c_n":
-        return f": of a pair (h, c) pass {name}[1]"
-    if name in ("h_0", "d_h_n"):
-        whole = first.ndim == 3 and getattr(second, "ndim", 0) == 2  # (output, h_n)
-        return f": pass {name}[{int(whole)}]"
-    stacked = len({getattr(a, "shape", None) for a in value}) == 1 and first.ndim < 3
+    if name in _OTHER_STATE:
+        if rest or (first.ndim == 3 and getattr(second, "ndim", 0) == 2):  # output in front
+            also = f", and {name}[2] as {_OTHER_STATE[name]}" if rest and role.second else ""
+            return f": of all the results pass {name}[1]{also}"
+        i = int(name in ("c_0", "d_c_n"))
+        also = f", and {name}[{1 - i}] as {_OTHER_STATE[name]}" if role.second else ""
+        return f": of a pair (h, c) pass {name}[{i}]{also}"
+    if name not in ("x", "input", "logits", "d_output"):
+        return ""
+    if isinstance(second, ndarray) and not rest:
+        lengths = second.ndim == 1 and second.dtype == np.int64
+        if lengths and len(second) in first.shape[:2] and role.sequence and role.padded:
+            return f": write {name}, lengths = {name}{role.padded}"
+    if rest and not hasattr(rest[-1], "_fields"):  # no tape
+        return ""
     of = "(output, state, tape)" if rest else "(output, state)"
     of = "(output, tape)" if hasattr(second, "_fields") else of
-    also = f", of arrays to be stacked np.stack({name})" if stacked else ""
-    return f": of the {of} that a layer returns pass {name}[0]{also}"
+    other = ""
+    if all(isinstance(a, ndarray) and a.ndim < 3 for a in value):
+        if role.sequence and first.ndim == 2 and second.shape[1:] == first.shape[1:]:
+            first_axis = ", batch_first=True" if role.batch_first else ""
+            other = f", of sequences fastrnn.pad_sequence({name}{first_axis})[0]"
+        elif first.shape == second.shape:
+            other = f", of arrays to be stacked np.stack({name})"
+    return f": of the {of} that a layer returns pass {name}[0]{other}"
 
 
 def for_state(name: str, value: Any, shape: tuple[int, ...]) -> str:
@@ -216,15 +249,15 @@ def _converts(value: Any, dtype: np.dtype[Any] | None) -> bool:
     """Whether NumPy makes numbers of it."""
     if isinstance(value, Mapping | set | frozenset):
         return False
+    if isinstance(value, tuple | list) and any(isinstance(a, np.ma.MaskedArray) for a in value):
+        return False  # masks would be lost
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             given = np.asarray(value)
             if given.dtype.kind == "O" and any(a is None for a in given.flat):
                 return False  # it would be a NaN
-            if given.dtype.kind in "mMV" and not np.can_cast(given.dtype, np.float64, "unsafe"):
-                return False
-            if given.dtype.kind in "mM":  # dates are no features
+            if given.dtype.kind in "cmM":  # parts would be lost; dates are no features
                 return False
             given = given.astype(dtype or np.float64)
         except Exception:  # whatever another library's object raises
@@ -252,15 +285,19 @@ def _for_rows(
     name: str, value: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None, role: Role
 ) -> str:
     """The cure for a list of sequences, of unequal lengths or of one."""
-    rows = []
+    rows: list[Array] = []
     for a in value:
         try:
-            rows.append(a.detach().cpu().numpy() if is_tensor(a) else np.asarray(a))
-        except (TypeError, ValueError):
+            row = a.detach().cpu().float().numpy() if is_tensor(a) else np.asarray(a)
+        except Exception:  # whatever another library's object raises
             return ""
-    if not rows or any(a.ndim == 0 or a.ndim != rows[0].ndim for a in rows):
-        return ""
-    if any(a.dtype.kind not in "iuf" for a in rows):
+        masked = isinstance(a, np.ma.MaskedArray)
+        if row.ndim == 0 or row.dtype.kind not in "iuf" or masked:
+            return ""
+        rows.append(row)
+        if row.ndim != rows[0].ndim:
+            return ""
+    if not rows:
         return ""
     same = all(a.shape == rows[0].shape for a in rows)
     of_arrays = all(isinstance(a, ndarray) or is_tensor(a) for a in value)
@@ -272,7 +309,7 @@ def _for_rows(
     if rows[0].ndim == 2:
         row = f"np.asarray(a{cast})"
         if all(map(is_tensor, value)):
-            row = _from_tensor("a", value[0], dtype)
+            row = _from_tensor("a", max(value, key=lambda a: a.requires_grad), dtype)
     else:
         whole = all(a.dtype.kind in "iu" for a in rows)  # indices, to be embedded next
         row = "np.asarray(a)" if whole else f"np.asarray(a{cast})[:, None]"
@@ -280,13 +317,16 @@ def _for_rows(
     padded = f"fastrnn.pad_sequence([{row} for a in {name}]{first})"
     if same:
         axis = ", axis=1" if role.batch_first else ""
-        stacked = f"np.stack({name}{axis}).astype(np.{dtype or 'float32'})"
+        stacked = f"np.stack([{row} for a in {name}]{axis})"
         return f": of steps (B, D) pass {stacked}, of sequences (T, D) pass {padded}[0]"
     return f": write {name}, lengths = {padded}{role.padded}" if role.padded else ""
 
 
 def for_sequences(name: str, given: list[Any], i: int) -> str:
     """The cure for a list of sequences of which the i-th is no array."""
+    masked = [f"{name}[{j}]" for j, a in enumerate(given) if isinstance(a, np.ma.MaskedArray)]
+    if masked:
+        return f": a mask has no meaning here, write {masked[0]} = {masked[0]}.filled(0)"
     if all(map(is_tensor, given)):
         steps = _from_tensor("a", max(given, key=lambda a: a.requires_grad), None)
         return f": pass [{steps} for a in {name}]"
@@ -318,6 +358,8 @@ def for_integers(name: str, value: Any, given: Array, classes: int | None = None
         Of how many things the integers are indices.
     """
     is_array = isinstance(value, ndarray)
+    if given.size > 10**7:  # too much to look at for a text
+        return ""
     if classes is not None and given.ndim > 1 and is_one_hot(given, classes):
         return f": pass {one_hot_index(name, value)}, the indices of one-hot vectors"
     if given.dtype.kind == "O" and given.ndim:
@@ -388,18 +430,21 @@ def for_collection(name: str, given: Any) -> str:
     if hasattr(given, "flat_weights"):
         return said + _for_owner(name, given, changed)
     if isinstance(given, Mapping):
+        if changed and any(map(is_tensor, given.values())):
+            return f"{said}: pass [a.detach().numpy() for a in params.values()]"
         if changed and _are_weights(given):
-            if any(map(is_tensor, given.values())):
-                return f"{said}: pass [a.detach().numpy() for a in params.values()]"
-            copies = ", as these are copies" if isinstance(given, dict) else ""
-            return f"{said}: pass layer.flat_weights, of the layer that has these weights{copies}"
+            if all(map(_of_layer, given.values())) and isinstance(given, dict):
+                return f"{said}: pass params.values()"
+            own = ", or params.values() if these arrays are your own" * isinstance(given, dict)
+            return f"{said}: pass layer.flat_weights, of the layer that has these weights{own}"
         if changed and "params" in given:
             return f"{said}: pass {name}['params']"
         return f"{said}: pass {name}.values()"
     if is_tensor(given):
-        return said + (for_writable(name, given) if changed else _for_tensor(name, given, None))
+        return said + (for_writable(name, given) if changed else _for_gradient(name, given))
     if changed and callable(getattr(given, "parameters", None)):  # a torch module
-        return f"{said}: pass [p.detach().numpy() for p in {name}.parameters()]"
+        shared = all(for_writable("p", p) for p in given.parameters())
+        return f"{said}: pass [p.detach().numpy() for p in {name}.parameters()]" if shared else said
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         left_out = " (what wrt leaves out is None)" if given is None and not changed else ""
         return said + left_out
@@ -417,8 +462,12 @@ def for_elements(name: str, given: list[Any]) -> str:
         cure = _for_owner("a", wrong, changed)
         if all(hasattr(a, "flat_weights") for a in given) and cure.endswith("a.flat_weights"):
             return f"{said}: pass [a.flat_weights for a in {name}]"
+        owner = _for_owner("", wrong, changed)
+        if not owner.endswith("pass .flat_weights"):
+            return said + owner
         i = next(i for i, a in enumerate(given) if a is wrong)
-        return said + _for_owner(f"{name}[{i}]", wrong, changed)
+        each = f"[getattr(a, 'flat_weights', a) for a in {name}]"
+        return f"{name}[{i}] is {kind(wrong)}, expected an array: pass {each}"
     if isinstance(wrong, Mapping):
         if changed and "params" in wrong:
             rate = f", and lr={name}[0]['lr']" if "lr" in wrong else ""
@@ -428,11 +477,17 @@ def for_elements(name: str, given: list[Any]) -> str:
             )
         if len(given) == 1:
             return for_collection(name, wrong).replace(f"{name}.values()", f"{name}[0].values()")
+        copies = any(isinstance(a, dict) and not all(map(_of_layer, a.values())) for a in given)
+        if changed and copies and _are_weights(wrong):
+            return f"{said}: these are copies, give the flat_weights of each layer"
         return f"{said}: pass [a for b in {name} for a in b.values()]"
     if is_tensor(wrong) and all(map(is_tensor, given)):
         if changed and all(for_writable("a", a) for a in given):
             return f"{said}: pass [a.detach().numpy() for a in {name}], which share their memory"
-        return "" if changed else f"{said}: pass [{_from_tensor('a', wrong, None)} for a in {name}]"
+        if changed or any(str(a.dtype) == "torch.bfloat16" for a in given):
+            return ""
+        one = max(given, key=lambda a: a.requires_grad)
+        return said + _for_gradient("a", one).replace(": pass ", ": pass [") + f" for a in {name}]"
     if isinstance(wrong, tuple | list) and wrong:
         if all(isinstance(a, tuple) and len(a) == 2 and isinstance(a[0], str) for a in given):
             arrays = "a" if isinstance(wrong[1], ndarray) else "a.detach().numpy()"
@@ -442,6 +497,31 @@ def for_elements(name: str, given: list[Any]) -> str:
     if given and all(isinstance(a, int | float | np.number) for a in given):
         return f"{said}: write {name} = np.array({name}, np.float32), and go on with that"
     return ""
+
+
+def for_mapping(name: str, given: Mapping[Any, Any]) -> str:
+    """What is wrong with a mapping of gradients that holds layers or all of their gradients."""
+    owners = [g for g in given.values() if hasattr(g, "flat_weights")]
+    if not owners:
+        return ""
+    cure = _for_owner("", next((g for g in owners if not isinstance(g, tuple)), owners[0]), False)
+    if cure.endswith("pass .flat_weights"):
+        cure = f": pass [getattr(g, 'flat_weights', g) for g in {name}.values()]"
+    return f"{name} holds {kind(owners[0])}, expected arrays{cure}"
+
+
+def _for_gradient(name: str, value: Any) -> str:
+    """The cure for a tensor where gradients belong: of a parameter, its own."""
+    if value.is_leaf and value.requires_grad and value.grad is not None:
+        return f": pass {name}.grad.numpy()"
+    return _for_tensor(name, value, None)
+
+
+def _of_layer(a: Any) -> bool:
+    """Whether an array is a view of a layer's weights."""
+    while isinstance(a, ndarray):
+        a = a.base
+    return type(a).__module__ == f"{__package__}._memory"
 
 
 def _are_weights(given: Mapping[Any, Any]) -> bool:
@@ -460,7 +540,7 @@ def _for_owner(name: str, given: Any, changed: bool) -> str:
 
 def for_writable(name: str, value: Any) -> str:
     """The cure for what is no array of floats that can be changed in place."""
-    why = ", but is changed in place:"
+    why = "; it is changed in place:"
     if isinstance(value, np.ma.MaskedArray):
         return f"{why} write {name} = {name}.filled(0), and go on with that"
     if isinstance(value, ndarray):
@@ -472,6 +552,8 @@ def for_writable(name: str, value: Any) -> str:
     elif isinstance(value, list | tuple) and value and _converts(value, None):
         if not any(isinstance(a, ndarray) for a in value):  # it would be a copy of them
             return f"{why} write {name} = np.array({name}, np.float32), and go on with that"
+    elif value is None and name.startswith("grads['"):
+        return ": pass [a for a in grads.values() if a is not None]"
     elif value is None and name.startswith("grads["):
         return ": pass [a for a in grads if a is not None]"
     return ""
@@ -484,10 +566,7 @@ def for_read_only(name: str, value: Array) -> str:
             value.flags.writeable = True  # may it be?
             value.flags.writeable = False
             return f"write {name}.flags.writeable = True"
-    owner = value.base
-    while isinstance(owner, ndarray):
-        owner = owner.base
-    if type(owner).__module__ == f"{__package__}._memory":  # a copy would not be the layer's
+    if _of_layer(value) and not name.startswith("grads"):  # a copy would not be the layer's
         return "write layer = copy.copy(layer), and go on with its weights, which are the same"
     return f"write {name} = {name}.copy(), and go on with that"
 
@@ -501,30 +580,42 @@ def for_tensors(name: str, given: Mapping[Any, Any]) -> str:
     steps = ".detach()" if any(a.requires_grad for a in tensors) else ""
     steps += ".cpu()" if any(a.device.type != "cpu" for a in tensors) else ""
     steps += ".float()" if any(str(a.dtype) == "torch.bfloat16" for a in tensors) else ""
-    if not steps or len(tensors) < len(given):
+    if not steps:
         return ""
-    return f": pass {{n: a{steps}.numpy() for n, a in {name}.items()}}"
+    other = "" if len(tensors) == len(given) else " if isinstance(a, torch.Tensor) else a"
+    return f": pass {{n: a{steps}.numpy(){other} for n, a in {name}.items()}}"
 
 
-def for_names(name: str, given: Mapping[Any, Any], wanted: Iterable[str]) -> str:
-    """The cure for a mapping that has other names than it should have."""
-    wanted, names = set(wanted), {n for n in given if isinstance(n, str)}
+def for_names(name: str, given: Mapping[Any, Any], wanted: Mapping[str, Any]) -> str:
+    """The cure for a mapping that has other names than it should have.
+
+    `wanted` has an array, or whatever else there is, under each.
+    """
+    found: dict[str, Mapping[str, Any]] = {}  # cures, and what they would pass
     some = next(iter(sorted(wanted)), "")
-    for key, value in given.items():  # a whole file, as `load` returns it
-        if isinstance(value, Mapping) and set(value) >= wanted:
-            return f": pass {name}[{key!r}]"
-        if hasattr(value, "state_dict") and set(value.state_dict()) >= wanted:
-            return f": pass {name}[{key!r}].state_dict()"
-    for key in sorted(names):  # a part of a larger model
-        prefix = key.removesuffix(some)
-        if some and prefix not in (key, "") and {prefix + n for n in wanted} <= names:
-            return (
-                f": pass {{n.removeprefix({prefix!r}): a for n, a in {name}.items() "
-                f"if n.startswith({prefix!r})}}"
-            )
-    if {n + "_l0" for n in names} == wanted:  # a Cell's
-        return f": pass {{n + '_l0': a for n, a in {name}.items()}}"
-    return ""
+    for key, value in given.items():
+        if isinstance(value, Mapping) and set(value) >= set(wanted):  # a whole file
+            found[f"{name}[{key!r}]"] = value
+        elif hasattr(value, "state_dict") and not isinstance(value, type):
+            state = value.state_dict()
+            if isinstance(state, Mapping) and set(state) >= set(wanted):
+                found[f"{name}[{key!r}].state_dict()"] = state
+        prefix = key.removesuffix(some) if isinstance(key, str) and some else ""
+        part = {n: given.get(prefix + n) for n in wanted}
+        if prefix not in (key, "") and all(prefix + n in given for n in wanted):
+            start = f"n.removeprefix({prefix!r}): a for n, a in {name}.items()"
+            found[f"{{{start} if n.startswith({prefix!r})}}"] = part
+    if {f"{n}_l0" for n in given} == set(wanted):  # a Cell's
+        found[f"{{n + '_l0': a for n, a in {name}.items()}}"] = {f"{n}_l0": given[n] for n in given}
+    fit = [
+        cure
+        for cure, part in found.items()
+        if all(np.shape(part[n]) == a.shape for n, a in wanted.items() if isinstance(a, ndarray))
+    ]
+    if len(fit) > 1:
+        return ": there are several that fit, say which"
+    found_one = fit or list(found)
+    return f": pass {found_one[0]}" if len(found_one) == 1 else ""
 
 
 # ------------------------------------------------------------------------------ what is saved
@@ -551,8 +642,10 @@ def for_saved(name: str, value: Any) -> str:
         return f": pass {{str(i): a for i, a in enumerate({name})}}"
     if isinstance(value, tuple | list) and any(hasattr(a, "state_dict") for a in value):
         return ": give each of them a name of its own in objects"
-    if value is None or isinstance(value, bool | int | float | str | list | tuple):
-        return f": pass {{'value': {name}}}"
+    if hasattr(value, "flat_weights"):
+        return f": pass dict({name}.weights)"
+    if hasattr(value, "_asdict"):
+        return f": pass {name}._asdict()"
     if isinstance(value, np.generic):
         return f": pass {{'value': {name}.item()}}"
     return ""

@@ -65,7 +65,7 @@ def changed_in_place(kind: type[Gradients]) -> type[Gradients]:
 
     def missing(grads: Any, name: str) -> str:
         text = f"{type(grads).__name__!r} object has no attribute {name!r}"
-        if "weights" in grads._fields and name in grads.weights:
+        if "weights" in grads._fields and name in (grads.weights or ()):
             return f"{text}: it is grads.weights[{name!r}]"
         return f"{text}: it has {', '.join(grads._fields)}"
 

@@ -130,7 +130,7 @@ def save(
             cure = _cures.for_bare(what, value) if what == "objects" else ""
             raise TypeError(f"{what} is {_cures.kind(value)}, expected a mapping of names{cure}")
     tensors: dict[str, Array] = {}
-    described = {name: _describe(name, value, tensors) for name, value in objects.items()}
+    described = {n: _describe(n, value, tensors, objects) for n, value in objects.items()}
     texts = {_OWN: json.dumps({"version": _VERSION, "objects": described}, separators=(",", ":"))}
     for key, text in metadata.items():
         if _text("a key of metadata", key) == _OWN:
@@ -163,7 +163,8 @@ def _path_text(path: Any) -> str:
     if isinstance(text, bytes):
         cure = ": pass os.fsdecode(path)"
     elif hasattr(path, "read") or hasattr(path, "write"):
-        cure = ": pass path.name" if isinstance(getattr(path, "name", None), str) else ""
+        name = getattr(path, "name", None)
+        cure = ": pass path.name" if isinstance(name, str) and os.path.exists(name) else ""
     else:
         cure = ""
     raise TypeError(f"path is {_repr(path)}, expected a str or an os.PathLike of one{cure}")
@@ -179,20 +180,22 @@ def _text(what: str, text: Any) -> str:
     return text
 
 
-def _object_name(name: Any) -> str:
+def _object_name(name: Any, names: Iterable[str] = ()) -> str:
     # No dot: the object's name ends at the first one of a tensor's, so tensors cannot collide.
     if _text("a name in objects", name) in ("", "__metadata__") or "." in name:
         cure = ""
-        if "." in name:
-            cure = ": pass {n.replace('.', '_'): o for n, o in objects.items()}, or other names"
+        if "." in name and all("_" not in n for n in names):  # else two names may become one
+            cure = ": pass {n.replace('.', '_'): o for n, o in objects.items()}"
         fault = "empty, reserved, or with a dot"
         raise ValueError(f"objects has the name {_repr(name)}, which is {fault}{cure}")
     return f"objects[{_repr(name)}]"
 
 
-def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any]:
+def _describe(
+    name: Any, value: Any, tensors: dict[str, Array], names: Iterable[str]
+) -> dict[str, Any]:
     """What the metadata says of an object, whose arrays are added to `tensors`."""
-    what, kind = _object_name(name), type(value).__name__
+    what, kind = _object_name(name, names), type(value).__name__
     a_kind = _cures.kind(value)
     if isinstance(value, ndarray):
         tensors[name] = _array(name, value, what)
@@ -215,6 +218,9 @@ def _describe(name: Any, value: Any, tensors: dict[str, Array]) -> dict[str, Any
         value, whole = value.state_dict(), f"{what}.state_dict()"
     if not isinstance(value, Mapping):
         cure = _cures.for_saved(what, value)
+        with suppress(TypeError, ValueError):
+            _check_json(what, value)
+            cure = cure or f": pass {{'value': {what}}}"
         expected = "a layer, an array, a mapping or what has a state_dict()"
         raise TypeError(f"{what} is {a_kind}, expected {expected}{cure}")
     items: dict[str, Any] = {}
@@ -388,17 +394,18 @@ def _other_format(file: BufferedReader, path: str) -> str:
     if not seems:
         return ""
     text = f"this seems to be {seems}, not a safetensors file"
-    return f"{text}: write {made.replace('TARGET', target)}" if made else text
+    return f"{text}: write {made.replace(chr(0), target)}" if made else text
 
 
 def _recognised(start: bytes, path: str) -> tuple[str, str]:
     """What a file that begins so seems to be, and the code that makes one of ours of it."""
     torch = (
-        f"import torch; state = torch.load({path}, weights_only=True); fastrnn.save(TARGET, "
-        "{'model': {n: a.float().numpy() for n, a in state.items()}})"
+        f"import torch; state = torch.load({path}, weights_only=True); fastrnn.save(\0, {{'model': "
+        "{n: (a.float() if a.dtype == torch.bfloat16 else a).detach().numpy() for n, a in "
+        "state.items()}})"
     )
-    numpy = f"fastrnn.save(TARGET, {{'array': np.load({path})}})"
-    archive = f"fastrnn.save(TARGET, {{'arrays': dict(np.load({path}))}})"
+    numpy = f"fastrnn.save(\0, {{'array': np.load({path})}})"
+    archive = f"fastrnn.save(\0, {{'arrays': dict(np.load({path}))}})"
     first = start[30 : 30 + int.from_bytes(start[26:28], "little")]  # file in a zip archive
     if start.startswith(b"PK\x03\x04"):
         if first.endswith(b".npy"):

@@ -106,6 +106,8 @@ class _Optimizer(Guarded):
             checked.append(_checks.array(name, g, p.dtype, f"params[{i}]"))
             if g.shape != p.shape:
                 cure = _cures.for_shape(name, g.shape, p.shape)
+                if any(q.shape == g.shape for q in self.params):
+                    cure = ": is this the order of params?"
                 raise ValueError(f"{name} has shape {g.shape}, expected {p.shape}{cure}")
         if len(checked) > 1 and not self._lie_apart(checked):
             n = len(self.params)
@@ -182,7 +184,8 @@ class _Optimizer(Guarded):
         0.5
         """
         if not isinstance(d, Mapping):
-            cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""
+            own = hasattr(d, "state_dict") and not isinstance(d, type)
+            cure = ": pass d.state_dict()" if own else ""
             raise TypeError(f"d is {_cures.kind(d)}, expected a mapping{cure}")
         own = self.state_dict()
         if set(d) != set(own):

@@ -329,7 +329,7 @@ class Linear(Weighted):
         x = _checks.array("x", x, self.dtype, "the layer")
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             expected = f"(..., in_features) = (..., {self.in_features})"
-            cure = ": pass x[..., None]" if self.in_features == 1 else ""
+            cure = ": pass x[..., None] if it has no axis of features" * (self.in_features == 1)
             raise ValueError(f"x has shape {x.shape}, expected {expected}{cure}")
         weight, bias = self._weights["weight"], self._weights.get("bias")
         return linear_forward(x, weight, bias, record=record, check=check)

@@ -190,7 +190,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
                 "forget_bias was added when the weights were drawn: make another LSTM, or change "
                 "the rows of the forget gates: write for name in layer.weights: "
                 f"layer.weights[name][{h}:{2 * h}] += (value - layer.forget_bias) * "
-                "name.startswith('bias_ih')"
+                "name.startswith('bias_ih')  # once: layer.forget_bias stays as it was"
             )
         return text
 

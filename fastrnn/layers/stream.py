@@ -153,9 +153,9 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
     def state(self, value: State) -> None:
         h, c = self._states()
         if c is None:
-            h[...] = state_array("state", value, h.dtype, h.shape, "H")
+            h[...] = state_array("state", value, h.dtype, h.shape, "H", optional=False)
             return
-        given_h, given_c = _checks.state_pair("state", value)
+        given_h, given_c = _checks.state_pair("state", value, optional=False)
         letter = "P" if h.shape[2] < c.shape[2] else "H"
         given_h = state_array("state[0]", given_h, h.dtype, h.shape, letter)
         given_c = state_array("state[1]", given_c, c.dtype, c.shape, "H")

@@ -42,7 +42,12 @@ def sequence_axes(batch_first: bool, unbatched: bool, last: str) -> tuple[str, .
 
 
 def fitting(
-    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axes: tuple[str, ...]
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+    optional: bool = False,
 ) -> Array:
     """The value as an array of this type and shape."""
     array: Array = value
@@ -53,14 +58,19 @@ def fitting(
             and (cure := _cures.for_state(name, value, shape))
         ):
             raise TypeError(f"{name} is a tuple, expected a numpy.ndarray{cure}")
-        role = Role(full=f"np.full({shape}, {name}, np.{dtype})", optional=name != "d_output")
+        role = Role(full=f"np.full({shape}, {name}, np.{dtype})", optional=optional)
         array = _checks.array(name, value, dtype, "the layer", role)
         _checks.shape(name, array.shape, axes, dict(zip(axes, shape, strict=True)))
     return array
 
 
 def state_array(
-    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letter: str
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    letter: str,
+    optional: bool = True,
 ) -> Array:
     """h or c of all directions as (directions, B, n).
 
@@ -72,10 +82,13 @@ def state_array(
         What it must have: (directions, B, n), or (directions, n) for one sequence.
     letter : str
         For n.
+    optional : bool
+        Whether there need be none, for the cure.
     """
+    optional = optional and "[" not in name
     if len(shape) == 3:
-        return fitting(name, value, dtype, shape, ("layers·directions", "B", letter))
-    return fitting(name, value, dtype, shape, ("layers·directions", letter))[:, None]
+        return fitting(name, value, dtype, shape, ("layers·directions", "B", letter), optional)
+    return fitting(name, value, dtype, shape, ("layers·directions", letter), optional)[:, None]
 
 
 # ------------------------------------------------------------------------------ the tape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -46,6 +46,12 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+def _some(names: Sequence[Any]) -> str:
+    """The names, but of many the first three."""
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(map(str, names[:3] if more else names)) + more
 
 
 class Weights(Mapping[str, "Array"]):
@@ -153,16 +159,29 @@ class Weighted(Guarded):
             return f"; make another one with num_layers={int(layer[1]) + 1}"
         return ""
 
+    def _cure_of_transposed(self, name: str, d: Mapping[str, Any]) -> str:
+        """The cure for a weight that is transposed; square ones look right either way."""
+        matrices = {n: view for n, view in self._weights.items() if view.ndim == 2 and n in d}
+        oblong = {n: v for n, v in matrices.items() if v.shape[0] != v.shape[1]}
+        if any(np.shape(d[n]) == view.shape for n, view in oblong.items()):
+            return f": pass np.transpose(d[{name!r}])"
+        square = ", if the square ones are stored so too" if len(oblong) < len(matrices) else ""
+        return f": pass {{n: np.transpose(a) for n, a in d.items()}}{square}"
+
     if not TYPE_CHECKING:  # as in Guarded
 
         def __getattr__(self, name: str) -> Any:
             # Only for what there is not: as PyTorch's modules have their weights.
+            if hasattr(type(self), name):  # a property that fails, whose error it is
+                return object.__getattribute__(self, name)
             names = () if name.startswith("_") else getattr(self, "_weights", ())
             text = f"{type(self).__name__!r} object has no attribute {name!r}"
             if name in names:
                 text += f": it is layer.weights[{name!r}]"
             elif names and WEIGHT.fullmatch(name):
                 text += f": its weights are layer.weights, {', '.join(names)}"
+            elif name in ("train", "eval") and "dropout" not in self._settable:
+                text += ": it behaves alike in training and in use"
             elif name in _OF_MODULES:
                 text += _OF_MODULES[name]
             raise AttributeError(text, name=name, obj=self)
@@ -320,7 +339,8 @@ class Weighted(Guarded):
         IncompatibleKeys(missing_keys=['bias'], unexpected_keys=[])
         """
         if not isinstance(d, Mapping):
-            cure = ": pass d.state_dict()" if hasattr(d, "state_dict") else ""
+            own = hasattr(d, "state_dict") and not isinstance(d, type)
+            cure = ": pass d.state_dict()" if own else ""
             if isinstance(d, Iterator):
                 cure = ": pass dict(d)"
             if isinstance(d, str | os.PathLike):
@@ -329,10 +349,10 @@ class Weighted(Guarded):
         missing = [name for name in self._weights if name not in d]
         unexpected = [name for name in d if name not in self._weights]
         if _checks.flag("strict", strict) and (missing or unexpected):
-            parts = [f"lacks {', '.join(missing)}"] if missing else []
-            parts += [f"has unexpected {', '.join(map(str, unexpected))}"] if unexpected else []
+            parts = [f"lacks {_some(missing)}"] if missing else []
+            parts += [f"has unexpected {_some(unexpected)}"] if unexpected else []
             cure = _cures.for_names("d", d, self._weights)
-            names = ", ".join(self._weights)
+            names = _some(list(self._weights))
             raise ValueError(f"d {' and '.join(parts)}: the names are {names}{cure}")
         converted = {}
         for name, view in self._weights.items():
@@ -346,15 +366,18 @@ class Weighted(Guarded):
                     value = np.asarray(d[name])
                 except ValueError:  # nested sequences of unequal lengths
                     raise ValueError(f"{what} is ragged, expected {view.shape}") from None
+                except Exception:  # whatever another library's object raises
+                    given = _cures.kind(d[name])
+                    raise TypeError(f"{what} is {given}, expected an array") from None
                 if not np.issubdtype(value.dtype, np.floating):
                     cure = ""
                     if value.dtype.kind in "iub":
-                        cure = ": pass {n: np.asarray(a, np.float32) for n, a in d.items()}"
+                        cure = f": pass {{n: np.asarray(a, np.{self.dtype}) for n, a in d.items()}}"
                     raise TypeError(f"{what} is {value.dtype}, expected a floating type{cure}")
                 if value.shape != view.shape:
                     cure = _cures.for_shape(what, value.shape, view.shape)
-                    if cure.endswith(".T"):  # and square ones, which look right either way
-                        cure = ": pass {n: np.transpose(a) for n, a in d.items()}"
+                    if cure.endswith(".T"):
+                        cure = self._cure_of_transposed(name, d)
                     raise ValueError(f"{what} has shape {value.shape}, expected {view.shape}{cure}")
                 if not view.flags.writeable:
                     raise ValueError(

@@ -142,9 +142,14 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
         _checks.shape("x", x.shape, ("T", "D"), {"D": 1})
     sizes |= {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
     _checks.shape("w_hh", w_hh.shape, (rows, units), sizes)
-    _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes)
+    turned = w_ih.shape == (sizes["D"], sizes[rows]) != w_ih.shape[::-1]
+    # A square w_hh looks right, whichever way it lies.
+    both = ", and w_hh.T too where both are stored so" if cell.gates == 1 else ""
+    cure = f": pass w_ih.T{both}" if turned else ""
+    _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes, cure, cured=turned)
     hint = ", because x is one sequence without a batch axis" if unbatched else ""
-    if not unbatched and h_0 is not None and h_0.shape[:1] == x.shape[:1] != x.shape[1:2]:
+    turned = h_0 is not None and h_0.ndim == 2 and len(h_0) == len(x) != x.shape[1]
+    if turned and not unbatched:
         hint = ": pass x.swapaxes(0, 1) if it is (B, T, D)"
     for name, a, axes in (
         ("h_0", h_0, (units,) if unbatched else ("B", units)),
@@ -154,7 +159,9 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
         *((e.name, a, e.axes) for e, a in present),
     ):
         if a is not None:
-            _checks.shape(name, a.shape, axes, sizes, hint if name in ("h_0", "c_0") else "")
+            of_state = name in ("h_0", "c_0")
+            cured = of_state and turned and not unbatched
+            _checks.shape(name, a.shape, axes, sizes, hint if of_state else "", cured)
     # The largest array of results and tape: output, or the gates on the tape of a cell with any.
     times = max(1, cell.tape_gates)
     largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
@@ -166,7 +173,10 @@ def _roles(cell: CellSpec, optional: Collection[str], w_ih: Any) -> dict[str, Ro
     """What is known of a cell's arrays, for cures."""
     roles = {name: Role(optional=True) for name in optional}
     if "c" in cell.states:
-        roles["h_0"] = Role(optional=True, second="c_0")
+        roles["h_0"], roles["c_0"] = (
+            Role(optional=True, second="c_0"),
+            Role(optional=True, second="h_0"),
+        )
     features = w_ih.shape[1] if isinstance(w_ih, ndarray) and w_ih.ndim == 2 else None
     dtype = _checks.float_type(w_ih) or _checks.FLOAT32
     for name in ("b_ih", "b_hh"):
@@ -390,7 +400,7 @@ def _state_gradient(
     """d_h_n or d_c_n: (B, .) as a step of `like` (T, B, .); (.,) where x had no batch axis."""
     if not unbatched and _is_plain(value, like.dtype, like.shape[1:]):
         return value  # type: ignore[no-any-return]
-    role = Role(optional=True, second="d_c_n" if name == "d_h_n" and has_c else "")
+    role = Role(optional=True, second="the other" if has_c else "")
     value = _checks.array(name, value, like.dtype, "the tape", role)
     sizes = {"B": like.shape[1], units: like.shape[2]}
     _checks.shape(name, value.shape, (units,) if unbatched else ("B", units), sizes)

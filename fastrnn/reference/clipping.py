@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _cures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,11 +66,10 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
     """Check the arguments of the clipping functions; the gradients as a list."""
     if not isinstance(grads, Mapping):
         grads = _checks.arrays("grads", grads)
-    elif any(hasattr(g, "flat_weights") for g in grads.values()):
-        raise TypeError(
-            "grads holds the gradients of layers, expected arrays: pass [g.flat_weights for g in "
-            "grads.values()]"
-        )
+    elif text := _cures.for_mapping("grads", grads):
+        raise TypeError(text)
+    else:
+        grads = {f"grads[{name!r}]": g for name, g in grads.items()}
     labels = [str(key) for key in grads]
     # As arrays: a subclass may have other ways with what is done here.
     arrays = [

@@ -140,9 +140,12 @@ def _cure_of_target(given: Any, target: Array, shape: tuple[int, ...]) -> str:
 def _unmasked(name: str, target: Any, mask: Any) -> None:
     """Raise TypeError for a target with a mask of its own."""
     if isinstance(target, np.ma.MaskedArray):
-        own = "~np.ma.getmaskarray(target)" + ("" if mask is None else " & mask")
-        cure = f"write mask, target = {own}, target.filled(0) and pass mask=mask"
-        raise TypeError(f"{name} is a MaskedArray, expected a mask apart from it: {cure}")
+        own = "~np.ma.getmaskarray(target)"
+        if mask is not None:
+            beside = target.ndim - np.ndim(mask)
+            own += " & mask" if beside == 0 else " & np.expand_dims(mask, -1)"
+        cure = f": write mask, target = {own}, target.filled(0) and pass mask=mask"
+        raise TypeError(f"{name} is a MaskedArray, expected a mask apart from it{cure}")
 
 
 def _cure_of_classes(given: Any, target: Array, classes: int, mask: Any) -> str:
@@ -155,8 +158,8 @@ def _cure_of_classes(given: Any, target: Array, classes: int, mask: Any) -> str:
         counts = f"{expression} != {beyond[0]}"
         counts = counts if mask is None else f"({counts}) & mask"
         return (
-            f": if these positions do not count pass mask={counts}, or where they are the ends of "
-            "sequences lengths="
+            f": if these positions do not count pass mask={counts}, or lengths= where they are the "
+            "ends of sequences"
         )
     if beyond[0] == classes and target.min() > 0:
         return f": if classes are counted from 1 pass {expression} - 1"

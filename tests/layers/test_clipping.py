@@ -80,7 +80,7 @@ def test_arrays_that_share_memory_are_refused(clip: Any, shared: Any, dtype: Any
     with pytest.raises(ValueError, match=r"^grads\[2\] shares memory with grads\[1\]"):
         clip([other, *shared(a)], 1.0)
     first, second = shared(a)
-    with pytest.raises(ValueError, match=r"^bias shares memory with weight"):
+    with pytest.raises(ValueError, match=r"^grads\['bias'\] shares memory with grads\['weight'\]"):
         clip({"weight": first, "bias": second}, 1.0)
     assert_same(a, before, "nothing is changed")
     assert (other == 9).all()
@@ -276,7 +276,7 @@ def test_subclasses_and_cures_of_what_is_changed_in_place(module: Any) -> None:
     assert np.allclose(a, [[0.6, 0.8]])
     assert module.clip_grad_norm(np.matrix([[0.0, 0.0]]), 1.0) == 0
     for given in ([np.ones(2, np.float16)], [[3.0, 4.0]], [np.ma.ones(2)], [np.ones(2, int)]):
-        with pytest.raises(TypeError, match="but is changed in place: write"):
+        with pytest.raises(TypeError, match="it is changed in place: write"):
             module.clip_grad_norm(given, 1.0)  # nothing of astype() or asarray(): thrown away
     layer = fastrnn.RNN(2, 3, rng=0)
     output, _, tape = layer.forward(np.ones((4, 1, 2), np.float32))

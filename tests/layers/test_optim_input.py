@@ -167,14 +167,14 @@ def test_a_layer_is_no_array() -> None:
     adam = Adam([layer.flat_weights])
     for use, text in (
         (lambda: Adam(layer), "params is an RNN, expected a list of arrays: pass p"),
-        (lambda: SGD([np.ones(1), layer], 0.1), "params holds an RNN, expected arrays: pass p"),
+        (lambda: SGD([np.ones(1), layer], 0.1), "params[1] is an RNN, expected an array: pass ["),
         (lambda: adam.step(grads), "grads is a LayerGradients, expected a list of arrays"),
         (lambda: adam.step([grads]), "grads holds a LayerGradients, expected arrays"),
     ):  # fmt: skip
         with pytest.raises(TypeError) as caught:
             use()
         assert text in str(caught.value)
-        assert ".flat_weights" in str(caught.value)
+        assert "flat_weights" in str(caught.value)
     adam.step(grads.flat_weights)
     assert adam.step_count == 1
 

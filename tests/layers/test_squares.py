@@ -353,8 +353,8 @@ def clip_refused(name: str, grads: Any, limit: Any, error: Any, text: str) -> No
         (9.0, TypeError, "grads[1] is a float"),
         (np.full(3, 9), TypeError, "grads[1] is int64, expected float32 or float64"),
         (np.ma.array([9.0]), TypeError, "grads[1] is a MaskedArray"),
-        (frozen(), ValueError, "grads[1] is read-only, but is changed in"),
-        (np.broadcast_to(9.0, 3), ValueError, "grads[1] is read-only, but is changed in"),
+        (frozen(), ValueError, "grads[1] is read-only; it is changed in"),
+        (np.broadcast_to(9.0, 3), ValueError, "grads[1] is read-only; it is changed in"),
         (np.full(3, 9.0, ">f8"), ValueError, "grads[1] is not in native byte order"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
@@ -364,7 +364,7 @@ def test_nothing_is_clipped_before_all_is_checked(
 ) -> None:
     good = np.full(3, 9.0)
     clip_refused(name, [good, bad], 1.0, error, text)
-    text = text.replace("grads[1]", "bias")
+    text = text.replace("grads[1]", "grads['bias']")
     clip_refused(name, {"weight": good, "bias": bad}, 1.0, error, text)
     assert good.tolist() == [9.0] * 3
 

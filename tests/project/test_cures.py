@@ -188,6 +188,34 @@ CASES: dict[str, Case] = {
         "x, w_ih, w_hh = np.ones((5, 2, 3)), np.ones((16, 3)), np.ones((16, 4))\n"
         "_, h, c, its = fastrnn.lstm_forward(x, None, None, w_ih, w_hh); d_c_n = (h, c)",
         "fastrnn.lstm_backward(its, None, None, d_c_n)"),
+    "the pair for an LSTM function's c_0": Case(
+        "x, w_ih, w_hh = np.ones((5, 2, 3)), np.ones((16, 3)), np.ones((16, 4))\n"
+        "h_0, c_0 = None, (np.ones((2, 4)), np.ones((2, 4)))",
+        "fastrnn.lstm_forward(x, h_0, c_0, w_ih, w_hh)", "c_0[1], and c_0[0] as h_0",
+        "h_0, c_0 = c_0"),
+    "an LSTM function's results for its h_0": Case(
+        "x, w_ih, w_hh = np.ones((1, 2, 3)), np.ones((16, 3)), np.ones((16, 4))\n"
+        "h_0, c_0 = fastrnn.lstm_forward(x, None, None, w_ih, w_hh)[:3], None",
+        "fastrnn.lstm_forward(x, h_0, c_0, w_ih, w_hh)", "h_0[1], and h_0[2] as c_0",
+        "_, h_0, c_0 = h_0"),
+    "an LSTM's results, unpacked": Case("o, *state = lstm(steps)", "lstm(steps, state)"),
+    "a stream's state of zero": Case(
+        "value, stream = 0, gru.stream(2); state = value", "stream.state = state"),
+    "two sequences in a tuple": Case(
+        "x = (np.ones((4, 3), np.float32), np.ones((5, 3), np.float32))",
+        "assert layer(x)[0].shape == (5, 2, 4)", "of sequences fastrnn.pad_sequence(x)[0]",
+        "x = fastrnn.pad_sequence(x)[0]"),
+    "a weight with its bias": Case(
+        "weight, bias = (np.ones((2, 3)), np.ones(2)), None",
+        "fastrnn.linear_forward(np.ones(3), weight, bias)", "weight is a tuple",
+        "weight, bias = weight"),
+    "masked sequences": Case(
+        "sequences = [np.ma.array([1, 2, 99], mask=[0, 0, 1]), np.ones(2, int)]",
+        "assert 99 not in fastrnn.pad_sequence(sequences)[0]"),
+    "a generator of sequences": Case(
+        "x = (np.ones((n, 3), np.float32) for n in (5, 5))",
+        "assert layer(x)[0].shape == (5, 2, 4)", "of sequences (T, D) pass fastrnn.pad",
+        "x = fastrnn.pad_sequence([np.asarray(a, np.float32) for a in x])[0]"),
     "an empty h_0": Case(
         "x, h_0 = np.ones((5, 2, 3)), []", "fastrnn.rnn_forward(x, h_0, w_ih, w_hh)"),
     "h_0 left out": Case(
@@ -299,6 +327,20 @@ CASES: dict[str, Case] = {
     "Adam of a list of state_dicts": Case(
         "params = [layer.state_dict()]",
         "a = fastrnn.optim.Adam(params); assert a.params[0] is layer.flat_weights"),
+    "Adam of several state_dicts": Case(
+        "params = [rnn.state_dict(), head.state_dict()]",
+        "a = fastrnn.optim.Adam(params); assert a.params[1] is head.flat_weights",
+        "give the flat_weights of each layer", "params = [rnn.flat_weights, head.flat_weights]"),
+    "Adam of a dict of state_dicts": Case(
+        "params = {'rnn': rnn.state_dict(), 'head': head.state_dict()}",
+        "a = fastrnn.optim.Adam(params); assert a.params[1] is head.flat_weights",
+        "give the flat_weights of each layer", "params = [rnn.flat_weights, head.flat_weights]"),
+    "Adam of some weights by name": Case(
+        "params = {n: a for n, a in layer.weights.items() if n.startswith('bias')}",
+        "a = fastrnn.optim.Adam(params); assert a.params[0] is layer.weights['bias_ih_l0']"),
+    "Adam of a layer among arrays": Case(
+        "params = [layer, head.flat_weights]",
+        "assert len(fastrnn.optim.Adam(params).params) == 2"),
     "Adam of layers": Case("params = [rnn, embedding, head]", "fastrnn.optim.Adam(params)"),
     "Adam of a dict of arrays": Case(
         "params = {'W': np.ones(3), 'b': np.ones(1)}", "fastrnn.optim.Adam(params)"),
@@ -328,6 +370,23 @@ CASES: dict[str, Case] = {
     "gradients of two layers to clip": Case(
         "grads = [grads, layer.backward(tape, output), grads._replace("
         "flat_weights=grads.flat_weights.copy())]", "fastrnn.clip_grad_norm(grads, 1.0)"),
+    "torch's parameters to clip": Case(
+        "net = torch.nn.Linear(3, 2); net(torch.ones(4, 3)).sum().backward()\n"
+        "grads, want = net.parameters(), net.weight.detach().clone()",
+        "fastrnn.clip_grad_norm(grads, 0.5); assert (net.weight == want).all(); "
+        "assert abs(sum((p.grad**2).sum() for p in net.parameters()) - 0.25) < 1e-5",
+        needs="torch"),
+    "layers in a mapping to clip": Case(
+        "grads = {'rnn': rnn}", "fastrnn.clip_grad_norm(grads, 0.1)", "what its backward returned",
+        "grads = {'rnn': layer.backward(tape, output).flat_weights}"),
+    "gradients and an array in a mapping to clip": Case(
+        "grads = {'rnn': grads, 'b': np.ones(3)}", "fastrnn.clip_grad_norm(grads, 0.1)"),
+    "gradients and an array to clip": Case(
+        "grads = [grads, np.ones(3)]", "fastrnn.clip_grad_norm(grads, 0.1)"),
+    "float16 in a mapping to clip": Case(
+        "grads = {'w': np.ones(3, np.float16)}", "fastrnn.clip_grad_norm(grads, 0.1)"),
+    "None in a mapping to clip": Case(
+        "grads = {'w': np.ones(3), 'b': None}", "fastrnn.clip_grad_norm(grads, 0.1)"),
     "a layer to clip": Case(
         "grads = layer", "fastrnn.clip_grad_norm(grads, 1.0)", "what its backward returned",
         "grads = layer.backward(tape, output).flat_weights"),
@@ -371,6 +430,11 @@ CASES: dict[str, Case] = {
         "grads = torch.ones(len(layer.flat_weights))", "adam.step(grads)", needs="torch"),
     "a step of tensors": Case(
         "grads = [torch.ones(len(layer.flat_weights), requires_grad=True)]", "adam.step(grads)",
+        needs="torch"),
+    "a step of torch's parameters": Case(
+        "its = torch.ones(len(layer.flat_weights), requires_grad=True); its.sum().backward()\n"
+        "grads = [its]", "before = layer.flat_weights.copy(); fastrnn.optim.SGD("
+        "layer.flat_weights, 1.0).step(grads); assert np.allclose(before - 1, layer.flat_weights)",
         needs="torch"),
     "a step of layers' gradients in a list": Case("grads = [grads]", "adam.step(grads)"),
     "a step of gradients by name, in a list": Case(
@@ -509,6 +573,30 @@ CASES: dict[str, Case] = {
     "a bare layer to save": Case(
         "objects = layer", "fastrnn.save(folder / 'a', objects)"),
     "a bare array to save": Case("objects = steps", "fastrnn.save(folder / 'a', objects)"),
+    "one transposed weight beside a square one": Case(
+        "d = layer.state_dict(); d['weight_ih_l0'] = d['weight_ih_l0'].T; want = output.copy()",
+        "layer.load_state_dict(d); assert (layer(steps)[0] == want).all()",
+        "if the square ones are stored so too",
+        "d['weight_ih_l0'] = np.transpose(d['weight_ih_l0'])"),
+    "one transposed weight of gates": Case(
+        "d = lstm.state_dict(); d['weight_hh_l0'] = d['weight_hh_l0'].T; want = lstm(steps)[0]",
+        "lstm.load_state_dict(d); assert (lstm(steps)[0] == want).all()"),
+    "two parts of a larger model that fit": Case(
+        "d = {p + n: a for p in ('enc.', 'dec.') for n, a in head.state_dict().items()}",
+        "head.load_state_dict(d)", "several that fit",
+        "d = {n[4:]: a for n, a in d.items() if n.startswith('enc.')}"),
+    "the one part of a larger model that fits": Case(
+        "d = {'small': fastrnn.Linear(5, 7), 'right': fastrnn.Linear(4, 2)}",
+        "head.load_state_dict(d)"),
+    "one integer among weights of float64": Case(
+        "own = fastrnn.Linear(3, 1, dtype='float64', rng=0); d = own.state_dict(); "
+        "d['bias'] = [1]; want = own.weights['weight'].copy()",
+        "own.load_state_dict(d); assert (own.weights['weight'] == want).all()"),
+    "gradients of a function to save": Case(
+        "o, _, t = fastrnn.rnn_forward(np.ones((5, 2, 3)), None, w_ih, w_hh)\n"
+        "objects = {'grads': fastrnn.rnn_backward(t, o)}", "fastrnn.save(folder / 'a', objects)"),
+    "gradients of a layer to save": Case(
+        "objects = {'grads': grads}", "fastrnn.save(folder / 'a', objects)"),
     "a list of layers to save": Case(
         "objects = [rnn, head]", "fastrnn.save(folder / 'a', objects)"),
     "a number to save": Case(
@@ -659,3 +747,71 @@ def test_what_a_message_says_works(name: str, backend: str, tmp_path: Path) -> N
                 assert any(run.case.said in message for message in run.messages)
                 return
     pytest.fail("\n".join([*run.messages, *run.before, str(run.added)]))
+
+
+class Hostile:
+    """An object that answers NumPy with an error of its own."""
+
+    def __array__(self, *args: Any, **options: Any) -> Any:
+        raise KeyError("nothing to see")
+
+
+NASTY: list[Any] = [
+    Hostile(), [Hostile()], fastrnn.RNN, float, object(), [np.ones((2, 3)), np.ones((2, 2))],
+    [[[1, 2, 3]], [[1, 2]]], [1.0, [2.0]], [[2**70], [1, 2]], [None, 1.0], {}, {1, 2}, None,
+    "text", b"bytes", np.array("text"), np.array([None]), np.array([[1, 2], [3]], dtype=object),
+    np.zeros(3, [("a", int)]), np.zeros(2, "M8[s]"), np.ma.ones(2), [np.ma.ones(2)], (), [], 1j,
+    float("nan"), 10**400, (np.ones(2),) * 5, fastrnn.RNN(2, 3, rng=0), np.ones, [[]], [[1j, 2j]],
+    np.broadcast_to(1.5, (1000, 1000)), {"weight": None}, [{"weight": 1}], np.float32, True,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("i", range(len(NASTY)))
+def test_looking_for_a_cure_raises_nothing_else(i: int, tmp_path: Path) -> None:
+    value, steps = NASTY[i], np.ones((5, 2, 3))
+    w_ih, w_hh = np.ones((4, 3)), np.ones((4, 4))
+    layer = fastrnn.LSTM(3, 4, dtype="float64", rng=0)
+    output, _, tape = layer.forward(steps)
+    refused = 0
+    for call in (
+        lambda: fastrnn.rnn_forward(value, None, w_ih, w_hh),
+        lambda: fastrnn.rnn_forward(steps, value, w_ih, w_hh),
+        lambda: fastrnn.rnn_forward(steps, None, value, w_hh),
+        lambda: fastrnn.rnn_forward(steps, None, w_ih, w_hh, lengths=value),
+        lambda: fastrnn.rnn_forward(steps, None, w_ih, w_hh, restart=value),
+        lambda: fastrnn.rnn_forward(steps, None, w_ih, w_hh, nonlinearity=value),
+        lambda: layer(value),
+        lambda: layer(steps, value),
+        lambda: layer(steps, (value, value)),
+        lambda: layer.backward(tape, value),
+        lambda: layer.backward(value, output),
+        lambda: layer.backward(tape, output, wrt=value),
+        lambda: layer.load_state_dict(value),
+        lambda: layer.load_state_dict(dict.fromkeys(layer.weights, value)),
+        lambda: fastrnn.Linear(3, 2, dtype="float64")(value),
+        lambda: fastrnn.Linear(value, 2),
+        lambda: fastrnn.Linear(3, 2, bias=value),
+        lambda: fastrnn.RNN(3, 4, dtype=value),
+        lambda: fastrnn.RNN(3, 4, rng=value),
+        lambda: fastrnn.embedding_forward(value, np.ones((10, 3))),
+        lambda: fastrnn.softmax_cross_entropy(value, [1]),
+        lambda: fastrnn.softmax_cross_entropy(np.ones((7, 2, 3)), value),
+        lambda: fastrnn.mean_squared_error(np.ones((7, 2, 3)), value),
+        lambda: fastrnn.clip_grad_norm(value, 1.0),
+        lambda: fastrnn.clip_grad_norm(np.ones(3), value),
+        lambda: fastrnn.optim.Adam(value),
+        lambda: fastrnn.optim.Adam([np.ones(7)]).step(value),
+        lambda: fastrnn.optim.Adam([np.ones(7)]).load_state_dict(value),
+        lambda: fastrnn.pad_sequence(value),
+        lambda: fastrnn.save(value if not isinstance(value, str | bytes) else 7, {"a": steps}),
+        lambda: fastrnn.save(tmp_path / "name", value),
+        lambda: fastrnn.save(tmp_path / "name", {"a": value}),
+        lambda: fastrnn.save(tmp_path / "name", {"a": {"b": value}}),
+    ):  # fmt: skip
+        text = ""
+        try:
+            call()
+        except (TypeError, ValueError) as error:
+            text, refused = str(error), refused + 1
+        assert len(text) < 1000
+    assert refused > 10
