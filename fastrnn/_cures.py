@@ -597,9 +597,10 @@ def for_names(name: str, given: Mapping[Any, Any], wanted: Mapping[str, Any]) ->
         if isinstance(value, Mapping) and set(value) >= set(wanted):  # a whole file
             found[f"{name}[{key!r}]"] = value
         elif hasattr(value, "state_dict") and not isinstance(value, type):
-            state = value.state_dict()
-            if isinstance(state, Mapping) and set(state) >= set(wanted):
-                found[f"{name}[{key!r}].state_dict()"] = state
+            with suppress(Exception):  # whatever another library's object raises
+                state = value.state_dict()
+                if set(state) >= set(wanted):
+                    found[f"{name}[{key!r}].state_dict()"] = state
         prefix = key.removesuffix(some) if isinstance(key, str) and some else ""
         part = {n: given.get(prefix + n) for n in wanted}
         if prefix not in (key, "") and all(prefix + n in given for n in wanted):
