@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ._checks import bounds
+from ._sharing import bounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import _checks, _cures
+from . import _checks, _cures, _sharing
 from ._attributes import Guarded, completions
 from ._memory import Memory, handed_over, root, taken_over
 
@@ -54,7 +54,7 @@ class _Optimizer(Guarded):
                     "params is empty, expected at least one array (an iterator that was gone "
                     "through before has none left: make a list of it first)"
                 )
-            _checks.distinct("params", given)
+            _sharing.distinct("params", given)
             self._set_all({"params": _Params(given)})
             self._state = {slot: [np.zeros_like(p) for p in given] for slot in self._slots}
             self._prepare()
@@ -111,7 +111,7 @@ class _Optimizer(Guarded):
                 raise ValueError(f"{name} has shape {g.shape}, expected {p.shape}{cure}")
         if len(checked) > 1 and not self._lie_apart(checked):
             n = len(self.params)
-            for i, j in _checks.sharing([*self.params, *checked]):
+            for i, j in _sharing.sharing([*self.params, *checked]):
                 if i < n <= j and i != j - n:
                     raise ValueError(
                         f"grads[{j - n}] shares memory with params[{i}], which changes in the "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _checks, _cures
+from .. import _checks, _cures, _sharing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,5 +82,5 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
             "has none left: make a list of it first)"
         )
     named = dict(zip(labels, arrays, strict=True))
-    _checks.distinct("grads", named if len(named) == len(arrays) else arrays)
+    _sharing.distinct("grads", named if len(named) == len(arrays) else arrays)
     return arrays, _checks.bounded(name, limit)

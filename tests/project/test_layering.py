@@ -12,12 +12,12 @@ PACKAGE = Path(fastrnn.__file__).parent
 # From the bottom up; a folder stands for all that is in it. Within a line modules may import each
 # other where no circle comes of it.
 LAYERS = [
-    ["_version", "_cures", "_checks", "_attributes", "_memory", "_tapes", "config"],
+    ["_version", "_cures", "_sharing", "_checks", "_attributes", "_memory", "_tapes", "config"],
     ["reference"],
     ["_core"],
     ["runtime", "cells"],
     ["layers"],
-    ["losses", "clipping", "norms", "optim", "io", "generation", "padding"],
+    ["losses", "clipping", "norms", "optim", "io", "_formats", "generation", "padding"],
     ["fastrnn"],  # the package itself: what is public
     ["bench", "char_lm", "gradients", "outputs", "cli", "torch", "__main__"],
 ]

@@ -1,4 +1,4 @@
-"""Checks that several functions share, where these are not tested with one of them."""
+"""Which arrays share memory, with each other or within themselves."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 from bounds import Array
 from numpy.lib.stride_tricks import as_strided
 
-from fastrnn import _checks
+from fastrnn import _sharing
 
 A = np.zeros(24)
 M = np.zeros((4, 6), np.float32)
@@ -67,24 +67,24 @@ ITSELF: dict[str, Array] = {
 
 @pytest.mark.parametrize("case", APART)
 def test_arrays_that_share_nothing(case: str) -> None:
-    _checks.distinct("params", APART[case])
-    _checks.distinct("params", APART[case][::-1])
+    _sharing.distinct("params", APART[case])
+    _sharing.distinct("params", APART[case][::-1])
 
 
 @pytest.mark.parametrize("case", TOGETHER)
 def test_two_arrays_that_share_memory(case: str) -> None:
     arrays, (second, first) = TOGETHER[case]
     with pytest.raises(ValueError) as caught:
-        _checks.distinct("params", arrays)
+        _sharing.distinct("params", arrays)
     assert str(caught.value).startswith(f"params[{second}] shares memory with params[{first}]: ")
     with pytest.raises(ValueError, match="shares memory with"):
-        _checks.distinct("params", arrays[::-1])
+        _sharing.distinct("params", arrays[::-1])
 
 
 @pytest.mark.parametrize("case", ITSELF)
 def test_an_array_whose_elements_share_memory(case: str) -> None:
     with pytest.raises(ValueError) as caught:
-        _checks.distinct("params", [np.zeros(1), ITSELF[case]])
+        _sharing.distinct("params", [np.zeros(1), ITSELF[case]])
     text = str(caught.value)
     assert text.startswith("params[1] has elements that share memory")
     assert "the array that it is a view of" in text
@@ -92,14 +92,14 @@ def test_an_array_whose_elements_share_memory(case: str) -> None:
 
 def test_the_caller_s_own_names() -> None:
     with pytest.raises(ValueError, match=r"^b shares memory with a: "):
-        _checks.distinct("grads", {"a": A, "b": A})
+        _sharing.distinct("grads", {"a": A, "b": A})
     with pytest.raises(ValueError, match=r"^grads has elements"):
-        _checks.distinct("grads", {"grads": as_strided(A, (2,), (0,))})
+        _sharing.distinct("grads", {"grads": as_strided(A, (2,), (0,))})
 
 
 def distinct(arrays: list[Array]) -> bool:
     try:
-        _checks.distinct("params", arrays)
+        _sharing.distinct("params", arrays)
     except ValueError:
         return False
     return True

@@ -1,0 +1,73 @@
+"""Files of other formats: what they seem to be by how they begin, and what makes one of ours."""
+
+from __future__ import annotations
+
+import os
+import stat
+from io import BufferedReader
+
+
+def other_format(file: BufferedReader, path: str) -> str:
+    """What a file seems to be that is none of ours, and what to do with it; "" where unknown."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return ""
+    file.seek(0)
+    start = file.read(4096)
+    if len(start) < 9 or start[8:9] == b"{":  # a safetensors file, or too short for any
+        return ""
+    names = (f"{os.path.splitext(path)[0]}{n or ''}.safetensors" for n in range(100))
+    # One that is free: what is written replaces what is there.
+    target = repr(next((name for name in names if not os.path.lexists(name)), "new.safetensors"))
+    shown = repr(path)
+    seems, made = _recognised(start, shown)
+    if not seems:
+        return ""
+    text = f"this seems to be {seems}, not a safetensors file"
+    return f"{text}: write {made.replace(chr(0), target)}" if made else text
+
+
+def _recognised(start: bytes, path: str) -> tuple[str, str]:
+    """What a file that begins so seems to be, and the code that makes one of ours of it."""
+    torch = (
+        f"import torch; state = torch.load({path}, weights_only=True); fastrnn.save(\0, {{'model': "
+        "{n: (a.float() if a.dtype == torch.bfloat16 else a).detach().numpy() for n, a in "
+        "state.items()}})"
+    )
+    numpy = f"fastrnn.save(\0, {{'array': np.load({path})}})"
+    archive = f"fastrnn.save(\0, {{'arrays': dict(np.load({path}))}})"
+    first = start[30 : 30 + int.from_bytes(start[26:28], "little")]  # file in a zip archive
+    if start.startswith(b"PK\x03\x04"):
+        if first.endswith(b".npy"):
+            return "an archive of NumPy arrays (.npz)", archive
+        if first.endswith((b"/data.pkl", b"/version", b"/byteorder", b"/.format_version")):
+            return "a PyTorch file (.pt), if it has a state_dict", torch
+        if first in (b"metadata.json", b"config.json"):
+            return "a Keras file (.keras)", ""
+        return "a zip archive", ""
+    if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
+        return "a PyTorch file (.pt), if it has a state_dict", torch
+    if len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        return "a pickle, which may run any code when it is read: have its maker save arrays", ""
+    for magic, seems, made in (
+        (b"\x93NUMPY", "a NumPy array (.npy)", numpy),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5)", ""),
+        (b"\x1f\x8b\x08", "compressed by gzip", ""),
+        (b"BZh", "compressed by bzip2", ""),
+        (b"\xfd7zXZ\x00", "compressed by xz", ""),
+        (b"\x28\xb5\x2f\xfd", "compressed by zstandard", ""),
+        (b"GGUF", "a GGUF file", ""),
+        (b"MATLAB 5.0", "a MATLAB file (.mat)", ""),
+        (b"version https://git-lfs", "a pointer of Git LFS: fetch the file with git lfs pull", ""),
+        (b"<!DOCTYPE", "a web page, as a download that failed leaves it", ""),
+        (b"<html", "a web page, as a download that failed leaves it", ""),
+    ):
+        if start.startswith(magic):
+            return seems, made
+    if start[4:8] == b"TFL3":
+        return "a TensorFlow Lite model", ""
+    if start[:1] == b"\x08" and start[2:3] in (b"\x12", b":"):  # ir_version, producer or graph
+        return "an ONNX model", ""
+    text = "".join(start.decode(errors="replace").split())
+    if text.isprintable() and "�" not in text[:-1]:
+        return ("JSON" if text.startswith(("{", "[")) else "text"), ""
+    return "", ""
