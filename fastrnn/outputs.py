@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from ._checks import listed
 from .io import replace_file
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -48,7 +49,7 @@ def check_plot(path: str, force: bool, **cure: str) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise OutputError("--plot needs matplotlib: pip install matplotlib")
     if Path(path).suffix.lower() not in FORMATS:
-        raise OutputError(f"--plot {path}: the name must end in {', '.join(FORMATS)}")
+        raise OutputError(f"--plot {path}: the name must end in {listed(FORMATS)}")
     check_output(path, force, **cure)
 
 

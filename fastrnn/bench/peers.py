@@ -95,6 +95,8 @@ class Peer(Protocol):
         """
 
 
+_ASKED = ("name", "modules", "unsupported", "prepare", "build")
+
 # name -> where its class is. Order is the order of the columns.
 PEERS: dict[str, str] = {
     "numpy": "peers:NumpyReference",
@@ -129,11 +131,14 @@ def find_peer(spec: str) -> type[Peer]:
         else:
             module, _, attribute = spec.partition(":")
             found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, ValueError) as error:
         names = ", ".join(name for name in PEERS if name != OWN)
-        raise BenchError(
-            f"unknown peer {spec!r}: choose from {names}, or name a class as module:Class"
-        ) from None
+        cure = f"choose from {names}, or name a class as module:Class"
+        if ":" in spec and where is None:
+            cure = f"{error}"
+        raise BenchError(f"unknown peer {spec!r}: {cure}") from None
+    if lacking := [name for name in _ASKED if not hasattr(found, name)]:
+        raise BenchError(f"peer {spec!r} is no class of a peer: it lacks {', '.join(lacking)}")
     return found  # type: ignore[no-any-return]
 
 

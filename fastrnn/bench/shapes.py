@@ -196,7 +196,7 @@ def parse_shape(text: str) -> Shape:
     except ValueError:
         raise BenchError(
             f"shape {text!r} is neither T,B,D,H (four positive integers) nor one of "
-            f"{', '.join(SHAPES)}, with or without x2, both or ragged behind; "
+            f'{", ".join(SHAPES)}, with or without x2, both or ragged behind, as in "small x2"; '
             f"nor a regime, which are {', '.join(REGIMES)} and all"
         ) from None
     return shape

@@ -78,6 +78,8 @@ def test_help(argv, capsys):
         (["bench", "--modes", "nonsense"], "unknown mode"),
         (["bench", "--shapes", "1,2,3"], "neither T,B,D,H"),
         (["bench", "--peers", "nonsense"], "unknown peer"),
+        (["bench", "--peers", "not_there:Peer"], "No module named 'not_there'"),
+        (["bench", "--peers", "fractions:Fraction"], "is no class of a peer: it lacks name, "),
         (["bench", "--dtype", "float16"], "unknown dtype"),
         (["bench", "--isa", "nonsense"], "unknown instruction set"),
         (["bench", "--statistic", "mean"], "unknown statistic"),

@@ -324,7 +324,7 @@ def test_without_matplotlib(tmp_path: Path) -> None:
         ("--plot", "--plot"),
         ("--plot no/such.png", "cannot write no/such.png: no such folder"),
         ("--plot file/a.png", "cannot write file/a.png: no such folder"),
-        ("--plot a.xyz", "a.xyz: the name must end in .png, .svg, .pdf"),
+        ("--plot a.xyz", "a.xyz: the name must end in .png, .svg or .pdf"),
         ("--plot png", "png: the name must end in"),
         ("--plot old.svg", "old.svg exists: replace it with --force, or choose another name"),
         ("--plot folder.png --force", "cannot write folder.png: it is a folder"),
