@@ -120,6 +120,6 @@ def unchanged(tape: Any) -> None:
     for name, before in tape.digests or ():
         if digests(**{name: getattr(tape, name)}) != ((name, before),):
             raise RuntimeError(
-                f"{name} was changed between forward and backward: the tape refers to it, so it "
-                "must stay as it was (or pass a copy to forward)"
+                f"{name} was changed between forward and backward, which needs it as it was: "
+                "change it after backward, or change a copy of it"
             )

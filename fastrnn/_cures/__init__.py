@@ -22,6 +22,7 @@ from .arrays import (
     kind,
     one_hot_index,
     shown,
+    squeezed,
 )
 from .collections import (
     WEIGHT,
@@ -41,5 +42,5 @@ __all__ = [
     "NO_ROLE", "WEIGHT", "Role", "an", "for_bare", "for_collection", "for_dtype", "for_elements",
     "for_integers", "for_mapping", "for_names", "for_nested", "for_object", "for_read_only",
     "for_saved", "for_seed", "for_sequences", "for_shape", "for_state", "for_tensors", "for_types",
-    "for_writable", "is_one_hot", "is_tensor", "kind", "one_hot_index", "shown",
+    "for_writable", "is_one_hot", "is_tensor", "kind", "one_hot_index", "shown", "squeezed",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ class Role(NamedTuple):
     features: int | None = None  # how many a step of it has
     batch_first: bool = False
     padded: str = " and pass lengths=lengths"  # behind the cure for unequal sequences, if any
-    second: str = ""  # where the c of a pair (h, c) goes, if this is its h
+    pair: bool = False  # whether it is one of the two states of a cell, h and c
 
 
 NO_ROLE = Role()
@@ -131,12 +131,13 @@ def for_shape(name: str, given: tuple[int, ...], expected: tuple[int | None, ...
         return f": pass {name}.T"
     merged = math.prod(given[:2]), *given[2:]  # the gates of a weight, in an axis of their own
     of_weight = name.startswith(("w_", "b_", "d["))
-    if (of_weight and merged == expected) or _squeezed(given) == _squeezed(expected):
+    if (of_weight and merged == expected) or squeezed(given) == squeezed(expected):
         return f": pass {name}.reshape{expected}"
     return ""
 
 
-def _squeezed(shape: tuple[int | None, ...]) -> list[int | None]:
+def squeezed(shape: tuple[int | None, ...]) -> list[int | None]:
+    """The shape without axes of one."""
     return [n for n in shape if n != 1]
 
 
@@ -198,10 +199,10 @@ def _for_results(name: str, value: Any, role: Role) -> str:
         return ""
     if name in _OTHER_STATE:
         if rest or (first.ndim == 3 and getattr(second, "ndim", 0) == 2):  # output in front
-            also = f", and {name}[2] as {_OTHER_STATE[name]}" if rest and role.second else ""
+            also = f", and {name}[2] as {_OTHER_STATE[name]}" if rest and role.pair else ""
             return f": of all the results pass {name}[1]{also}"
         i = int(name in ("c_0", "d_c_n"))
-        also = f", and {name}[{1 - i}] as {_OTHER_STATE[name]}" if role.second else ""
+        also = f", and {name}[{1 - i}] as {_OTHER_STATE[name]}" if role.pair else ""
         return f": of a pair (h, c) pass {name}[{i}]{also}"
     if name not in ("x", "input", "logits", "d_output"):
         return ""

@@ -148,8 +148,8 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     cure = f": pass w_ih.T{both}" if turned else ""
     _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes, cure, cured=turned)
     hint = ", because x is one sequence without a batch axis" if unbatched else ""
-    turned = h_0 is not None and h_0.ndim == 2 and len(h_0) == len(x) != x.shape[1]
-    if turned and not unbatched:
+    swapped = x.ndim == 3 and h_0 is not None and h_0.ndim == 2 and len(h_0) == len(x) != x.shape[1]
+    if swapped:
         hint = ": pass x.swapaxes(0, 1) if it is (B, T, D)"
     for name, a, axes in (
         ("h_0", h_0, (units,) if unbatched else ("B", units)),
@@ -160,8 +160,8 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     ):
         if a is not None:
             of_state = name in ("h_0", "c_0")
-            cured = of_state and turned and not unbatched
-            _checks.shape(name, a.shape, axes, sizes, hint if of_state else "", cured)
+            said = hint if of_state else ""
+            _checks.shape(name, a.shape, axes, sizes, said, cured=of_state and swapped)
     # The largest array of results and tape: output, or the gates on the tape of a cell with any.
     times = max(1, cell.tape_gates)
     largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
@@ -173,10 +173,7 @@ def _roles(cell: CellSpec, optional: Collection[str], w_ih: Any) -> dict[str, Ro
     """What is known of a cell's arrays, for cures."""
     roles = {name: Role(optional=True) for name in optional}
     if "c" in cell.states:
-        roles["h_0"], roles["c_0"] = (
-            Role(optional=True, second="c_0"),
-            Role(optional=True, second="h_0"),
-        )
+        roles |= dict.fromkeys(("h_0", "c_0"), Role(optional=True, pair=True))
     features = w_ih.shape[1] if isinstance(w_ih, ndarray) and w_ih.ndim == 2 else None
     dtype = _checks.float_type(w_ih) or _checks.FLOAT32
     for name in ("b_ih", "b_hh"):
@@ -400,7 +397,7 @@ def _state_gradient(
     """d_h_n or d_c_n: (B, .) as a step of `like` (T, B, .); (.,) where x had no batch axis."""
     if not unbatched and _is_plain(value, like.dtype, like.shape[1:]):
         return value  # type: ignore[no-any-return]
-    role = Role(optional=True, second="the other" if has_c else "")
+    role = Role(optional=True, pair=has_c)
     value = _checks.array(name, value, like.dtype, "the tape", role)
     sizes = {"B": like.shape[1], units: like.shape[2]}
     _checks.shape(name, value.shape, (units,) if unbatched else ("B", units), sizes)

@@ -163,11 +163,8 @@ def generate_arguments(
     count = embedding.num_embeddings
     prompt = _checks.integers("prompt", prompt, "one or more integers", count)
     if prompt.ndim != 1 or not len(prompt):
-        cure = (
-            ": pass np.ravel(prompt)"
-            if prompt.size and prompt.size == max(prompt.shape, default=1)
-            else ""
-        )
+        flat = prompt.size > 0 and prompt.size == max(prompt.shape, default=1)
+        cure = ": pass np.ravel(prompt)" if flat else ""
         raise ValueError(f"prompt has shape {prompt.shape}, expected one or more integers{cure}")
     _checks.in_range("prompt", prompt, embedding.num_embeddings, "embedding.num_embeddings")
     length = _checks.size("length", length, 0)

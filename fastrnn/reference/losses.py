@@ -132,7 +132,7 @@ def _cure_of_target(given: Any, target: Array, shape: tuple[int, ...]) -> str:
         return ": pass np.swapaxes(target, 0, 1)"
     if target.size == math.prod(positions) and 1 in (len(positions), target.ndim):
         return f": pass np.reshape(target, {positions}), where it has the order of logits"
-    if [n for n in target.shape if n != 1] == [n for n in positions if n != 1]:
+    if _cures.squeezed(target.shape) == _cures.squeezed(positions):
         return f": pass np.reshape(target, {positions})"
     return ""
 
