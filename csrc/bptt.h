@@ -84,8 +84,8 @@ static const real *FN(gradient_row)(const struct FN(job) *job, enum gradient_row
     const struct fastrnn_direction *a = job->a;
     switch (of) {
     case OF_X: return FN(at)(&a->x, t, b);
-    case OF_H_BEFORE: return FN(h_before)(a, job->zeros, t, b);
-    case OF_C_BEFORE: return FN(c_before)(a, &job->tape, job->zeros, t, b);
+    case OF_H_BEFORE: return FN(h_before)(a, &job->start, t, b);
+    case OF_C_BEFORE: return FN(c_before)(a, &job->tape, &job->start, t, b);
     case OF_C: return FN(c_row)(&job->tape, t, b);
     default:
         return (job->cell->intermediate_on_tape ? FN(gates_row)(&job->tape, t, b) : dz) + job->cell->intermediate_at(a);
@@ -140,10 +140,13 @@ static void FN(norms)(const struct FN(back_step) *s)
     for (int64_t i = 0; i < s->active; i++) {
         const int64_t b = s->rows[i];
         const real *d_output = FN(d_output)(a, s->t, b), *carry = s->carry_h + i * FN(stride)(a->P);
-        for (int64_t j = 0; j < a->P; j += W)
-            vstore(s->intermediate + j, FN(d_state)(carry, d_output, j, FN(lanes)(j, a->P)));
+        if (s->cell->d_c)
+            s->cell->d_c(s, i, s->intermediate);
+        else
+            for (int64_t j = 0; j < a->P; j += W)
+                vstore(s->intermediate + j, FN(d_state)(carry, d_output, j, FN(lanes)(j, a->P)));
         double sum = FN(squares)(s->intermediate, a->P);
-        if (s->carry_c)
+        if (s->carry_c && !s->cell->d_c)
             sum += FN(squares)(s->carry_c + i * FN(stride)(a->H), a->H);
         a->norms[s->t * a->B + b] = sqrt(sum);
     }
@@ -236,7 +239,7 @@ static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
         step->active = FN(active)(a, step->rows, walk->n, step->active, step->t);
         step->dz = walk->s.dz + walk->pairs;
         step->reversed = (int)(back & 1);
-        step->last = back == a->T - 1 && !a->d_h_0;
+        step->last = back == a->T - 1 && !a->d_h_0 && !(job->cell->facts.c_alone && a->d_c_0);
         FN(point_gradients)(walk, back);
         if (a->norms)
             FN(norms)(step);
@@ -279,6 +282,33 @@ static uintptr_t FN(layout_backward_scratch)(const struct FN(job) *job, uintptr_
     return FN(layout_gradient)(&s->gradient, s->sources, job->count, job->plan.threads, at);
 }
 
+static uintptr_t FN(layout_start)(struct FN(job) *job, uintptr_t at)
+{
+    const struct fastrnn_direction *a = job->a;
+    const int64_t stride = FN(stride)(a->H);
+    const real *const zeros = arena_take(&at, stride, sizeof(real));
+    job->start = (struct FN(start)){a->h_0, a->P, zeros, zeros};
+    if (job->cell->h_of_c) {
+        job->start.h = arena_take(&at, stride, sizeof(real));
+        if (a->c_0)
+            job->start.h_0 = arena_take(&at, a->B * stride, sizeof(real));
+        job->start.stride = stride;
+    }
+    return at;
+}
+
+static void FN(fill_start)(const struct FN(job) *job)
+{
+    const struct fastrnn_direction *a = job->a;
+    const struct FN(start) *start = &job->start;
+    FN(copy_or_zero)((real *)start->c, NULL, a->H);
+    if (!job->cell->h_of_c)
+        return;
+    job->cell->h_of_c(job->cell, start->c, (real *)start->h, a->H);
+    for (int64_t b = 0; a->c_0 && b < a->B; b++)
+        job->cell->h_of_c(job->cell, FN(row_of)(a->c_0, b, a->H), (real *)start->h_0 + b * start->stride, a->H);
+}
+
 /* Packs the weights, and starts with the gradient of the final state. */
 static void FN(begin_backward)(struct FN(walk) *walk)
 {
@@ -296,7 +326,7 @@ static void FN(begin_backward)(struct FN(walk) *walk)
         FN(begin_rows)(forward, &walk->recomputed);
     }
     if (team->id == 0)
-        FN(copy_or_zero)(job->zeros, NULL, a->H);
+        FN(fill_start)(job);
     team_barrier(team);
 
     walk->n = FN(partition_rows)(job, team, s->rows);
@@ -307,6 +337,7 @@ static void FN(begin_backward)(struct FN(walk) *walk)
     }
     walk->step = (struct FN(back_step)){
         .a = a,
+        .cell = job->cell,
         .w = &job->w,
         .tape = job->tape,
         .distance = FN(distance)(a, &job->tape, a->output.step_t, 0),
@@ -315,7 +346,7 @@ static void FN(begin_backward)(struct FN(walk) *walk)
         .carry_c = s->carry_c,
         .intermediate = s->intermediate,
         .operands = s->operands,
-        .zeros = job->zeros,
+        .start = job->start,
     };
 }
 
@@ -385,7 +416,7 @@ static uintptr_t FN(layout_backward)(void *shared, int threads, uintptr_t at)
     job->dz_rows = FN(chunk) + job->plan.steps * a->B;
     job->dz_stride = job->cell->dz_stride(a);
     at = FN(layout_plain_weights)(a, at, &job->w);
-    job->zeros = arena_take(&at, FN(stride)(a->H), sizeof(real));
+    at = FN(layout_start)(job, at);
     job->dz = arena_take(&at, job->dz_rows * job->dz_stride, sizeof(real));
     job->count = job->cell->sources(a, job->sources);
     for (struct FN(source) *source = job->sources; source < job->sources + job->count; source++)

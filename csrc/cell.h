@@ -36,6 +36,7 @@ struct FN(distance) {
 /* One step of a thread's active rows, or several, so that what they have in common is done once. */
 struct FN(step) {
     const struct fastrnn_direction *a;
+    const struct FN(cell) *cell;
     const struct FN(weights) *w;
     struct FN(tape) tape;
     struct FN(distance) distance;
@@ -52,9 +53,17 @@ struct FN(step) {
     real **output;             /* rows of output_t, P reals */
 };
 
+/* The state before a start: rows of h, and h and c where the state is zero. */
+struct FN(start) {
+    const real *h_0; /* (B) rows, `stride` apart; or NULL */
+    int64_t stride;
+    const real *h, *c;
+};
+
 /* One step of backpropagation. A row of dz holds dz, and behind it what else the weight gradients need. */
 struct FN(back_step) {
     const struct fastrnn_direction *a;
+    const struct FN(cell) *cell;
     const struct FN(weights) *w; /* here: as they are, not transposed */
     struct FN(tape) tape;
     struct FN(distance) distance;
@@ -65,7 +74,7 @@ struct FN(back_step) {
     real *carry_h, *carry_c;  /* rows of P and of H, from the later steps to the earlier ones */
     real *intermediate;       /* (active) rows of H in scratch */
     const real **operands;    /* (active) pointers, for products */
-    const real *zeros;        /* the state before a start */
+    struct FN(start) start;
 };
 
 struct FN(cell) {
@@ -77,6 +86,11 @@ struct FN(cell) {
     int (*takes_x)(const struct fastrnn_direction *a);
     void (*step)(struct FN(step) *s);
     void (*back_step)(const struct FN(back_step) *s);
+    enum nonlinearity f;        /* of the cells that have one */
+    FN(epilogue) *epilogue;     /* for plain_step */
+    /* Of a cell whose state is c alone: h of n units; and the gradient of the state of active row i, of H units. */
+    void (*h_of_c)(const struct FN(cell) *cell, const real *c, real *h, int64_t n);
+    void (*d_c)(const struct FN(back_step) *s, int64_t i, real *d_c);
     /* Reals of a row of dz, and where in it the row lies that the second product of a step multiplies; or, of a row of
      * the tape's gates, if it is on the tape. */
     int64_t (*dz_stride)(const struct fastrnn_direction *a);
@@ -174,20 +188,20 @@ static ALWAYS_INLINE int FN(restarts)(const struct fastrnn_direction *a, int64_t
 }
 
 /* The state before step t of row b. */
-static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_direction *a, const real *zeros, int64_t t,
-                                              int64_t b)
+static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_direction *a, const struct FN(start) *start,
+                                              int64_t t, int64_t b)
 {
     const int64_t from = FN(step_before)(a, t, b);
-    const real *h = from < 0 ? FN(row_of)(a->h_0, b, a->P) : FN(at)(&a->output, from, b);
-    return h && !FN(restarts)(a, t, b) ? h : zeros;
+    const real *h = from < 0 ? FN(row_of)(start->h_0, b, start->stride) : FN(at)(&a->output, from, b);
+    return h && !FN(restarts)(a, t, b) ? h : start->h;
 }
 
 static ALWAYS_INLINE const real *FN(c_before)(const struct fastrnn_direction *a, const struct FN(tape) *tape,
-                                              const real *zeros, int64_t t, int64_t b)
+                                              const struct FN(start) *start, int64_t t, int64_t b)
 {
     const int64_t from = FN(step_before)(a, t, b);
     const real *c = from < 0 ? FN(row_of)(a->c_0, b, a->H) : FN(c_row)(tape, from, b);
-    return c && !FN(restarts)(a, t, b) ? c : zeros;
+    return c && !FN(restarts)(a, t, b) ? c : start->c;
 }
 
 /* d_output_t of a row, or NULL: zeros. */
@@ -235,6 +249,26 @@ static ALWAYS_INLINE int FN(next_step)(struct FN(step) *s)
     for (int64_t row = 0; row < s->active; row++)
         s->output[row] += s->staged && (row == 0 || row == s->active - 1) ? s->staged : s->distance.output;
     return 1;
+}
+
+static ALWAYS_INLINE void FN(finish_panel)(void *step, int64_t col, const vec *sums)
+{
+    struct FN(step) *const s = step;
+    real tile[PANEL] __attribute__((aligned(64)));
+    FN(store_panel)(tile, 0, sums);
+    s->cell->epilogue(s, 0, 1, col, tile);
+}
+
+/* The step of a cell of one product with one gate, whose epilogue does the rest, of one row too: there it costs a few
+ * per cent to store the sums, and saves a product of the cell's own, which is most of a cell's code. */
+static inline void FN(plain_step)(struct FN(step) *s)
+{
+    do {
+        if (s->active == 1)
+            FN(step_of_row)(NV, NV, s, FN(finish_panel), s->cell->epilogue);
+        else
+            FN(step_of_rows)(0, s, s->h_before, s->cell->epilogue);
+    } while (FN(next_step)(s));
 }
 
 /* The gradient of the state before: rows times matrix i, from the carry that is there or from zeros. */

@@ -39,12 +39,13 @@ struct fastrnn_size {
     char of; /* 'H' or 'P' */
 };
 
-/* A parameter that not every cell has, and that a call may leave out. Of rank 1 it is some rows of H, for each unit its
+/* A parameter that not every cell has, and that a call may leave out unless it is required. Of rank 1 it is some rows of H, for each unit its
  * own; of rank 2 a matrix of some rows and H columns, with which the step has a second product. */
 struct fastrnn_extra {
     const char *name;
     int rank; /* 1 or 2 */
     struct fastrnn_size shape[2];
+    int required;
 };
 
 /* What a caller has to know of a cell. */
@@ -52,7 +53,9 @@ struct fastrnn_cell {
     const char *name;
     int gates;      /* G: w_ih has G*H rows */
     int tape_gates; /* how many values a unit has on the tape beside c; 0: the tape is output alone */
-    int has_c;      /* whether there is a second state, c */
+    int has_c;      /* whether there is a second row of H beside h, c */
+    int c_alone; /* c alone is the state, and h, which is output, a function of it: h_0, h_n and their gradients are
+                       NULL */
     int extras;
     struct fastrnn_extra extra[FASTRNN_MAX_EXTRA];
 };
@@ -62,22 +65,22 @@ const struct fastrnn_cell *fastrnn_cell(int number);
 
 /* One direction of one layer. Arrays without strides are C-contiguous. */
 struct fastrnn_direction {
-    int cell;              /* its number */
-    int reverse;           /* process t = T-1 ... 0 */
+    int cell; /* its number */
+    int reverse; /* process t = T-1 ... 0 */
     int64_t T, B, D, H, P; /* P = H but for a cell with a projection */
 
     /* forward: arguments */
-    struct fastrnn_sequence x;            /* (T, B, D) */
-    const void *h_0, *c_0;                /* (B, P), (B, H); or NULL. c_0 and c_n: of cells that have c */
-    const void *w_ih, *w_hh;              /* (G*H, D), (G*H, P) */
-    const void *b_ih, *b_hh;              /* (G*H,) or NULL, each */
+    struct fastrnn_sequence x; /* (T, B, D) */
+    const void *h_0, *c_0; /* (B, P), (B, H); or NULL. c_0 and c_n: of cells that have c */
+    const void *w_ih, *w_hh; /* (G*H, D), (G*H, P) */
+    const void *b_ih, *b_hh; /* (G*H,) or NULL, each */
     const void *extra[FASTRNN_MAX_EXTRA]; /* as the cell says, each or NULL */
-    const int64_t *lengths;               /* (B,) in [0, T], or NULL: all T */
+    const int64_t *lengths; /* (B,) in [0, T], or NULL: all T */
     const uint8_t *restart; /* the reset mask: (T, B), nonzero: the state before step t is zero; or NULL */
     const void *packed; /* what `pack` made of the weights, which are then not read; or NULL */
     /* forward: results; backward: output, c and gates are arguments, h_n and c_n are not read */
     struct fastrnn_sequence output; /* (T, B, P) */
-    void *h_n, *c_n; /* (B, P), (B, H): may be h_0 and c_0 */
+    void *h_n, *c_n; /* (B, P), (B, H), each or NULL: may be h_0 and c_0 */
     /* The tape, zero in padding; NULL: none is kept. */
     void *c, *gates; /* (T, B, H), (T, B, tape_gates*H) */
     /* 0, or K > 0: the tape is short. gates is NULL, and c, where the cell has it, is ((T-1)/K, B, H): c after every

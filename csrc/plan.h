@@ -33,7 +33,7 @@ struct FN(job) {
     int64_t dz_rows, dz_stride;
     struct FN(source) *sources; /* (count,) of the weight gradients; each thread has rows of its own */
     int count;
-    real *zeros;                /* (H,): the state before a start */
+    struct FN(start) start;
 };
 
 static int64_t FN(clamp)(int64_t n, int64_t min, int64_t max) { return n < min ? min : n > max ? max : n; }

@@ -193,18 +193,27 @@ static void FN(write_checkpoint)(const struct FN(forward_scratch) *s, const stru
                          row < s->running ? s->c + row * wide + s->begin : NULL, s->c_end - s->begin);
 }
 
+/* A row's state, of the units that are made here: from rows of h and c, or NULL: zeros. */
+static ALWAYS_INLINE void FN(set_state)(const struct FN(job) *job, const struct FN(forward_scratch) *s, int64_t row,
+                                        const real *h, const real *c)
+{
+    const int64_t begin = s->begin, units = s->c_end - begin;
+    real *const to_h = s->state[s->now][row] + begin;
+    real *const to_c = s->c ? s->c + row * FN(stride)(job->a->H) + begin : NULL;
+    if (s->c)
+        FN(copy_or_zero)(to_c, c ? c + begin : NULL, units);
+    if (job->cell->h_of_c)
+        job->cell->h_of_c(job->cell, to_c, to_h, units);
+    else
+        FN(copy_or_zero)(to_h, h ? h + begin : NULL, s->end - begin);
+}
+
 /* The rows that become active begin with their initial state. */
 static ALWAYS_INLINE void FN(start_rows)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t active)
 {
     const struct fastrnn_direction *a = job->a;
-    for (int64_t row = s->running; row < active; row++) {
-        const real *h_0 = FN(row_of)(a->h_0, s->rows[row], a->P);
-        FN(copy_or_zero)(s->state[s->now][row] + s->begin, h_0 ? h_0 + s->begin : NULL, s->end - s->begin);
-        if (!s->c)
-            continue;
-        const real *c_0 = FN(row_of)(a->c_0, s->rows[row], a->H);
-        FN(copy_or_zero)(s->c + row * FN(stride)(a->H) + s->begin, c_0 ? c_0 + s->begin : NULL, s->c_end - s->begin);
-    }
+    for (int64_t row = s->running; row < active; row++)
+        FN(set_state)(job, s, row, FN(row_of)(a->h_0, s->rows[row], a->P), FN(row_of)(a->c_0, s->rows[row], a->H));
     s->running = active;
 }
 
@@ -212,11 +221,8 @@ static ALWAYS_INLINE void FN(clear_restarted)(const struct FN(job) *job, struct 
 {
     const struct fastrnn_direction *a = job->a;
     for (int64_t row = 0; a->restart && row < s->running; row++)
-        if (FN(restarts)(a, t, s->rows[row])) {
-            FN(copy_or_zero)(s->state[s->now][row], NULL, a->P);
-            if (s->c)
-                FN(copy_or_zero)(s->c + row * FN(stride)(a->H), NULL, a->H);
-        }
+        if (FN(restarts)(a, t, s->rows[row]))
+            FN(set_state)(job, s, row, NULL, NULL);
 }
 
 /* Output and tape are zero in padding. */
@@ -249,7 +255,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
                            int64_t buffer)
 {
     const struct fastrnn_direction *a = job->a;
-    struct FN(step) step = {.a = a, .w = s->w, .tape = job->tape, .rows = s->rows, .c = s->c};
+    struct FN(step) step = {.a = a, .cell = job->cell, .w = s->w, .tape = job->tape, .rows = s->rows, .c = s->c};
     step.intermediate = s->intermediate;
     step.output = s->output;
     step.distance = FN(distance)(a, &job->tape, job->output.step_t, 1);
@@ -312,7 +318,7 @@ static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *
             h = FN(at)(&job->output, a->reverse ? 0 : length - 1, b);
             c = s->c ? s->c + row * FN(stride)(H) : NULL;
         }
-        if (h != (const real *)a->h_n + b * P)
+        if (a->h_n && h != (const real *)a->h_n + b * P)
             FN(copy_or_zero)((real *)a->h_n + b * P + s->begin, h ? h + s->begin : NULL, s->end - s->begin);
         if (s->c && c != (const real *)a->c_n + b * H)
             FN(copy_or_zero)((real *)a->c_n + b * H + s->begin, c ? c + s->begin : NULL, s->c_end - s->begin);

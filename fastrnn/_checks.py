@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
-NONLINEARITIES = ("tanh", "relu")
 
 # No product of sizes may pass this many elements of eight bytes: the largest that NumPy's and the
 # kernel's signed sizes can count. A bound for float32 half as large as it could be costs nobody.

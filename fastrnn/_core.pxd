@@ -25,10 +25,11 @@ cdef extern from "fastrnn.h" nogil:
         const char *name
         int rank
         fastrnn_size shape[2]
+        int required
 
     struct fastrnn_cell:
         const char *name
-        int gates, tape_gates, has_c, extras
+        int gates, tape_gates, has_c, c_alone, extras
         fastrnn_extra extra[4]  # FASTRNN_MAX_EXTRA
 
     const fastrnn_cell *get_cell "fastrnn_cell"(int)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 _Array = NDArray[Any]
 
 # Of each cell that C has, by its number: name, gates, how many values a unit has on the tape beside
-# c, whether there is a c, and the extra weights, each a name and its axes.
-CELLS: tuple[tuple[str, int, int, bool, tuple[tuple[str, tuple[str, ...]], ...]], ...]
+# c, whether there is a c, whether that alone is the state, which callers call h, and the extra
+# weights, each a name, its axes and whether it is required.
+CELLS: tuple[tuple[str, int, int, bool, bool, tuple[tuple[str, tuple[str, ...], bool], ...]], ...]
 
 # x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
 # strides on the others; every other array is C-contiguous. All are aligned, in native byte order
@@ -21,7 +22,7 @@ CELLS: tuple[tuple[str, int, int, bool, tuple[tuple[str, tuple[str, ...]], ...]]
 #
 # One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths,
 # restart, reverse, record, checkpoint, batch_major, output, packed): record: None, or (the class of
-# the tape, the cell's option, whether x came without a batch axis); checkpoint 0, or K: the tape
+# the tape, the cell's options, whether x came without a batch axis); checkpoint 0, or K: the tape
 # has no gates, and c of every K-th step only; output: None, or where to write it; packed: None, or
 # what the weights are read from instead. Of each direction output, h_n, c_n, tape. ask: of one
 # direction, the rank that arrays_fit gives instead, where it is not 3.

@@ -165,7 +165,7 @@ cdef inline cnp.npy_intp kept_steps(cnp.npy_intp T, int64_t checkpoint) noexcept
 # ------------------------------------------------------------------------------------------ the cells
 
 cdef tuple cells_of_c():
-    """What C says of its cells, by their numbers: (name, gates, tape_gates, has_c, extra weights)."""
+    """What C says of its cells, by their numbers: (name, gates, tape_gates, has_c, c_alone, extra weights)."""
     cdef const fastrnn_cell *cell
     cdef list found = [], extras
     cdef int e, i
@@ -175,13 +175,20 @@ cdef tuple cells_of_c():
         for e in range(cell.extras):
             axes = [(cell.extra[e].shape[i].times, chr(cell.extra[e].shape[i].of)) for i in range(cell.extra[e].rank)]
             axes = tuple(of if times == 1 else f"{times}·{of}" for times, of in axes)
-            extras.append((cell.extra[e].name.decode(), axes))
-        found.append((cell.name.decode(), cell.gates, cell.tape_gates, bool(cell.has_c), tuple(extras)))
+            extras.append((cell.extra[e].name.decode(), axes, bool(cell.extra[e].required)))
+        found.append(
+            (cell.name.decode(), cell.gates, cell.tape_gates, bool(cell.has_c), bool(cell.c_alone), tuple(extras))
+        )
     return tuple(found)
 
 
 CELLS = cells_of_c()
-cdef list extra_names = [tuple(name for name, _ in cell[4]) for cell in CELLS]
+cdef list extra_names = [tuple(name for name, _, _ in cell[5]) for cell in CELLS]
+
+
+cdef inline bint has_two_states(const fastrnn_cell *cell) noexcept:
+    """Whether the state is h and c; else it is one array, which callers call h."""
+    return cell.has_c and not cell.c_alone
 
 
 cdef inline const fastrnn_cell *cell_numbered(int number) noexcept:
@@ -213,6 +220,16 @@ cdef inline void fill_weights(
         a.extra[e] = data(extra[e])
 
 
+cdef inline void point_states(
+    const fastrnn_direction *a, const void *h, const void *c, const void **of_h, const void **of_c,
+) noexcept:
+    """Where C finds what callers call h and c: both, h alone, or c alone under the name of h."""
+    if get_cell(a.cell).c_alone:
+        of_h[0], of_c[0] = NULL, h
+    else:
+        of_h[0], of_c[0] = h, c
+
+
 cdef inline void fill_direction(
     fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
@@ -222,8 +239,7 @@ cdef inline void fill_direction(
     a.B = cnp.PyArray_DIM(x, 1)
     a.reverse = reverse
     a.x = sequence(x)
-    a.h_0 = data(h_0)
-    a.c_0 = data(c_0)
+    point_states(a, data(h_0), data(c_0), &a.h_0, &a.c_0)
     a.lengths = <const int64_t *>data(lengths)
     a.restart = <const uint8_t *>data(restart)
     a.output = sequence(output)
@@ -258,11 +274,12 @@ cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
     """The tape: the arguments, what forward keeps for backward, and how it was called."""
     _, arrays, lengths, restart, reverse, record, checkpoint, batch_major, _, _ = direction
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
-    kind, option, unbatched = record
+    kind, options, unbatched = record
     # The tape has its own initial state: callers carry it on, and clear rows of it in place.
-    states = (copied(h_0), copied(c_0)) if cell.has_c else (copied(h_0),)
-    kept = (c, gates) if cell.has_c else (gates,) if cell.tape_gates else ()
-    options, short = () if option is None else (option,), (checkpoint,) if cell.tape_gates else ()
+    states = (copied(h_0), copied(c_0)) if has_two_states(cell) else (copied(h_0),)
+    cdef int places = len(<tuple>kind._kept)
+    kept = (c, gates) if places == 2 else (gates,) if places == 1 else ()
+    short = (checkpoint,) if cell.tape_gates else ()
     fields = (
         x, *states, w_ih, w_hh, b_ih, b_hh, *extra, output, *kept, lengths, restart, *options,
         reverse, unbatched, batch_major, None, *short,
@@ -299,7 +316,7 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
     if packed is not None:
         packed.lend(a, number)
     cdef cnp.ndarray h_n = rows_of(B, a.P, number)
-    if known.has_c:
+    if has_two_states(known):
         c_n = rows_of(B, a.H, number)
     if record is not None and known.tape_gates:
         if checkpoint == 0:
@@ -317,8 +334,7 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
         return output, h_n, c_n, tape
     expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
     fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
-    a.h_n = data(h_n)
-    a.c_n = data(c_n)
+    point_states(a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
     return output, h_n, c_n, tape
 
 
@@ -384,14 +400,13 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
         return None
     h_n = empty_sequence(1, B, a.P, number, False)
-    if get_cell(cell).has_c:
+    if has_two_states(get_cell(cell)):
         c_n = empty_sequence(1, B, a.H, number, False)
     output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
     fill_direction(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
     if batch_first:
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
-    a.h_n = data(h_n)
-    a.c_n = data(c_n)
+    point_states(&a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
     flops = work(&a)
     call_directions(
         fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], &a, 1, flops,
@@ -413,18 +428,31 @@ cdef inline object gradient(str name, object argument, frozenset wanted, dict in
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), shape, cnp.PyArray_TYPE(a), 0)
 
 
+cdef object of_units(object value, object w_hh):
+    """An extra weight as an array; a number is the same for each of the units, which are w_hh's columns."""
+    if type(value) is not float or not cnp.PyArray_CheckExact(w_hh) or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2:
+        return value
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(<cnp.ndarray>w_hh)
+    cdef cnp.ndarray array = cnp.PyArray_EMPTY(1, shape + 1, cnp.PyArray_TYPE(<cnp.ndarray>w_hh), 0)
+    cnp.PyArray_FillWithScalar(array, value)
+    return array
+
+
 cdef tuple parts_of(int cell, tape):
     """What a tape holds, each field read once: arrays, lengths, restart, reverse, output, c, gates, checkpoint."""
     cdef const fastrnn_cell *known = cell_numbered(cell)
     expect(known != NULL)
     c_0 = c = gates = None
     checkpoint = 0
+    if has_two_states(known):
+        c_0 = tape.c_0
     if known.has_c:
-        c_0, c = tape.c_0, tape.c
+        c = tape.c
     if known.tape_gates:
         gates, checkpoint = tape.gates, tape.checkpoint
-    extra = tuple([getattr(tape, name) for name in extra_names[cell]])
-    arrays = tape.x, tape.h_0, c_0, tape.w_ih, tape.w_hh, tape.b_ih, tape.b_hh, extra
+    x, w_hh = tape.x, tape.w_hh
+    extra = tuple([of_units(getattr(tape, name), w_hh) for name in extra_names[cell]])
+    arrays = x, tape.h_0, c_0, tape.w_ih, w_hh, tape.b_ih, tape.b_hh, extra
     return arrays, tape.lengths, tape.restart, tape.reverse, tape.output, c, gates, checkpoint
 
 
@@ -444,7 +472,7 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-    cdef bint has_c = get_cell(cell).has_c
+    cdef bint has_c = has_two_states(get_cell(cell))
     cdef tuple names = extra_names[cell]
     d_x = gradient("x", x, wanted, into, tape.batch_major)
     d_h_0 = gradient("h_0", h_0, wanted, into, False)
@@ -482,11 +510,9 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
         return results
     fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
-    a.d_h_n = data(d_h_n)
-    a.d_c_n = data(d_c_n)
+    point_states(a, data(d_h_n), data(d_c_n), &a.d_h_n, &a.d_c_n)
     a.d_x = sequence(d_x)
-    a.d_h_0 = data(d_h_0)
-    a.d_c_0 = data(d_c_0)
+    point_states(a, data(d_h_0), data(d_c_0), <const void **>&a.d_h_0, <const void **>&a.d_c_0)
     a.d_w_ih = data(d_w_ih)
     a.d_w_hh = data(d_w_hh)
     a.d_b_ih = data(d_b_ih)

@@ -60,7 +60,10 @@ cdef inline bint weights_fit(
     cdef bint projected = False
     cdef int e
     for e in range(cell.extras):
-        if (<tuple>extra)[e] is not None:
+        if (<tuple>extra)[e] is None:
+            if cell.extra[e].required:
+                return False
+        else:
             shape = &cell.extra[e].shape[0]
             if not plain((<tuple>extra)[e], number, cell.extra[e].rank, extent(shape, H, P), extent(shape + 1, H, P)):
                 return False

@@ -145,14 +145,13 @@ def generate(
         for k in range(a.count):
             cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c = layers[k]
             expect(weights_fit(cell_numbered(cell), number, below, w_ih, w_hh, b_ih, b_hh, extra))
-            expect((c is None) != get_cell(cell).has_c)
+            expect((c is None) != has_two_states(get_cell(cell)))
             fill_weights(&each[k], cell, w_ih, w_hh, b_ih, b_hh, extra)
             each[k].T = each[k].B = 1
             below = each[k].P
             expect(plain(h, number, 1, below, 0) and written(h))
             expect(c is None or plain(c, number, 1, each[k].H, 0) and written(c))
-            each[k].h_n = data(h)
-            each[k].c_n = data(c)
+            point_states(&each[k], data(h), data(c), <const void **>&each[k].h_n, <const void **>&each[k].c_n)
         expect(plain(w_out, number, 2, a.V, below) and (b_out is None or plain(b_out, number, 1, a.V, 0)))
         a.w_out = data(w_out)
         a.b_out = data(b_out)

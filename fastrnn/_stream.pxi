@@ -30,7 +30,7 @@ cdef class StreamCore:
     cdef const fastrnn_kernels *kernels  # the packing is that of one instruction set
     cdef fastrnn_direction *layers
     cdef readonly int64_t _count, _batch, _features, _units  # layers, B, D, P
-    cdef int64_t cells  # units of c, 0 where there is none
+    cdef int64_t cells  # units of a second state, c; 0 where there is none
     cdef int number  # the arrays' type number
     cdef int now
     cdef bint busy
@@ -58,7 +58,7 @@ cdef class StreamCore:
         cdef list states = [], intermediate = []
         fill_weights(a, cell, w_ih, w_hh, None, None, extra)
         cdef cnp.npy_intp *shape = [len(weights), batch, a[0].P]
-        cdef int64_t cells = a[0].H if get_cell(cell).has_c else 0
+        cdef int64_t cells = a[0].H if has_two_states(get_cell(cell)) else 0
         for n in (a[0].P, a[0].P, cells, cells):
             shape[2] = n
             states.append(cnp.PyArray_ZEROS(3, shape, number, 0))
@@ -90,7 +90,7 @@ cdef class StreamCore:
             expect(weights_fit(cell_numbered(cell), self.number, below, w_ih, w_hh, b_ih, b_hh, extra))
             fill_weights(&made[0], cell, w_ih, w_hh, b_ih, b_hh, extra)
             # The states and the intermediate outputs were made for these sizes.
-            expect(made[0].P == self._units and (made[0].H if get_cell(cell).has_c else 0) == self.cells)
+            expect(made[0].P == self._units and (made[0].H if has_two_states(get_cell(cell)) else 0) == self.cells)
             below = made[0].P
             packed.append(packed_weights(kernels, &made[0], self.number))
         self.flops = 0
@@ -120,6 +120,7 @@ cdef class StreamCore:
         cdef char *next_h
         cdef char *c
         cdef char *next_c
+        cdef size_t h_at, c_at
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
         if self.kernels == NULL or <int64_t>len(intermediate) != self._count - 1:
@@ -135,9 +136,12 @@ cdef class StreamCore:
                 a = &self.layers[k]
                 a.T = T
                 a.x, a.output = from_, to
-                a.h_0, a.h_n = h + k * h_bytes, next_h + k * h_bytes
-                if self.cells:
-                    a.c_0, a.c_n = c + k * c_bytes, next_c + k * c_bytes
+                h_at, c_at = k * h_bytes, k * c_bytes
+                point_states(a, h + h_at, c + c_at if self.cells else NULL, &a.h_0, &a.c_0)
+                point_states(
+                    a, next_h + h_at, next_c + c_at if self.cells else NULL,
+                    <const void **>&a.h_n, <const void **>&a.c_n,
+                )
                 a.restart = <const uint8_t *>data(restart)
                 call_directions(
                     self.kernels.forward[self.number == cnp.NPY_DOUBLE], a, 1,

@@ -89,7 +89,7 @@ def generate(
     network, prompt, uniform, temperature = generate_arguments(
         embedding, rnn, linear, prompt, length, state, temperature, rng
     )
-    (kernel, _), c = CELLS[network.cell.name].kernel(network.option), network.c
+    (kernel, _), c = CELLS[network.cell.name].kernel(network.options), network.c
     layers = tuple(
         (kernel, weights, network.h[k], None if c is None else c[k])
         for k, weights in enumerate(network.layers)

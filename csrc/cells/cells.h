@@ -3,9 +3,11 @@
 #include "lstm.h"
 #include "gru.h"
 
-static const struct FN(cell) *const FN(cells)[] = {
-    &FN(rnn_tanh), &FN(rnn_relu), &FN(lstm), &FN(gru), &FN(gru_reset_first),
-};
+#undef PLACE_OF_RNN
+#define PLACE_OF_RNN(f) &FN(rnn_##f),
+
+static const struct FN(cell) *const FN(cells)[] = {&FN(lstm), &FN(gru), &FN(gru_reset_first),
+                                                   FASTRNN_NONLINEARITIES(PLACE_OF_RNN)};
 
 #if REAL_BITS == 32 /* the facts are those of both types */
 static const struct fastrnn_cell *cell_facts(int number)

@@ -121,7 +121,7 @@ static ALWAYS_INLINE void FN(gru_back_row)(const int reset_after, const struct F
 {
     const struct fastrnn_direction *a = s->a;
     const int64_t H = a->H, b = s->rows[i];
-    const real *gates = FN(gates_row)(&s->tape, s->t, b), *h_before = FN(h_before)(a, s->zeros, s->t, b);
+    const real *gates = FN(gates_row)(&s->tape, s->t, b), *h_before = FN(h_before)(a, &s->start, s->t, b);
     const real *d_output = FN(d_output)(a, s->t, b);
     real *carry = s->carry_h + i * FN(stride)(H), *dz = s->dz[i];
     real *const behind = reset_after ? dz + FN(gru_dh_at)(a) : NULL;
@@ -170,7 +170,7 @@ static void FN(gru_reset_first_back_step)(const struct FN(back_step) *s)
     FN(gemm)(s->operands, s->active, &s->w->h[1], s->reversed, NULL, 0, s->intermediate, stride, NULL, NULL);
     for (int64_t i = 0; i < s->active; i++) {
         const int64_t b = s->rows[i];
-        const real *gates = FN(gates_row)(&s->tape, s->t, b), *before = FN(h_before)(a, s->zeros, s->t, b);
+        const real *gates = FN(gates_row)(&s->tape, s->t, b), *before = FN(h_before)(a, &s->start, s->t, b);
         const real *ds = s->intermediate + i * stride;
         real *carry = s->carry_h + i * stride;
         for (int64_t j = 0; j < H; j += W) {

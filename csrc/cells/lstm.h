@@ -204,7 +204,7 @@ static void FN(lstm_back_step)(const struct FN(back_step) *s)
         const struct FN(lstm_row) row = {
             .gates = FN(gates_row)(&s->tape, s->t, b),
             .c = FN(c_row)(&s->tape, s->t, b),
-            .c_before = FN(c_before)(a, &s->tape, s->zeros, s->t, b),
+            .c_before = FN(c_before)(a, &s->tape, &s->start, s->t, b),
             .d_m = projects ? s->intermediate + i * stride : s->carry_h + i * h_stride,
             .d_output = projects ? NULL : FN(d_output)(a, s->t, b),
             .p = s->w->extra[FN(lstm_w_peep)].packed,

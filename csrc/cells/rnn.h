@@ -1,24 +1,14 @@
 /* The Elman cell.
  *
  *   z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
- *   h_t = f(z_t)                                       f = tanh or relu
+ *   h_t = f(z_t)                                       f: see nonlinearities.h
  *
- *   dz_t = (carry_t + d_output_t) f'(z_t)              1 - h_t^2, or 1 where h_t > 0, else 0
+ *   dz_t = (carry_t + d_output_t) f'(z_t)
  *   carry_{t-1} = W_hh^T dz_t
- *
- * A NaN passes through both nonlinearities, forward and backward.
  */
 
-static ALWAYS_INLINE vec FN(relu)(vec z) { return vselect(vle(z, vzero()), vzero(), z); }
-
-/* dh f'(z), from h = f(z). */
-static ALWAYS_INLINE vec FN(tanh_back)(vec h, vec dh) { return vmul(dh, vfnma(h, h, vset1((real)1))); }
-
-static ALWAYS_INLINE vec FN(relu_back)(vec h, vec dh) { return vselect(vle(h, vzero()), vzero(), dh); }
-
-static ALWAYS_INLINE void FN(rnn_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec z, vec (*f)(vec))
+static ALWAYS_INLINE void FN(rnn_unit)(const struct FN(step) *s, int64_t row, int64_t unit, vec h)
 {
-    const vec h = f(z);
     vstore(s->h[row] + unit, h);
     FN(store_lanes)(s->output[row] + unit, h, FN(lanes)(unit, s->a->H));
 }
@@ -28,7 +18,7 @@ static ALWAYS_INLINE void FN(rnn_units)(const struct FN(step) *s, int64_t row, i
 {
     for (int i = 0; i < rows; i++)
         for (int64_t j = 0; j < PANEL && col + j < s->a->H; j += W)
-            FN(rnn_unit)(s, row + i, col + j, vload(tile + i * PANEL + j), f);
+            FN(rnn_unit)(s, row + i, col + j, f(vload(tile + i * PANEL + j)));
 }
 
 static ALWAYS_INLINE void FN(rnn_step)(struct FN(step) *s, FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue)
@@ -41,7 +31,7 @@ static ALWAYS_INLINE void FN(rnn_step)(struct FN(step) *s, FN(panel_epilogue) *p
     } while (FN(next_step)(s));
 }
 
-static ALWAYS_INLINE void FN(rnn_back_step)(const struct FN(back_step) *s, vec (*back)(vec, vec))
+static ALWAYS_INLINE void FN(rnn_back)(const struct FN(back_step) *s, enum nonlinearity f)
 {
     const struct fastrnn_direction *a = s->a;
     const int64_t H = a->H, stride = FN(stride)(H);
@@ -52,7 +42,8 @@ static ALWAYS_INLINE void FN(rnn_back_step)(const struct FN(back_step) *s, vec (
             const int n = FN(lanes)(j, H);
             FN(prefetch)(h + j, s->distance.output);
             FN(prefetch)(d_output, j + s->distance.d_output);
-            vstore(s->dz[i] + j, back(FN(load_lanes)(h + j, n), FN(d_state)(carry, d_output, j, n)));
+            const vec dh = FN(d_state)(carry, d_output, j, n);
+            vstore(s->dz[i] + j, FN(nonlinearity_back)(f, FN(load_lanes)(h + j, n), dh));
         }
     }
     FN(carry_back)(s, (const real *const *)s->dz, 0);
@@ -66,31 +57,51 @@ static int FN(rnn_sources)(const struct fastrnn_direction *a, struct FN(source) 
     return 1;
 }
 
-/* The cell with the nonlinearity f, whose derivative is f##_back. */
+/* For whatever nonlinearity. */
+static inline void FN(rnn_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)
+{
+    const struct FN(step) *s = step;
+    const enum nonlinearity f = s->cell->f;
+    for (int i = 0; i < rows; i++)
+        for (int64_t j = 0; j < PANEL && col + j < s->a->H; j += W)
+            FN(rnn_unit)(s, row + i, col + j, FN(nonlinearity)(f, vload(tile + i * PANEL + j)));
+}
+
+static inline void FN(rnn_back_step)(const struct FN(back_step) *s) { FN(rnn_back)(s, s->cell->f); }
+
 #undef RNN_CELL
-#define RNN_CELL(f)                                                                                                    \
+#define RNN_CELL(f_, step_, back_step_)                                                                                \
+    static const struct FN(cell) FN(rnn_##f_) = {                                                                      \
+        .facts = {.name = "rnn_" #f_, .gates = 1},                                                                     \
+        .products = 1,                                                                                                 \
+        .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
+        .f = NONLINEARITY_##f_,                                                                                        \
+        .epilogue = FN(rnn_epilogue),                                                                                  \
+        .step = FN(step_),                                                                                             \
+        .back_step = FN(back_step_),                                                                                   \
+        .dz_stride = FN(rnn_dz_stride),                                                                                \
+        .sources = FN(rnn_sources),                                                                                    \
+    };
+
+/* With code of its own, which finishes one row in the registers. */
+#undef RNN_OWN_CELL
+#define RNN_OWN_CELL(f)                                                                                                \
     static void FN(rnn_##f##_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)               \
     {                                                                                                                  \
         FN(rnn_units)(step, row, rows, col, tile, FN(f));                                                              \
     }                                                                                                                  \
     static ALWAYS_INLINE void FN(rnn_##f##_panel_epilogue)(void *step, int64_t col, const vec *z)                      \
     {                                                                                                                  \
-        UNROLL for (int v = 0; v < NV; v++) FN(rnn_unit)(step, 0, col + v * W, z[v], FN(f));                           \
+        UNROLL for (int v = 0; v < NV; v++) FN(rnn_unit)(step, 0, col + v * W, FN(f)(z[v]));                           \
     }                                                                                                                  \
     static void FN(rnn_##f##_step)(struct FN(step) *s)                                                                 \
     {                                                                                                                  \
         FN(rnn_step)(s, FN(rnn_##f##_panel_epilogue), FN(rnn_##f##_epilogue));                                         \
     }                                                                                                                  \
-    static void FN(rnn_##f##_back_step)(const struct FN(back_step) *s) { FN(rnn_back_step)(s, FN(f##_back)); }         \
-    static const struct FN(cell) FN(rnn_##f) = {                                                                       \
-        .facts = {.name = "rnn_" #f, .gates = 1},                                                                      \
-        .products = 1,                                                                                                 \
-        .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
-        .step = FN(rnn_##f##_step),                                                                                    \
-        .back_step = FN(rnn_##f##_back_step),                                                                          \
-        .dz_stride = FN(rnn_dz_stride),                                                                                \
-        .sources = FN(rnn_sources),                                                                                    \
-    };
+    static void FN(rnn_##f##_back_step)(const struct FN(back_step) *s) { FN(rnn_back)(s, NONLINEARITY_##f); }          \
+    RNN_CELL(f, rnn_##f##_step, rnn_##f##_back_step)
+#undef RNN_OTHER_CELL
+#define RNN_OTHER_CELL(f) RNN_CELL(f, plain_step, rnn_back_step)
 
-RNN_CELL(tanh)
-RNN_CELL(relu)
+FASTRNN_OWN_NONLINEARITIES(RNN_OWN_CELL)
+FASTRNN_OTHER_NONLINEARITIES(RNN_OTHER_CELL)

@@ -20,6 +20,8 @@ from ..reference.arguments import (
     CellTape,
     backward_arguments,
     forward_arguments,
+    gradients_of_numbers,
+    numbers,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     # None; not on the reference backend.
     Back = tuple[Any, Any, Any, Any, Any, dict[str, Array], Any]
 
-PLAIN = (str, type(None), bool)  # the types of options that may be looked up unchecked
+PLAIN = (str, bool)  # the types of options that may be looked up unchecked
 
 
 _of_tape: dict[type, Cell] = {}
@@ -51,42 +53,63 @@ class Cell:
     spec : CellSpec
         From the reference.
     kernels : dict
-        The cells that C has for it, by the cell's option: {None: name} where there is none.
+        The cells that C has for it, by the values of the cell's options: {(): name} where there
+        are none.
     tape, gradients : type
         What its forward and backward return.
     """
 
     def __init__(
-        self, spec: CellSpec, kernels: dict[Any, str], tape: type[CellTape], gradients: Any
+        self,
+        spec: CellSpec,
+        kernels: dict[tuple[Any, ...], str],
+        tape: type[CellTape],
+        gradients: Any,
     ) -> None:
-        numbers = {cell[0]: number for number, cell in enumerate(_core.CELLS)}
+        places = {cell[0]: number for number, cell in enumerate(_core.CELLS)}
         self.spec, self.tape, self.gradients = spec, tape, gradients
-        self.numbers = {option: numbers[name] for option, name in kernels.items()}
+        self.numbers = {options: places[name] for options, name in kernels.items()}
         self.number = next(iter(self.numbers.values()))  # they all have the same arguments
-        _, self.gates, self.tape_gates, self.has_c, extras = _core.CELLS[self.number]
+        self.choices = [  # of each option
+            tuple(dict.fromkeys(values)) for values in zip(*kernels, strict=True)
+        ]
+        _, self.gates, self.tape_gates, *_, extras = _core.CELLS[self.number]
+        self.has_c = "c" in spec.states
+        self.alike = len({_core.CELLS[number][3] for number in self.numbers.values()}) == 1
+        self.may_be_numbers = any(e.may_be_number for e in spec.extras)
         # What layers call the weights of a direction, by their names as arguments.
         self.weight_names = WEIGHT_NAMES | {e.name: e.on_layers for e in spec.extras}
-        said = (
-            spec.gates, spec.tape_gates, "c" in spec.states,
-            tuple((e.name, e.axes) for e in spec.extras),
-        )  # fmt: skip
-        if said != (self.gates, self.tape_gates, self.has_c, extras):
-            raise ImportError(f"C and the reference do not mean the same by {spec.name}")
+        of_extras = tuple((e.name, e.axes, e.required) for e in spec.extras)
+        for number in self.numbers.values():
+            _, *sizes, has_c, c_alone, extras = _core.CELLS[number]
+            said = sizes, has_c and not c_alone, has_c <= ("c" in spec.kept), extras
+            if said != ([spec.gates, spec.tape_gates], self.has_c, True, of_extras):
+                raise ImportError(f"C and the reference do not mean the same by {spec.name}")
         _check_fields(spec, tape, gradients)
         _of_tape[tape] = self
 
-    def kernel(self, option: Any) -> tuple[int, Any]:
-        """The number of the cell that C has for an option, and this as a plain str or bool."""
-        if type(option) in PLAIN and option in self.numbers:
-            return self.numbers[option], option
-        name = self.spec.option
-        if name is None:
-            return self.number, None
-        if True in self.numbers:
-            option = _checks.flag(name, option)
-        else:
-            option = _checks.choice(name, option, self.numbers)
-        return self.numbers[option], option
+    def known(self, options: tuple[Any, ...]) -> int | None:
+        """The number of the cell that C has for these options, if they are plain and right."""
+        for option in options:
+            if type(option) not in PLAIN:
+                return None
+        return self.numbers.get(options)
+
+    def kernel(self, options: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        """The number of the cell that C has for some options, and these as plain str and bool."""
+        number = self.known(options)
+        if number is None:
+            options = tuple(map(_checked_option, self.spec.options, options, self.choices))
+            number = self.numbers[options]
+        return number, options
+
+    def options_of(self, of: Any) -> tuple[Any, ...]:
+        """The options of a tape."""
+        return tuple(getattr(of, name) for name in self.spec.options)
+
+
+def _checked_option(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    return _checks.flag(name, value) if True in choices else _checks.choice(name, value, choices)
 
 
 def _check_fields(spec: CellSpec, tape: Any, gradients: Any) -> None:
@@ -96,10 +119,8 @@ def _check_fields(spec: CellSpec, tape: Any, gradients: Any) -> None:
         *(e.name for e in spec.extras),
     )  # fmt: skip
     recorded = spec.tape_gates > 0
-    kept = ("c", "gates") if "c" in spec.states else ("gates",) if recorded else ()
     fields = (
-        *arguments, "output", *kept, "lengths", "restart",
-        *(() if spec.option is None else (spec.option,)),
+        *arguments, "output", *spec.kept, "lengths", "restart", *spec.options,
         "reverse", "unbatched", "batch_major", "digests", *(("checkpoint",) if recorded else ()),
     )  # fmt: skip
     for kind, found, expected in (
@@ -120,7 +141,7 @@ def _check_fields(spec: CellSpec, tape: Any, gradients: Any) -> None:
 def run(
     cell: Cell,
     arrays: Arrays,
-    option: Any,
+    options: tuple[Any, ...],
     lengths: Any,
     restart: Any,
     reverse: Any,
@@ -130,16 +151,16 @@ def run(
     """What a cell's function does: output, h_n, c_n (None where the cell has none), tape."""
     if current_backend.get() == "reference":
         return reference.forward(
-            cell.spec, arrays, option, lengths=lengths, restart=restart, reverse=reverse,
+            cell.spec, arrays, options, lengths=lengths, restart=restart, reverse=reverse,
             record=record, check=check,
         )  # fmt: skip
-    rank, number = -1, cell.numbers.get(option) if type(option) in PLAIN else None
+    rank, number = -1, cell.known(options)
     if (
         number is not None
         and lengths is restart is None
         and type(reverse) is type(record) is type(check) is bool
     ):  # the most common form, in which only the arrays may not be as the kernel takes them
-        kind = (cell.tape, option, False) if record else None
+        kind = (cell.tape, options, False) if record else None
         call = (number, arrays, None, None, reverse, kind, 0, False, None, None)
         made = _core.forward([call], current_threads.get(), True)
         if type(made) is list:
@@ -150,16 +171,19 @@ def run(
         rank = made
     if rank < 0:
         rank = _core.arrays_fit(cell.number, arrays)
+    as_numbers = numbers(cell.spec, arrays) if cell.may_be_numbers else {}
     arrays, lengths, restart, unbatched = forward_arguments(
         cell.spec, arrays, lengths, restart, rank != 0
     )
-    number, option = cell.kernel(option)
+    number, options = cell.kernel(options)
     reverse = _checks.flag("reverse", reverse)
     record = _checks.flag("record", record)
     check = _checks.flag("check", check)
-    kind = (cell.tape, option, unbatched) if record else None
+    kind = (cell.tape, options, unbatched) if record else None
     call = (number, arrays, lengths, restart, reverse, kind, 0, False, None, None)
     ((output, h_n, c_n, tape),) = _core.forward([call], current_threads.get())
+    if record and as_numbers:
+        tape = tape._replace(**as_numbers)
     if check and record:
         tape = tape._with_digests()
     if unbatched:
@@ -168,13 +192,16 @@ def run(
 
 
 def forward(
-    cell: Cell, option: Any, common: Common, directions: list[tuple[Arrays, bool, Any, Any]]
+    cell: Cell,
+    options: tuple[Any, ...],
+    common: Common,
+    directions: list[tuple[Arrays, bool, Any, Any]],
 ) -> list[tuple[Any, ...]]:
     """Run one layer, whose directions may run at the same time.
 
     Parameters
     ----------
-    cell, option
+    cell, options
     common : Common
         Checked.
     directions : list
@@ -192,13 +219,13 @@ def forward(
     if current_backend.get() == "reference":
         return [
             _by_reference(
-                cell, arrays, option, place,
+                cell, arrays, options, place,
                 lengths=lengths, restart=restart, reverse=reverse, record=record,
             )
             for arrays, reverse, place, _ in directions
         ]  # fmt: skip
-    number, option = cell.kernel(option)
-    tape_kind = (cell.tape, option, False) if record else None
+    number, options = cell.kernel(options)
+    tape_kind = (cell.tape, options, False) if record else None
     calls = []
     for arrays, reverse, place, packed in directions:
         if _core.arrays_fit(cell.number, arrays) != 3:
@@ -214,9 +241,9 @@ def forward(
 
 
 def _by_reference(
-    cell: Cell, arrays: Arrays, option: Any, place: Array | None, **others: Any
+    cell: Cell, arrays: Arrays, options: tuple[Any, ...], place: Array | None, **others: Any
 ) -> tuple[Array, Array, Any, Any]:
-    output, h_n, c_n, tape = reference.forward(cell.spec, arrays, option, **others)
+    output, h_n, c_n, tape = reference.forward(cell.spec, arrays, options, **others)
     if place is None:
         return output, h_n, c_n, tape
     place[...] = output
@@ -260,8 +287,7 @@ def _checked(
         tape, d_output, d_h_n, d_c_n, wrt, _is_whole
     )
     cell = _of_tape[type(tape)]
-    option = None if cell.spec.option is None else getattr(tape, cell.spec.option)
-    number, _ = cell.kernel(option)
+    number, _ = cell.kernel(cell.options_of(tape))
     if type(tape.reverse) is not bool:
         tape = tape._replace(reverse=_checks.flag("reverse", tape.reverse))
     return number, tape, d_output, d_h_n, d_c_n, wanted, into, norms
@@ -269,12 +295,17 @@ def _checked(
 
 def _is_whole(tape: Any) -> bool:
     """`is_whole` of the reference, in less time."""
-    return _core.tape_fits(_of_tape[type(tape)].number, tape)
+    cell = _of_tape[type(tape)]
+    number = cell.number if cell.alike else cell.kernel(cell.options_of(tape))[0]
+    return _core.tape_fits(number, tape)
 
 
 def _gradients(tape: Any, values: list[Any]) -> Any:
     make: Any = tuple.__new__
-    gradients = make(_of_tape[type(tape)].gradients, values)
+    cell = _of_tape[type(tape)]
+    gradients = make(cell.gradients, values)
+    if cell.may_be_numbers:
+        gradients = gradients_of_numbers(tape, gradients)
     if not tape.unbatched:
         return gradients
     states = {f"{s}_0": getattr(gradients, f"{s}_0") for s in tape._cell.states}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-GRU = Cell(CELL, {True: "gru", False: "gru_reset_first"}, GRUTape, GRUGradients)
+GRU = Cell(CELL, {(True,): "gru", (False,): "gru_reset_first"}, GRUTape, GRUGradients)
 
 
 def gru_forward(
@@ -105,7 +105,9 @@ def gru_forward(
     array([0.5  , 0.25 , 0.125])
     """
     arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ())
-    output, h_n, _, tape = run(GRU, arrays, reset_after, lengths, restart, reverse, record, check)
+    output, h_n, _, tape = run(
+        GRU, arrays, (reset_after,), lengths, restart, reverse, record, check
+    )
     return output, h_n, tape
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-LSTM = Cell(CELL, {None: "lstm"}, LSTMTape, LSTMGradients)
+LSTM = Cell(CELL, {(): "lstm"}, LSTMTape, LSTMGradients)
 
 
 def lstm_forward(
@@ -119,7 +119,7 @@ def lstm_forward(
     array([[0.125]])
     """
     arrays = (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep))
-    return run(LSTM, arrays, None, lengths, restart, reverse, record, check)
+    return run(LSTM, arrays, (), lengths, restart, reverse, record, check)
 
 
 def lstm_backward(

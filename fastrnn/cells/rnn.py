@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from ..reference.nonlinearities import NONLINEARITIES
 from ..reference.rnn import CELL, RNNGradients, RNNTape
 from .base import Cell, backward, run
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-RNN = Cell(CELL, {"tanh": "rnn_tanh", "relu": "rnn_relu"}, RNNTape, RNNGradients)
+RNN = Cell(CELL, {(f,): f"rnn_{f}" for f in NONLINEARITIES}, RNNTape, RNNGradients)
 
 
 def rnn_forward(
@@ -106,7 +107,9 @@ def rnn_forward(
     array([1., 3.])
     """
     arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ())
-    output, h_n, _, tape = run(RNN, arrays, nonlinearity, lengths, restart, reverse, record, check)
+    output, h_n, _, tape = run(
+        RNN, arrays, (nonlinearity,), lengths, restart, reverse, record, check
+    )
     return output, h_n, tape
 
 

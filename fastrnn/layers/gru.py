@@ -137,5 +137,5 @@ class GRU(Recurrent["Array"]):
         self._make(dtype, rng, init, what)
 
     @property
-    def _option(self) -> Any:
-        return self.reset_after
+    def _options(self) -> tuple[Any, ...]:
+        return (self.reset_after,)

@@ -18,7 +18,7 @@ from .. import _checks, _core
 from .._attributes import Checks, warn
 from .._cures import Role
 from .._memory import Memory
-from ..cells.base import PLAIN, Cell
+from ..cells.base import Cell
 from ..config import current_backend, current_threads
 from ..reference.arguments import WEIGHT_NAMES, forward_arguments
 from .stack import run_stack
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class Recurrent(Weighted, Generic[State]):
     """What the recurrent layers share.
 
-    A subclass says which cell it has, what the cell's option is, and which of its extra weights
-    there are.
+    A subclass says which cell it has, and which of its extra weights there are. The cell's options
+    are attributes.
     """
 
     _fixed: ClassVar[Checks] = {
@@ -62,9 +62,9 @@ class Recurrent(Weighted, Generic[State]):
     ]  # the weights of each: w_ih, w_hh, b_ih, b_hh, the extra ones
 
     @property
-    def _option(self) -> Any:
+    def _options(self) -> tuple[Any, ...]:
         """What a function is told besides arrays."""
-        return None
+        return ()
 
     @property
     def _units(self) -> int:
@@ -200,8 +200,7 @@ class Recurrent(Weighted, Generic[State]):
 
     def _fast_path(self, x: Any, state: Any) -> tuple[Array, Any] | None:
         """What `_run` would return, in less time; None where the call is not a common one."""
-        option, directions = self._option, self._directions
-        kernel = self._cell.numbers.get(option) if type(option) in PLAIN else None
+        directions, kernel = self._directions, self._cell.known(self._options)
         if kernel is None or len(directions) > 1:
             return None
         if not self._cell.has_c:
@@ -282,8 +281,7 @@ class Recurrent(Weighted, Generic[State]):
         if type(keep) is tuple and not keep:  # in less time
             keep = frozenset()
         else:
-            kept = ("c", "gates") if self._cell.has_c else ("gates",)[: self._cell.tape_gates]
-            keep = _checks.names("keep", keep, kept)
+            keep = _checks.names("keep", keep, self._cell.spec.kept)
         if checkpoint is not None:
             checkpoint = _checks.size("checkpoint", checkpoint)
             if keep:
@@ -340,7 +338,7 @@ class Recurrent(Weighted, Generic[State]):
             # In float32 whatever the layer's type: one seed then drops the same in both.
             dropout = lambda shape: rng.random(shape, np.float32) < p, 1 / (1 - p)
         x, h_n, c_n, tapes, dropped, _ = run_stack(
-            self._cell, self._option, self._directions, 2 if self.bidirectional else 1,
+            self._cell, self._options, self._directions, 2 if self.bidirectional else 1,
             x, h_0, c_0, common, dropout,
         )  # fmt: skip
         if unbatched:
@@ -482,7 +480,7 @@ class Recurrent(Weighted, Generic[State]):
                 arrays = forward_arguments(self._cell.spec, arrays).arrays
             weights.append(arrays[3:])
             features = weights[-1][1].shape[1]
-        return self._cell.kernel(self._option)[0], weights
+        return self._cell.kernel(self._options)[0], weights
 
     # -------------------------------------------------------------------- checks and axes
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .. import _checks
 from .._attributes import Checks
 from ..cells.rnn import RNN as CELL
+from ..reference.nonlinearities import NONLINEARITIES
 from .recurrent import Recurrent
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class RNN(Recurrent["Array"]):
 
     _cell = CELL
     _settable: ClassVar[Checks] = Recurrent._settable | {
-        "nonlinearity": partial(_checks.choice, choices=_checks.NONLINEARITIES)
+        "nonlinearity": partial(_checks.choice, choices=NONLINEARITIES)
     }
 
     nonlinearity: str
@@ -127,5 +128,5 @@ class RNN(Recurrent["Array"]):
         self._make(dtype, rng, init, what)
 
     @property
-    def _option(self) -> Any:
-        return self.nonlinearity
+    def _options(self) -> tuple[Any, ...]:
+        return (self.nonlinearity,)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run_stack(
     cell: Cell,
-    option: Any,
+    options: tuple[Any, ...],
     directions: Sequence[tuple[Any, ...]],
     per_layer: int,
     x: Array,
@@ -39,7 +39,7 @@ def run_stack(
 
     Parameters
     ----------
-    cell, option
+    cell, options
         Of every layer.
     directions : sequence of tuple
         The weights of each: w_ih, w_hh, b_ih, b_hh and the tuple of the extra ones.
@@ -66,7 +66,7 @@ def run_stack(
     if len(directions) == 1:  # what follows, in less time
         h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
         one = ((x, h, c, *directions[0]), False, None, None if packed is None else packed[0])
-        ((x, h, c, tape),) = forward(cell, option, common, [one])
+        ((x, h, c, tape),) = forward(cell, options, common, [one])
         return x, h[None], None if c is None else c[None], (tape,), (), []
     made: list[tuple[Any, ...]] = []
     dropped: list[Array] = []
@@ -85,7 +85,7 @@ def run_stack(
             h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
             own_packed = None if packed is None else packed[i]
             calls.append(((x, h, c, *own), i > first, place, own_packed))
-        made += forward(cell, option, common, calls)
+        made += forward(cell, options, common, calls)
         x = made[-1][0] if output is None else output
     _, h_n, c_n, tapes = zip(*made, strict=True)
     final = np.stack(h_n), np.stack(c_n) if cell.has_c else None

@@ -7,7 +7,7 @@ projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -28,11 +28,19 @@ WEIGHT_NAMES = {
 
 
 class Extra(NamedTuple):
-    """A weight that not every cell has, and that may be absent."""
+    """A weight that not every cell has, and that may be absent unless it is required.
+
+    One of the shape (H,) may be given as one number for all units.
+    """
 
     name: str
     axes: tuple[str, ...]
     on_layers: str  # what layers call it
+    required: bool = False
+
+    @property
+    def may_be_number(self) -> bool:
+        return self.axes == ("H",)
 
 
 class CellSpec(NamedTuple):
@@ -43,16 +51,13 @@ class CellSpec(NamedTuple):
     """
 
     name: str
+    layer: str  # the name of its layer
     gates: int
     tape_gates: int  # how many values of a unit the tape has for each step, besides its states
     states: tuple[str, ...]
-    option: str | None = None  # the keyword argument that its function has besides arrays
+    options: tuple[str, ...] = ()  # the keyword arguments that its function has besides arrays
     extras: tuple[Extra, ...] = ()
-
-    @property
-    def layer(self) -> str:
-        """The name of its layer."""
-        return self.name.upper()
+    kept: tuple[str, ...] = ()  # what its tape has beside the arguments and output: c, gates
 
 
 # ------------------------------------------------------------------------------ forward
@@ -122,14 +127,16 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     """The arrays, of one type and of shapes that fit together."""
     # Types first, in the order of the signature, so that every array below has a rank and a type.
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in cell.extras))
-    optional = {*names} - {"x", "w_ih", "w_hh"}
-    values = (*arrays[:-1], *arrays[-1])
+    required = {"x", "w_ih", "w_hh"} | {e.name for e in cell.extras if e.required}
+    given = numbers(cell, arrays)
+    optional = {*names} - (required - {*given})
+    values = (*arrays[:-1], *(None if e.name in given else a for e, a in _extras(cell, arrays)))
     typed = _checks.agreeing(names, values, optional, lambda: _roles(cell, optional, arrays[3]))
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, *extra = typed
 
     unbatched = _checks.sequence_axes(x, "T", "B", w_ih.shape[1] if w_ih.ndim == 2 else None)
     rows = "H" if cell.gates == 1 else f"{cell.gates}·H"
-    present = [(e, a) for e, a in zip(cell.extras, extra, strict=True) if a is not None]
+    present = [(e, a) for e, a in _extras(cell, (extra,)) if a is not None]
     projections = [(e.name, a) for e, a in present if "P" in e.axes]
     units = "P" if projections else "H"
     if w_hh.ndim == 1 and h_0 is not None and h_0.shape == (len(w_hh), x.shape[-1]):
@@ -166,7 +173,37 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     times = max(1, cell.tape_gates)
     largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
     _checks.elements(T=sizes["T"], B=sizes["B"], **largest)
+    for i, e in enumerate(cell.extras):
+        if e.name in given:
+            _checks.finite_in(e.name, given[e.name], x.dtype)
+            extra[i] = np.full(sizes["H"], given[e.name], x.dtype)
     return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, tuple(extra)
+
+
+def _extras(cell: CellSpec, arrays: Sequence[Any]) -> Iterator[tuple[Extra, Any]]:
+    return zip(cell.extras, arrays[-1], strict=True)
+
+
+def numbers(cell: CellSpec, arrays: Arrays) -> dict[str, float]:
+    """The extra weights that were given as one number for all units, by their names."""
+    return {
+        e.name: _checks.number(e.name, value)
+        for e, value in _extras(cell, arrays)
+        if e.may_be_number and value is not None and np.ndim(value) == 0
+    }
+
+
+def gradients_of_numbers(tape: CellTape, gradients: Any) -> Any:
+    """Gradients in which that of what was one number for all units is the sum over the units.
+
+    It is summed in float64, one unit after the other, and () in shape.
+    """
+    for e in tape._cell.extras:
+        if type(getattr(tape, e.name)) is float and (d := getattr(gradients, e.name)) is not None:
+            with np.errstate(all="ignore"):
+                total = np.cumsum(np.append(0.0, d))[-1].astype(d.dtype)
+            gradients = gradients._replace(**{e.name: np.array(total)})
+    return gradients
 
 
 def _roles(cell: CellSpec, optional: Collection[str], w_ih: Any) -> dict[str, Role]:
@@ -227,6 +264,11 @@ class CellTape(_tapes.Tape):
     __slots__ = ()
     _cell: ClassVar[CellSpec]
     _arguments: ClassVar[tuple[str, ...]]  # the array arguments: the fields of the gradients
+    _kept: ClassVar[tuple[str, ...]]  # of the cell: for _core, in less time
+
+    def __init_subclass__(cls) -> None:
+        cls._kept = cls._cell.kept
+
     if TYPE_CHECKING:  # a field of every cell's tape
 
         @property
@@ -238,9 +280,9 @@ class CellTape(_tapes.Tape):
 
     def _shared(self: Any) -> tuple[str, ...]:
         """The names of the arrays that the caller has too, which must stay as they were."""
-        own = (*(f"{state}_0" for state in self._cell.states), *self._absent())
-        kept = [name for name in ("c", "gates") if getattr(self, name, None) is not None]
-        return (*(name for name in self._arguments if name not in own), "output", *kept)
+        own = [f"{state}_0" for state in self._cell.states]
+        names = (*self._arguments, "output", *self._cell.kept)
+        return tuple(n for n in names if n not in own and isinstance(getattr(self, n), ndarray))
 
     def _with_digests(self: Any) -> Any:
         """The tape that notices, when it is used, that one of the caller's arrays has changed."""
@@ -317,7 +359,7 @@ def is_whole(tape: Any) -> bool:
     An array can be given another shape in place, and a field replaced.
     """
     cell, checkpoint = tape._cell, getattr(tape, "checkpoint", 0)
-    x, w_hh, has_c, has_gates = tape.x, tape.w_hh, "c" in cell.states, cell.tape_gates > 0
+    x, w_hh, has_gates = tape.x, tape.w_hh, cell.tape_gates > 0
     if not (
         type(x) is type(w_hh) is ndarray
         and x.dtype in (_checks.FLOAT32, _checks.FLOAT64)
@@ -331,6 +373,7 @@ def is_whole(tape: Any) -> bool:
     hidden = rows // cell.gates
     sizes = {"H": hidden, "P": units, **_multiples(cell, hidden)}
     extras = [(getattr(tape, e.name), tuple(sizes[n] for n in e.axes), e) for e in cell.extras]
+    extras = [extra for extra in extras if not (extra[2].may_be_number and type(extra[0]) is float)]
     projected = any(a is not None and "P" in e.axes for a, _, e in extras)
     kept = steps if checkpoint == 0 else (steps - 1) // checkpoint if steps else 0
     needed: list[tuple[Any, tuple[int, ...]]] = [
@@ -341,10 +384,12 @@ def is_whole(tape: Any) -> bool:
         (tape.h_0, (batch, units)),
         (tape.b_ih, (rows,)),
         (tape.b_hh, (rows,)),
-        *((a, shape) for a, shape, _ in extras),
     ]
-    if has_c:
-        needed.append((tape.c, (kept, batch, hidden)))
+    for a, shape, e in extras:
+        (needed if e.required else optional).append((a, shape))
+    if "c" in cell.kept:
+        (needed if "c" in cell.states else optional).append((tape.c, (kept, batch, hidden)))
+    if "c" in cell.states:
         optional.append((tape.c_0, (batch, hidden)))
     if has_gates and checkpoint == 0:
         needed.append((tape.gates, (steps, batch, cell.tape_gates * hidden)))

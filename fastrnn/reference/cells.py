@@ -14,15 +14,14 @@ FORWARD = " or ".join(f"{name}_forward" for name in CELLS)  # for errors
 
 
 def forward(
-    cell: CellSpec, arrays: Arrays, option: Any = None, **others: Any
+    cell: CellSpec, arrays: Arrays, options: tuple[Any, ...] = (), **others: Any
 ) -> tuple[Any, Any, Any, Any]:
     """output, h_n, c_n and the tape; c_n is None where the cell has no such state."""
     x, h_0, c_0, *weights, extra = arrays
     states = (h_0, c_0)[: len(cell.states)]
     for e, weight in zip(cell.extras, extra, strict=True):
         others[e.name] = weight
-    if cell.option is not None:
-        others[cell.option] = option
+    others |= zip(cell.options, options, strict=True)
     function = getattr(CELLS[cell.name], f"{cell.name}_forward")
     output, h_n, *c_n, tape = function(x, *states, *weights, **others)
     return output, h_n, c_n[0] if c_n else None, tape

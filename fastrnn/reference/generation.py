@@ -34,7 +34,7 @@ class Network(NamedTuple):
 
     embedding: Array
     cell: CellSpec
-    option: Any  # nonlinearity of an RNN, reset_after of a GRU
+    options: tuple[Any, ...]  # nonlinearity of an RNN, reset_after of a GRU
     layers: list[tuple[Any, ...]]  # the weights of each: w_ih, w_hh, b_ih, b_hh, the extra ones
     w_out: Array
     b_out: Array | None
@@ -92,7 +92,7 @@ def _feed(network: Network, index: Any) -> Any:
     x, _ = embedding_forward([index], network.embedding, record=False)
     for k, weights in enumerate(network.layers):
         arrays = (x, h[k], None if c is None else c[k], *weights)
-        x, h[k], c_n, _ = forward(network.cell, arrays, network.option, record=False)
+        x, h[k], c_n, _ = forward(network.cell, arrays, network.options, record=False)
         if c is not None:
             c[k] = c_n
     return x[0]
@@ -203,8 +203,8 @@ def generate_arguments(
     for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, units)):
         _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
     _checks.in_range("prompt", prompt, len(table), "embedding.num_embeddings")
-    option = None if cell.option is None else getattr(rnn, cell.option)
-    network = Network(_checks.contiguous(table), cell, option, stack, w_out, b_out, h, c)
+    options = tuple(getattr(rnn, name) for name in cell.options)
+    network = Network(_checks.contiguous(table), cell, options, stack, w_out, b_out, h, c)
     return network, prompt, uniform, temperature
 
 

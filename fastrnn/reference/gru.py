@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-CELL = CellSpec("gru", 3, 4, ("h",), "reset_after")
+CELL = CellSpec("gru", "GRU", 3, 4, ("h",), ("reset_after",), kept=("gates",))
 
 
 @_tapes.changed_in_place

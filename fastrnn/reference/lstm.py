@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 CELL = CellSpec(
-    "lstm", 4, 4, ("h", "c"),
+    "lstm", "LSTM", 4, 4, ("h", "c"),
     extras=(Extra("w_hr", ("P", "H"), "weight_hr"), Extra("w_peep", ("3·H",), "weight_peephole")),
+    kept=("c", "gates"),
 )  # fmt: skip
 
 

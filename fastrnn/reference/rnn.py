@@ -6,7 +6,7 @@ The letters are those of the equations in the docstrings, with the batch in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from .. import _checks, _tapes
 from . import sequences
 from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments, is_whole
+from .nonlinearities import NONLINEARITIES
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-CELL = CellSpec("rnn", 1, 0, ("h",), "nonlinearity")
+CELL = CellSpec("rnn", "RNN", 1, 0, ("h",), ("nonlinearity",))
 
 
 @_tapes.changed_in_place
@@ -146,14 +147,14 @@ def rnn_forward(
         CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, restart
     )
     x, h_0, _, w_ih, w_hh, b_ih, b_hh, _ = arrays
-    nonlinearity = _checks.choice("nonlinearity", nonlinearity, _checks.NONLINEARITIES)
+    nonlinearity = _checks.choice("nonlinearity", nonlinearity, NONLINEARITIES)
     reverse = _checks.flag("reverse", reverse)
     record = _checks.flag("record", record)
     check = _checks.flag("check", check)
 
     (steps, batch, _), units, dtype = x.shape, len(w_hh), x.dtype
     live, fresh = sequences.masks(steps, batch, lengths, restart)
-    f: Callable[[Array], Array] = np.tanh if nonlinearity == "tanh" else _relu
+    f = NONLINEARITIES[nonlinearity].f
     bias = sequences.bias_sum(b_ih, b_hh, units, dtype)
 
     output = np.zeros((steps, batch, units), dtype)
@@ -220,7 +221,7 @@ def rnn_backward(
 def bptt(tape: RNNTape, d_output: Array | None, d_h_n: Array | None) -> tuple[RNNGradients, Array]:
     """Every gradient, and (T, B) the norm of that of the state, dh."""
     x, h_0, w_ih, w_hh, output = tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.output
-    steps, batch, units = output.shape
+    (steps, batch, units), f_back = output.shape, NONLINEARITIES[tape.nonlinearity].back
     live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
     h_prev = sequences.before(output, h_0, live, fresh, tape.reverse)
 
@@ -233,10 +234,7 @@ def bptt(tape: RNNTape, d_output: Array | None, d_h_n: Array | None) -> tuple[RN
             on = live[t]
             h = output[t, on]
             dh[t, on] = carry[on] + d_output[t, on]
-            if tape.nonlinearity == "tanh":
-                dz[t, on] = dh[t, on] * (1 - h * h)
-            else:
-                dz[t, on] = np.where(h <= 0, 0, dh[t, on])
+            dz[t, on] = f_back(h, dh[t, on])
             carry[on] = np.where(fresh[t, on, None], 0, dz[t, on] @ w_hh)
         d_x[live] = dz[live] @ w_ih
         d_w_ih = dz[live].T @ x[live]  # the sums over time and batch
@@ -244,7 +242,3 @@ def bptt(tape: RNNTape, d_output: Array | None, d_h_n: Array | None) -> tuple[RN
         d_b = dz[live].sum(axis=0)
     gradients = RNNGradients(d_x, carry, d_w_ih, d_w_hh, d_b, d_b.copy())
     return gradients, sequences.norm_of(dh)
-
-
-def _relu(z: Array) -> Array:
-    return np.where(z <= 0, 0, z)  # not maximum: so NaN passes, and -0 becomes +0

@@ -24,8 +24,8 @@ class Frozen:
         self.stamps = _stamps(weights)
         # They hold the memory, so that no other weight comes to lie where one of these was.
         self.held = [w.detach() for w in weights]
-        cell, option = MODES[form.mode]
-        self.number, _ = cell.kernel(option)
+        cell, options = MODES[form.mode]
+        self.number, _ = cell.kernel(options)
         self.directions = directions(form, self.held)
         self.packed: list[Packed] = []
 

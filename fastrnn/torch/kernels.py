@@ -26,15 +26,15 @@ from ..layers.tape import LayerTape
 from ..reference.sequences import halves
 from .packed import Ragged
 
-# torch's names of its networks: the cell and its option.
-MODES: dict[str, tuple[Cell, Any]] = {
-    "RNN_TANH": (CELLS["rnn"], "tanh"),
-    "RNN_RELU": (CELLS["rnn"], "relu"),
-    "LSTM": (CELLS["lstm"], None),
-    "GRU": (CELLS["gru"], True),
+# torch's names of its networks: the cell and its options.
+MODES: dict[str, tuple[Cell, tuple[Any, ...]]] = {
+    "RNN_TANH": (CELLS["rnn"], ("tanh",)),
+    "RNN_RELU": (CELLS["rnn"], ("relu",)),
+    "LSTM": (CELLS["lstm"], ()),
+    "GRU": (CELLS["gru"], (True,)),
 }
 
-_numbers = {mode: cell.kernel(option)[0] for mode, (cell, option) in MODES.items()}
+_numbers = {mode: cell.kernel(options)[0] for mode, (cell, options) in MODES.items()}
 
 # The types that the kernels have, and NumPy's numbers of them.
 NUMBERS = {torch.float32: np.dtype(np.float32).num, torch.float64: np.dtype(np.float64).num}
@@ -211,7 +211,7 @@ def _dropped(inputs: Inputs, axes: Axes) -> list[ndarray]:
 
 def recorded(cell: Cell) -> tuple[str, ...]:
     """The fields of a tape that forward makes, besides output."""
-    return ("c",) * cell.has_c + ("gates",) * (cell.tape_gates > 0)
+    return cell.spec.kept
 
 
 def keeps_result(form: Form, inputs: Inputs) -> bool:
@@ -246,7 +246,7 @@ def forward(
     Refused
         If something does not fit.
     """
-    cell, option = MODES[form.mode]
+    cell, options = MODES[form.mode]
     token = current_threads.set(torch.get_num_threads())
     try:
         axes = Axes(form, inputs)
@@ -256,7 +256,7 @@ def forward(
             masks = iter(_dropped(inputs, axes))
             dropout = (lambda shape: next(masks)), form.scale
         output, h_n, c_n, tapes, _, intermediate = run_stack(
-            cell, option, weights or directions(form, inputs.weights), form.per_layer,
+            cell, options, weights or directions(form, inputs.weights), form.per_layer,
             x, axes.state(inputs.h_0), axes.state(inputs.c_0),
             (axes.lengths, None, record, axes.batch_major, 0), dropout, packed,
         )  # fmt: skip
@@ -400,8 +400,8 @@ def _tapes(
     form: Form, axes: Axes, inputs: Inputs, output: Tensor | None, kept: list[Tensor]
 ) -> tuple[tuple[Any, ...], tuple[ndarray, ...]]:
     """The tapes of the directions, put together again; and what dropout dropped."""
-    cell, option = MODES[form.mode]
-    number, per_layer, of_tape = _numbers[form.mode], form.per_layer, (cell.tape, option, False)
+    cell, options = MODES[form.mode]
+    number, per_layer, of_tape = _numbers[form.mode], form.per_layer, (cell.tape, options, False)
     x = axes.sequence(inputs.x) if axes.ragged is None else axes.array(kept.pop(0))
     top = axes.sequence(output) if keeps_result(form, inputs) else axes.array(kept.pop(0))
     xs, outputs = [x], []

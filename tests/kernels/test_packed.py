@@ -23,7 +23,7 @@ def parts(variant: str, sizes: tuple[int, ...], dtype: Any, seed: int = 0) -> tu
     """The cell's number, and its arrays as the binding takes them."""
     arrays = VARIANTS[variant].arrays(*sizes, dtype, seed)
     extra = tuple(
-        arrays.get(name) for name, _ in _core.CELLS[KINDS[VARIANTS[variant].kind].number][4]
+        arrays.get(name) for name, *_ in _core.CELLS[KINDS[VARIANTS[variant].kind].number][-1]
     )
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh")
     return KINDS[VARIANTS[variant].kind].number, (*map(arrays.get, names), extra)
