@@ -448,7 +448,7 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any]:
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
     """The value, one of a few strings."""
-    expected = " or ".join(map(repr, choices))
+    expected = listed([repr(one) for one in choices])
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}, expected {expected}")
     if value not in choices:
