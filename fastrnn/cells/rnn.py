@@ -36,7 +36,7 @@ def rnn_forward(
 ) -> tuple[Array, Array, RNNTape | MaybeNone]:
     """Run an Elman layer over a sequence.
 
-    For each step t of a row, with f tanh or relu [1]_::
+    For each step t of a row [1]_::
 
         z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
         h_t = f(z_t)
@@ -52,8 +52,8 @@ def rnn_forward(
         (H, D) and (H, H).
     b_ih, b_hh : ndarray or None, optional
         (H,) each. None: zeros.
-    nonlinearity : {"tanh", "relu"}
-        f.
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
+        f; hard_sigmoid(z) is min(max(z + 3, 0), 6)/6, as in PyTorch and Keras 3.
     lengths : integer sequence, optional
         (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is zero
         and x is not read; a row's final state is that of its own last step. One integer will do

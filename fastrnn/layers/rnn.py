@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RNN(Recurrent["Array"]):
-    """Elman networks: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or relu.
+    """Elman networks: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh).
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class RNN(Recurrent["Array"]):
         D and H.
     num_layers : int
         How many layers: each one but the first takes the output of the one below.
-    nonlinearity : {"tanh", "relu"}
-        f.
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
+        f; hard_sigmoid(z) is min(max(z + 3, 0), 6)/6, as in PyTorch and Keras 3.
     bias : bool
         Whether there are b_ih and b_hh.
     batch_first : bool

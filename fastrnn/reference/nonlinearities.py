@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .sequences import sigmoid
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,7 +29,14 @@ def _relu(z: Array) -> Array:
     return np.where(z <= 0, 0, z)  # not maximum: so NaN passes, and -0 becomes +0
 
 
+def _hard_sigmoid_back(r: Array, dr: Array) -> Array:
+    return np.where((r <= 0) | (r >= 1), 0, dr / 6)
+
+
 NONLINEARITIES = {
     "tanh": Nonlinearity(np.tanh, lambda r, dr: dr * (1 - r * r)),
     "relu": Nonlinearity(_relu, lambda r, dr: np.where(r <= 0, 0, dr)),
+    "sigmoid": Nonlinearity(sigmoid, lambda r, dr: dr * (r - r * r)),
+    "identity": Nonlinearity(lambda z: z, lambda r, dr: dr),
+    "hard_sigmoid": Nonlinearity(lambda z: np.clip(z + 3, 0, 6) / 6, _hard_sigmoid_back),
 }

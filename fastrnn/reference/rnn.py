@@ -88,7 +88,7 @@ class RNNTape(CellTape, _RNNTapeFields):
     restart : ndarray or None
         (T, B) of bool.
     nonlinearity : str
-        "tanh" or "relu".
+        As given to forward.
     reverse : bool
         As given to forward.
     unbatched : bool
@@ -124,7 +124,7 @@ def rnn_forward(
 ) -> tuple[Array, Array, RNNTape | MaybeNone]:
     """Run an Elman layer over a sequence, in plain NumPy: see `fastrnn.rnn_forward`.
 
-    The equations [1]_, for each step t of a row, with f tanh or relu::
+    The equations [1]_, for each step t of a row, with f one of `nonlinearities.py`::
 
         z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
         h_t = f(z_t)
@@ -186,8 +186,8 @@ def rnn_backward(
 ) -> RNNGradients:
     """Gradients of an Elman layer, in plain NumPy: see `fastrnn.rnn_backward`.
 
-    Backpropagation through time [1]_. Where h = f(z), f'(z) is 1 - h² for tanh, and for relu 1 or 0
-    as h is positive or not. From the last step of a row to its first, starting with carry = d_h_n::
+    Backpropagation through time [1]_. f'(z) is taken from h = f(z). From the last step of a row to
+    its first, starting with carry = d_h_n::
 
         dh      = carry + d_output_t
         dz      = dh · f'(z_t)

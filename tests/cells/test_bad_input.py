@@ -175,11 +175,11 @@ def test_restart(problem, restart, error, text):
 
 @pytest.mark.parametrize(
     ("value", "error"),
-    [("sigmoid", ValueError), ("Tanh", ValueError), (0, TypeError), (None, TypeError),
+    [("gelu", ValueError), ("Tanh", ValueError), (0, TypeError), (None, TypeError),
      (["tanh"], TypeError), (np.zeros(3), TypeError)],
 )  # fmt: skip
 def test_nonlinearity(problem, value, error):
-    text = f"nonlinearity is {value!r}, expected 'tanh' or 'relu'"
+    text = f"nonlinearity is {value!r}, expected 'tanh', 'relu', 'sigmoid', 'identity' or "
     forward_refused(problem() | {"nonlinearity": value}, error, text)
 
 

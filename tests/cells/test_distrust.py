@@ -53,7 +53,7 @@ def both(*changes):
         both(attribute(0, num_embeddings=10**5), attribute(2, out_features=10**5)),
         both(attribute(1, hidden_size=2), attribute(2, in_features=2)),
         both(attribute(0, embedding_dim=2), attribute(1, input_size=2)),
-        attribute(1, nonlinearity="sigmoid"),
+        attribute(1, nonlinearity="gelu"),
         in_place(0, "weight", shape=(V * D, 1)),
         in_place(0, "weight", shape=(V * D,)),
         in_place(0, "weight", dtype=np.int32),

@@ -5,6 +5,7 @@ Nothing compiled is involved; other tests compare the compiled code with this.
 """
 
 import math
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -35,6 +36,15 @@ CLOSE = {"rtol": 0, "atol": 1e-12}
 # ------------------------------------------------------------------------------ the Elman cell
 
 
+DEFINITIONS: dict[str, Callable[[float], float]] = {
+    "tanh": math.tanh,
+    "relu": lambda z: max(z, 0.0),
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "identity": lambda z: z,
+    "hard_sigmoid": lambda z: min(max(z / 6 + 0.5, 0.0), 1.0),
+}
+
+
 def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reverse):
     """The definition once more, in Python floats: a row, a step, a unit, a term at a time."""
     T, B, D = x.shape
@@ -55,7 +65,7 @@ def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reve
                     z += float(w_ih[i, d]) * float(x[t, b, d])
                 for j in range(H):
                     z += float(w_hh[i, j]) * h[j]
-                new.append(math.tanh(z) if nonlinearity == "tanh" else max(z, 0.0))
+                new.append(DEFINITIONS[nonlinearity](z))
             h = new
             output[t, b] = h
         h_n[b] = h
@@ -63,7 +73,7 @@ def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reve
 
 
 @all_walks
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("nonlinearity", DEFINITIONS)
 @pytest.mark.parametrize("absent", [(), ("h_0",), ("b_ih",), ("b_hh",), ("h_0", "b_ih", "b_hh")])
 def test_forward_is_the_definition(problem, walk, nonlinearity, absent):
     arrays = problem() | dict.fromkeys(absent)

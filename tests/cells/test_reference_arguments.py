@@ -63,6 +63,9 @@ def test_tapes_describe_themselves(problem):
     sizes = "T=5, B=3, D=2, H=3"
     expected = [
         f"RNNTape({sizes}, float64, 'tanh', reverse, lengths)",
+        f"RNNTape({sizes}, float64, 'sigmoid', reverse, lengths)",
+        f"RNNTape({sizes}, float64, 'identity', reverse, lengths)",
+        f"RNNTape({sizes}, float64, 'hard_sigmoid', reverse, lengths)",
         f"RNNTape({sizes}, float64, 'relu', reverse, lengths)",
         f"LSTMTape({sizes}, float64, reverse, lengths)",
         f"LSTMTape({sizes}, P=2, float64, reverse, lengths)",
@@ -73,7 +76,7 @@ def test_tapes_describe_themselves(problem):
     ]
     assert texts[: len(expected)] == expected
     for variant, text in zip(VARIANTS.values(), texts, strict=True):
-        assert text.startswith(f"{variant.cell.name.upper()}Tape({sizes}, ")
+        assert text.startswith(f"{variant.cell.layer.__name__}Tape({sizes}, ")
         assert text.endswith("reverse, lengths)")
 
 

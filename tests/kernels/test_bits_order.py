@@ -97,21 +97,36 @@ def norm(*parts: Array) -> Array:
     return np.sqrt(total)
 
 
+SIXTH = ONE / np.float32(6)
+
+# f(z); and dr f'(z), from r = f(z) and dr.
+NONLINEARITIES: dict[str, tuple[Any, Any]] = {
+    "tanh": (tanh, lambda r, dr: dr * fnma(r, r, ONE)),
+    "relu": (lambda z: np.maximum(z, ZERO), lambda r, dr: np.where(r > 0, dr, ZERO)),
+    "sigmoid": (sigmoid, lambda r, dr: dr * fnma(r, r, r)),
+    "identity": (lambda z: z, lambda r, dr: dr),
+    "hard_sigmoid": (
+        lambda z: np.clip(z + np.float32(3), ZERO, np.float32(6)) * SIXTH,
+        lambda r, dr: np.where((r > 0) & (r < 1), dr * SIXTH, ZERO),
+    ),
+}
+
+
 def rnn(p: Problem) -> dict[str, Array]:
     """Forward: one chain from round(b_ih + b_hh) over x, then h. Backward: chains over the rows of
     the weight matrix; d_output is added to the rounded carry.
     """
-    s, h = Steps(p), p.h_0
+    s, h, (f, back) = Steps(p), p.h_0, NONLINEARITIES[p.options()["nonlinearity"]]
     for t in s.order:
         s.keep(t, x=p.x[t], before=h)
         z = chain(p.b_ih + p.b_hh, np.hstack([p.x[t], h]), np.hstack([p.w_ih, p.w_hh]))
-        h = tanh(z) if p.kind == "tanh" else np.maximum(z, ZERO)
+        h = f(z)
         s.keep(t, output=h)
     carry = p.d_h_n
     for t in s.order[::-1]:
         (h_t,) = s.at(t, "output")
         dh = carry + p.d_output[t]
-        dz = dh * fnma(h_t, h_t, ONE) if p.kind == "tanh" else np.where(h_t > 0, dh, ZERO)
+        dz = back(h_t, dh)
         s.keep(t, dz=dz, d_x=chain(ZERO, dz, p.w_ih.T), norms=norm(dh))
         carry = chain(ZERO, dz, p.w_hh.T)
     found = {name: s.whole(name) for name in ("output", "d_x", "norms")}

@@ -235,7 +235,7 @@ BAD: list[tuple[str, str, Any, Any]] = [
     ("gru", "dropout", None, TypeError),
     ("rnn", "batch_first", 1, TypeError),
     ("rnn", "batch_first", None, TypeError),
-    ("rnn", "nonlinearity", "sigmoid", ValueError),
+    ("rnn", "nonlinearity", "gelu", ValueError),
     ("rnn", "nonlinearity", np.tanh, TypeError),
     ("gru", "reset_after", "yes", TypeError),
     ("sgd", "lr", -0.1, ValueError),

@@ -20,6 +20,8 @@ from bounds_cells import Factors, bias_of
 from registry import CELLS, EXTRAS, KINDS, Cell, Variant, variants_of
 from rounding import Array, Real, chain, fl, known, settled, where
 
+from fastrnn.reference.nonlinearities import NONLINEARITIES
+
 Results = dict[str, Array]
 
 LAMBDA = 7.0
@@ -197,8 +199,8 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
     With fewer than 8 units, the signs of so few weights leave much of what gates have in common:
     then W_hh is smaller, and what goes through it fades.
     Biases are multiples of 2^-10: round(b_ih + b_hh) is exact, and no error is shared by all steps.
-    For relu no pre-activation lies near 0 (where a rounding would flip a derivative, and no bound
-    on the difference is small): a row of x that comes too close is drawn again.
+    No pre-activation lies near a kink (where a rounding would change a derivative, and no bound on
+    the difference is small): a row of x that comes too close is drawn again.
     """
     T, B, D, H = spec[:4]
     assert B == 1 or not spec.unbatched
@@ -244,8 +246,8 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
             w_hr=w_hr.astype(dtype) if spec.P else None,
             w_peep=normal(3 * H, scale=0.3) if spec.peephole else None,
         )
-    if spec.kind == "relu":
-        _move_off_the_kink(p, rng)
+    if KINDS[spec.kind].kinks:
+        _move_off_the_kinks(p, rng)
     return unbatched(p) if spec.unbatched else p
 
 
@@ -273,8 +275,9 @@ def _on_batch_axis(p: Problem, f: Any) -> Problem:
     )
 
 
-def _move_off_the_kink(p: Problem, rng: np.random.Generator) -> None:
-    """Redraw, in place, the rows of x whose pre-activation comes nearer to 0 than any bound."""
+def _move_off_the_kinks(p: Problem, rng: np.random.Generator) -> None:
+    """Redraw, in place, the rows of x whose pre-activation comes nearer to one than any bound."""
+    kinks, f = KINDS[p.kind].kinks, NONLINEARITIES[KINDS[p.kind].options["nonlinearity"]].f
     margin = 1e-3 if p.x.dtype == np.float32 else 1e-9
     q = p.astype(np.float64)
     T, B, D = p.x.shape
@@ -284,11 +287,11 @@ def _move_off_the_kink(p: Problem, rng: np.random.Generator) -> None:
         before = np.where(keep, h, 0.0)
         while True:
             z = p.x[t].astype(np.float64) @ q.w_ih.T + before @ q.w_hh.T + bias
-            near = (np.abs(z) < margin).any(axis=1)
+            near = np.any([abs(z - kink) < margin for kink in kinks], axis=(0, 2))
             if not near.any():
                 break
             p.x[t, near] = rng.standard_normal((int(near.sum()), D)).astype(p.x.dtype)
-        h = np.where(on, np.maximum(z, 0.0), h)
+        h = np.where(on, f(z), h)
 
 
 def run(functions: ModuleType, p: Problem, wrt: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -314,7 +317,7 @@ class Analysis:
     q: Results
     q_plain: Results
     terms: dict[str, tuple[tuple[int, ...], Array, Array, Array]]
-    kink: float  # the least |z| / sqrt(q(z)) of a relu; inf for others
+    kink: float  # the least |z - kink| / sqrt(q(z)); inf where there are no kinks
 
 
 def analyse(p: Problem) -> Analysis:
@@ -446,7 +449,7 @@ def bounds(analysis: Analysis, dtype: Any, *, both: bool) -> Results:
     info = np.finfo(dtype)
     u = float(info.eps) / 2
     lost = FLUSHES * max(float(info.tiny), float(np.finfo(np.float64).tiny) ** 0.5)
-    assert analysis.kink > 2.0 * LAMBDA * u, "a relu lies within its error of the kink"
+    assert analysis.kink > 2.0 * LAMBDA * u, "a pre-activation lies within its error of a kink"
     return {
         name: LAMBDA * u * (np.sqrt(q) + (np.sqrt(analysis.q_plain[name]) if both else 0.0))
         + np.where((q > 0.0) | (analysis.values[name] != 0.0), lost, 0.0)

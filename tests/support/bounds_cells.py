@@ -9,7 +9,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rounding import Array, Real, chain, fl, settled, sigmoid, split, tanh, together, value_of
+from registry import KINDS
+from rounding import (
+    Array,
+    Real,
+    chain,
+    fl,
+    known,
+    settled,
+    sigmoid,
+    split,
+    tanh,
+    together,
+    value_of,
+    where,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from bounds import Problem
@@ -37,7 +51,7 @@ class Step(NamedTuple):
     state: tuple[Real, ...]
     back: Callable[..., Back]
     factors: Factors
-    kink: Array | None = None  # |z| / sqrt(q(z)) of a relu
+    kink: Array | None = None  # |z - kink| / sqrt(q(z)), least of all kinks
 
 
 def bias_of(p: Problem) -> Array:
@@ -51,22 +65,45 @@ def sums_of(x: Array, dz_x: Real, dz_h: Real, hidden: list[tuple[Real, Real]]) -
     return {"w_ih": [(dz_x, x)], "w_hh": hidden, "b_ih": [(dz_x, one)], "b_hh": [(dz_h, one)]}
 
 
+def nonlinearity(name: str, z: Real) -> tuple[Real, Any]:
+    """f(z) and f'(z); where that is 0 or 1 it is no Real."""
+    if name == "tanh":
+        h = tanh(z)
+        return h, fl(1.0 - h * h)
+    if name == "sigmoid":
+        h = sigmoid(z)
+        return h, fl(h - h * h)
+    if name == "hard_sigmoid":  # z + 3, then its product with a sixth, which is rounded too
+        inside = abs(z.value) < 3.0
+        h = fl(fl(fl(z + 3.0) * (1 / 6)))
+        sixth = fl(known(np.full(z.value.shape, 1 / 6)))
+        return where(inside, h, known((z.value > 0.0) * 1.0)), where(inside, sixth)
+    slope = z.value > 0.0 if name == "relu" else np.ones(z.value.shape)
+    return z * slope, slope
+
+
+def times(dh: Real, slope: Any) -> Real:
+    return fl(dh * slope) if isinstance(slope, Real) else dh * slope
+
+
+def distance(p: Problem, z: Real) -> Array | None:
+    """How far z is from the kinks, beside its own error."""
+    if not (kinks := KINDS[p.kind].kinks):
+        return None
+    near = np.min([abs(z.value - kink) for kink in kinks], 0)
+    return np.divide(near, np.sqrt(z.q), out=np.full(z.q.shape, np.inf), where=z.q > 0)
+
+
 def rnn(p: Problem, x: Array, h_prev: Real) -> Step:
     z = chain(bias_of(p), (x, p.w_ih), (h_prev, p.w_hh))
-    if p.kind == "tanh":
-        h = tanh(z)
-        slope, kink = fl(1.0 - h * h), None
-    else:
-        slope = z.value > 0.0
-        h = z * slope
-        kink = np.divide(abs(z.value), np.sqrt(z.q), out=np.full(z.q.shape, np.inf), where=z.q > 0)
+    h, slope = nonlinearity(KINDS[p.kind].options["nonlinearity"], z)
 
     def back(dh: Real) -> Back:
-        dz = settled(fl(dh * slope) if p.kind == "tanh" else dh * slope)
+        dz = settled(times(dh, slope))
         sums = sums_of(x, dz, dz, [(dz, h_prev)])
         return Back((dh,), (chain(0.0, (dz, p.w_hh.T)),), sums, {})
 
-    return Step((h,), back, {"h_n": (value_of(slope), p.w_ih, x)}, kink)
+    return Step((h,), back, {"h_n": (value_of(slope), p.w_ih, x)}, distance(p, z))
 
 
 def lstm(p: Problem, x: Array, h_prev: Real, c_prev: Real) -> Step:

@@ -30,7 +30,6 @@ class Cell(NamedTuple):
     states: tuple[str, ...] = ("h",)
     kept: tuple[str, ...] = ()  # what its tape has beside the arguments and the output
     extras: tuple[str, ...] = ()  # of EXTRAS, those that it takes
-    elsewhere: bool = True  # whether PyTorch, ONNX and the like have it
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -77,6 +76,10 @@ class Kind(NamedTuple):
     norm: the spectral norm of each gate's part of W_hh in drawn problems: states and gradients
     reach back tens of steps, and neither they nor their errors explode. The slope of tanh brings
     1.4 to about 1.
+    kinks: the pre-activations at which the derivative jumps.
+    bounded: whether every state is, whatever comes in.
+    silent: whether a network of zeros stays at zero.
+    elsewhere: whether PyTorch, ONNX and the like have it.
     """
 
     cell: Cell
@@ -84,15 +87,26 @@ class Kind(NamedTuple):
     norm: float
     kernel: str  # its name in C
     apart: int = 0  # so many gates, the last ones, have a chain of sums over x and one over h
+    kinks: tuple[float, ...] = ()
+    bounded: bool = True
+    silent: bool = True
+    elsewhere: bool = True
 
     @property
     def number(self) -> int:
         return [cell[0] for cell in _core.CELLS].index(self.kernel)
 
 
+def elman(f: str, norm: float, **others: Any) -> Kind:
+    return Kind(CELLS["rnn"], {"nonlinearity": f}, norm, f"rnn_{f}", **others)
+
+
 KINDS = {
-    "tanh": Kind(CELLS["rnn"], {"nonlinearity": "tanh"}, 1.4, "rnn_tanh"),
-    "relu": Kind(CELLS["rnn"], {"nonlinearity": "relu"}, 0.95, "rnn_relu"),
+    "tanh": elman("tanh", 1.4),
+    "sigmoid": elman("sigmoid", 4.0, silent=False, elsewhere=False),
+    "identity": elman("identity", 0.95, bounded=False, elsewhere=False),
+    "hard_sigmoid": elman("hard_sigmoid", 5.0, kinks=(-3.0, 3.0), silent=False, elsewhere=False),
+    "relu": elman("relu", 0.95, kinks=(0.0,), bounded=False),
     "lstm": Kind(CELLS["lstm"], {}, 2.0, "lstm"),
     "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, "gru", apart=1),
     "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, "gru_reset_first"),
@@ -116,6 +130,10 @@ class Variant(NamedTuple):
     @property
     def options(self) -> Mapping[str, Any]:
         return KINDS[self.kind].options
+
+    @property
+    def elsewhere(self) -> bool:
+        return KINDS[self.kind].elsewhere
 
     def lacking(self) -> set[str]:
         """The arguments of the extra weights that it does not have."""

@@ -22,7 +22,7 @@ rnn = nn.utils.rnn
 KINDS = [
     name
     for name, variant in VARIANTS.items()
-    if variant.cell.elsewhere
+    if variant.elsewhere
     and "peepholes" not in variant.extras
     and variant.options.get("reset_after", True)
 ]
