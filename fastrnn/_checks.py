@@ -424,6 +424,22 @@ def finite_in(name: str, value: float, dtype: np.dtype[Any]) -> None:
         raise ValueError(f"{name} is {value!r}, expected a number that is finite in {dtype}")
 
 
+def numbers(name: str, value: Any, units: int, dtype: np.dtype[Any]) -> float | Array:
+    """One number for all units, or an array (H,) of one for each; finite in that type."""
+    if np.ndim(value) == 0:
+        given = number(name, value)
+        finite_in(name, given, dtype)
+        return given
+    role = Role(full=f"np.full({units}, {name})")
+    plain_array(name, value, None, role, FLOAT64)
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"{name} is {value.dtype}, expected numbers")
+    shape(name, value.shape, ("H",), {"H": units})
+    for one in value:
+        finite_in(f"an element of {name}", float(one), dtype)
+    return np.asarray(value)
+
+
 def fraction(name: str, value: Any) -> float:
     """The value as a float in [0, 1)."""
     number_ = number(name, value)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# What layers call their weights, there or not: weight, bias, weight_hh_l0_reverse.
-WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole))?(_l\d+)?(_reverse)?")
+# What layers call their weights, there or not: weight, bias, weight_hh_l0, weight_hr_l1_reverse.
+WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole|leak))?(_l\d+)?(_reverse)?")
 
 
 # ------------------------------------------------------------------------------ lists of arrays

@@ -67,6 +67,11 @@ class Recurrent(Weighted, Generic[State]):
         return ()
 
     @property
+    def _kept(self) -> tuple[str, ...]:
+        """What a tape can keep for the caller."""
+        return self._cell.spec.kept
+
+    @property
     def _units(self) -> int:
         """P: how many units the state h, and so the output of a direction, has."""
         return self.hidden_size
@@ -88,12 +93,17 @@ class Recurrent(Weighted, Generic[State]):
                 "on the output of each but the last"
             )
 
-    def _make(self, dtype: DTypeLike, rng: Any, init: str, what: dict[str, Any]) -> None:
-        """What a constructor does; `what` it makes, its other arguments say."""
+    def _make(
+        self, dtype: DTypeLike, rng: Any, init: str, what: dict[str, Any], **starts: Any
+    ) -> None:
+        """What a constructor does; `what` it makes, its other arguments say.
+
+        `starts`: of weights that are not drawn.
+        """
         with self._all_or_nothing():
             self._configure(**what)
             self._tell_of_idle_dropout(self.dropout)
-            self._initialise(dtype, rng, init)
+            self._initialise(dtype, rng, init, **starts)
 
     @property
     def _suffixes(self) -> list[str]:
@@ -243,7 +253,8 @@ class Recurrent(Weighted, Generic[State]):
             `numpy.random.default_rng` takes but None, a seed or a Generator.
         keep : collection of str
             What to have as attributes of the tape, at every step of every layer and direction: of
-            an LSTM "c" and "gates", of a GRU "gates"; see `LayerTape`.
+            an LSTM "c" and "gates", of a GRU "gates", of a LeakyRNN "gates" and with potentials
+            "c"; see `LayerTape`.
         checkpoint : int, optional
             K: save memory. The tape then refers to x and output, has an LSTM's c of every K-th
             step only, and no gates; `backward` makes the rest again, K steps at a time, so training
@@ -281,7 +292,7 @@ class Recurrent(Weighted, Generic[State]):
         if type(keep) is tuple and not keep:  # in less time
             keep = frozenset()
         else:
-            keep = _checks.names("keep", keep, self._cell.spec.kept)
+            keep = _checks.names("keep", keep, self._kept)
         if checkpoint is not None:
             checkpoint = _checks.size("checkpoint", checkpoint)
             if keep:

@@ -103,9 +103,11 @@ def _weights(views: Mapping[str, Any]) -> Weights:
 class Weighted(Guarded):
     """An object whose weights are views into one flat array, which copies and pickles with it.
 
-    A subclass has an attribute for every parameter of its constructor but dtype, rng and init; it
+    A subclass has an attribute for every parameter of its constructor but those in `_for_start`; it
     says in `_fixed` and `_settable` how they are checked.
     """
+
+    _for_start: ClassVar[tuple[str, ...]] = ("dtype", "rng", "init")
 
     _flat: Array
     _weights: Weights
@@ -224,7 +226,7 @@ class Weighted(Guarded):
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments that say what the layer is, defaults included."""
         names = signature(type(self)).parameters
-        return {name: getattr(self, name) for name in names if name not in ("dtype", "rng", "init")}
+        return {name: getattr(self, name) for name in names if name not in self._for_start}
 
     @classmethod
     def _restored(cls, arguments: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
@@ -234,7 +236,7 @@ class Weighted(Guarded):
         imply.
         """
         layer = cls.__new__(cls)
-        known = [n for n in signature(cls).parameters if n not in ("dtype", "rng", "init")]
+        known = [n for n in signature(cls).parameters if n not in cls._for_start]
         if set(arguments) != set(known):
             raise ValueError(f"the arguments are {', '.join(arguments)}, not {', '.join(known)}")
         largest = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])

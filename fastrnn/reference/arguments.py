@@ -274,6 +274,11 @@ class CellTape(_tapes.Tape):
         @property
         def unbatched(self) -> bool: ...
 
+    @property
+    def _has_c(self) -> bool:
+        """Whether c is on the tape."""
+        return "c" in self._cell.states
+
     def _absent(self: Any) -> set[str]:
         """The arguments of forward that were None: they have no gradient."""
         return {name for name, a in zip(self._arguments, self, strict=False) if a is None}
@@ -387,8 +392,8 @@ def is_whole(tape: Any) -> bool:
     ]
     for a, shape, e in extras:
         (needed if e.required else optional).append((a, shape))
-    if "c" in cell.kept:
-        (needed if "c" in cell.states else optional).append((tape.c, (kept, batch, hidden)))
+    if tape._has_c:
+        needed.append((tape.c, (kept, batch, hidden)))
     if "c" in cell.states:
         optional.append((tape.c_0, (batch, hidden)))
     if has_gates and checkpoint == 0:
