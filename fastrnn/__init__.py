@@ -16,6 +16,7 @@ from . import optim, reference
 from ._attributes import completions
 from ._version import __version__ as __version__
 from .cells.gru import gru_backward, gru_forward
+from .cells.leaky import leaky_backward, leaky_forward
 from .cells.lstm import lstm_backward, lstm_forward
 from .cells.rnn import rnn_backward, rnn_forward
 from .clipping import clip_grad_norm, clip_grad_value
@@ -24,6 +25,7 @@ from .generation import generate
 from .io import load, save
 from .layers.embedding import Embedding, embedding_backward, embedding_forward
 from .layers.gru import GRU
+from .layers.leaky import LeakyRNN
 from .layers.linear import Linear, linear_backward, linear_forward
 from .layers.lstm import LSTM
 from .layers.rnn import RNN
@@ -44,12 +46,13 @@ read_environment(stacklevel=2)
 del read_environment
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "Embedding", "Linear", "available_isas", "backend", "clip_grad_norm",
-    "clip_grad_value", "embedding_backward", "embedding_forward", "generate", "get_isa",
-    "get_num_threads", "gradient_norms", "gru_backward", "gru_forward", "linear_backward",
-    "linear_forward", "load", "lstm_backward", "lstm_forward", "mean_squared_error",
-    "num_threads", "optim", "pad_sequence", "reference", "rnn_backward", "rnn_forward", "save",
-    "set_isa", "set_num_threads", "show_config", "softmax_cross_entropy", "unpad_sequence",
+    "GRU", "LSTM", "RNN", "Embedding", "LeakyRNN", "Linear", "available_isas", "backend",
+    "clip_grad_norm", "clip_grad_value", "embedding_backward", "embedding_forward", "generate",
+    "get_isa", "get_num_threads", "gradient_norms", "gru_backward", "gru_forward",
+    "leaky_backward", "leaky_forward", "linear_backward", "linear_forward", "load",
+    "lstm_backward", "lstm_forward", "mean_squared_error", "num_threads", "optim",
+    "pad_sequence", "reference", "rnn_backward", "rnn_forward", "save", "set_isa",
+    "set_num_threads", "show_config", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 
 __dir__ = completions(globals(), "char_lm", "torch")

@@ -2,12 +2,22 @@
 #include "rnn.h"
 #include "lstm.h"
 #include "gru.h"
+#include "leaky.h"
 
 #undef PLACE_OF_RNN
 #define PLACE_OF_RNN(f) &FN(rnn_##f),
+#undef PLACES_OF_LEAKY
+#define PLACES_OF_LEAKY(f) &FN(leaky_rate_##f), &FN(leaky_potential_##f),
 
-static const struct FN(cell) *const FN(cells)[] = {&FN(lstm), &FN(gru), &FN(gru_reset_first),
-                                                   FASTRNN_NONLINEARITIES(PLACE_OF_RNN)};
+/* clang-format off */
+static const struct FN(cell) *const FN(cells)[] = {
+    &FN(lstm),
+    &FN(gru),
+    &FN(gru_reset_first),
+    FASTRNN_NONLINEARITIES(PLACE_OF_RNN)
+    FASTRNN_NONLINEARITIES(PLACES_OF_LEAKY)
+};
+/* clang-format on */
 
 #if REAL_BITS == 32 /* the facts are those of both types */
 static const struct fastrnn_cell *cell_facts(int number)

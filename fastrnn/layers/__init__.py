@@ -1,9 +1,10 @@
-"""The layers, which own their weights: RNN, LSTM, GRU, Linear and Embedding."""
+"""The layers, which own their weights: the recurrent ones, Linear and Embedding."""
 
 from typing import Any
 
 from .embedding import Embedding, embedding_backward, embedding_forward
 from .gru import GRU
+from .leaky import LeakyRNN
 from .linear import Linear, linear_backward, linear_forward
 from .lstm import LSTM
 from .recurrent import Recurrent
@@ -12,7 +13,7 @@ from .tape import LayerGradients, LayerTape
 from .weights import Weighted
 
 LAYERS: dict[str, type[Weighted]] = {
-    cls.__name__: cls for cls in (RNN, LSTM, GRU, Linear, Embedding)
+    cls.__name__: cls for cls in (RNN, LSTM, GRU, LeakyRNN, Linear, Embedding)
 }
 
 # The recurrent ones, by the name of their cell.
@@ -21,6 +22,7 @@ RECURRENT: dict[str, type[Recurrent[Any]]] = {
 }
 
 __all__ = [
-    "LAYERS", "RECURRENT", "Embedding", "LayerGradients", "LayerTape", "Linear", "Recurrent",
-    "Weighted", "embedding_backward", "embedding_forward", "linear_backward", "linear_forward",
+    "LAYERS", "RECURRENT", "Embedding", "LayerGradients", "LayerTape", "LeakyRNN", "Linear",
+    "Recurrent", "Weighted", "embedding_backward", "embedding_forward", "linear_backward",
+    "linear_forward",
 ]  # fmt: skip

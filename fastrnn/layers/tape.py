@@ -142,15 +142,16 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
     Attributes
     ----------
     c : tuple of ndarray
-        With ``keep=("c",)``, of an LSTM: the state c after every step, n = H.
+        With ``keep=("c",)``, of an LSTM: the state c after every step, n = H; of a LeakyRNN of
+        potentials the state v.
     gates : tuple of ndarray
         With ``keep=("gates",)``, of an LSTM: the gates i, f, g, o of every step, n = 4·H. Of a GRU:
-        r, z, n, with n = 3·H.
+        r, z, n, with n = 3·H. Of a LeakyRNN, n = H: f(z_t), or of potentials z_t - v_{t-1}.
     layer : str
         The name of the layer's class.
     cell : CellSpec
         What kind of cell it has: its name, gates and states.
-    tapes : tuple of RNNTape, LSTMTape or GRUTape
+    tapes : tuple of RNNTape, LSTMTape, GRUTape or LeakyRNNTape
         The tape of every layer and direction, in the order of the state's first axis; x and output
         are (T, B, n) there.
     dropped : tuple of ndarray

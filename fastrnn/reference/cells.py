@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from . import gru, lstm, rnn
+from . import gru, leaky, lstm, rnn
 from .arguments import Arrays, CellSpec, CellTape
 
-CELLS: dict[str, ModuleType] = {"rnn": rnn, "lstm": lstm, "gru": gru}
+CELLS: dict[str, ModuleType] = {"rnn": rnn, "lstm": lstm, "gru": gru, "leaky": leaky}
 
 FORWARD = " or ".join(f"{name}_forward" for name in CELLS)  # for errors
 

@@ -174,7 +174,7 @@ def test_train_and_sample(
     status, out, err = run_main(["train", "text.txt", *OPTIONS, *chosen], capsys)
     assert (status, err) == (0, "")
     count = f", num_layers={layers}" if layers > 1 else ""
-    assert f"{cell.upper()}(5, 9{count})" in out
+    assert f"{CELLS[cell].layer.__name__}(5, 9{count})" in out
     assert "this network" in out
 
     def sampled(*arguments: str) -> str:

@@ -27,7 +27,7 @@ def made(kind, options):
         return fastrnn.linear_forward(x, *weights)
     if kind == "embedding":
         return fastrnn.embedding_forward(np.ones((50, 8), int), np.ones((64, 16), np.float32))
-    layer = getattr(fastrnn, kind.upper())(16, 64, rng=0, **options)
+    layer = getattr(fastrnn, options.pop("layer"))(16, 64, rng=0, **options)
     output, _, tape = layer.forward(x, lengths=[50] * 8)
     return output, tape.tapes[0]
 
@@ -76,7 +76,12 @@ FIELDS = {
 @pytest.mark.parametrize("module", ["compiled", "reference"])
 def test_a_tape_that_changes_between_two_looks(module: str) -> None:
     kinds = {
-        kind: (RICH[kind].layer_options(64) if kind in RICH else {}, fields)
+        kind: (
+            RICH[kind].layer_options(64) | {"layer": CELLS[kind].layer.__name__}
+            if kind in RICH
+            else {},
+            fields,
+        )
         for kind, fields in FIELDS.items()
     }
     done = script(CHANGING, module, json.dumps(kinds))
@@ -94,7 +99,8 @@ def test_the_compiled_side_looks_itself(variant):
     _, _, tape = variant.layer(16, 64, rng=0).forward(x)
     tape = tape.tapes[0]
     number = KINDS[variant.kind].number
-    weights = [getattr(tape, name) for name in tape._arguments if name[:2] in ("w_", "b_")]
+    initial = ("x", *(f"{state}_0" for state in variant.cell.states))
+    weights = [getattr(tape, name) for name in tape._arguments if name not in initial]
 
     def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
         arrays = (x, h_0, None, *weights[:4], tuple(weights[4:]))

@@ -115,7 +115,7 @@ def test_a_tape_is_not_believed(variant):
         with pytest.raises(ValueError, match="another shape or dtype in place"):
             variant.backward(tape._replace(lengths=np.array(lengths)), None, d_states)
     for name in ("c", "gates"):
-        if name in tape._fields:
+        if getattr(tape, name, None) is not None:
             with pytest.raises(ValueError, match="another shape or dtype in place"):
                 variant.backward(tape._replace(**{name: None}), None, d_states)
     if "projection" in variant.extras:
@@ -127,7 +127,7 @@ def test_a_tape_is_not_believed(variant):
 @each_variant
 def test_another_cells_tape(variant):
     name = f"{variant.cell.name}_forward"
-    kind = f"{variant.cell.name.upper()}Tape"
+    kind = f"{variant.cell.layer.__name__}Tape"
     for other in VARIANTS.values():
         output, _, tape = other.forward(**other.arrays(), record=True)
         if other.cell != variant.cell:
@@ -142,12 +142,11 @@ def test_another_cells_tape(variant):
 @each_variant
 def test_arguments_that_will_do_are_not_copied(variant):
     arrays = variant.arrays()
-    names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_peep")
-    values = [arrays.get(name) for name in names]
     spec = CELLS[variant.cell.name].CELL
-    extra = tuple(arrays.get(extra.name) for extra in spec.extras)
-    got = forward_arguments(spec, (*values[:7], extra), LENGTHS, RESTART)
-    for a, given in zip((*got.arrays[:7], *got.arrays[7]), values, strict=False):
+    names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in spec.extras))
+    values = [arrays.get(name) for name in names]
+    got = forward_arguments(spec, (*values[:7], tuple(values[7:])), LENGTHS, RESTART)
+    for a, given in zip((*got.arrays[:7], *got.arrays[7]), values, strict=True):
         assert a is given
     assert got.lengths.tolist() == LENGTHS
     assert got.restart is not RESTART
@@ -182,7 +181,7 @@ def test_what_is_not_an_array_of_one_type(variant):
         if name != "x":
             text = f"{name} is float32, x is float64: pass {name}.astype(np.float64)"
             refused(variant, arrays | {name: a.astype(np.float32)}, TypeError, text)
-    for name in ("x", "w_ih", "w_hh"):
+    for name in ("x", "w_ih", "w_hh", *variant.cell.required):
         text = f"{name} is None, expected a numpy.ndarray: it cannot be left out"
         refused(variant, arrays | {name: None}, TypeError, text)
 
@@ -192,7 +191,8 @@ def test_shapes_that_do_not_fit(variant):
     arrays = variant.arrays()
     for name, a in arrays.items():
         for rank in range(5):
-            if rank != a.ndim and (name, rank) != ("x", 2):
+            may_be_number = rank == 0 and name in variant.cell.required
+            if rank != a.ndim and (name, rank) != ("x", 2) and not may_be_number:
                 shape = (2,) * rank
                 text = f"{name} has shape {shape}, expected ("
                 refused(variant, arrays | {name: np.zeros(shape)}, ValueError, text)
@@ -286,7 +286,9 @@ def test_products_of_sizes_that_overflow():
         rows, values = variant.cell.gates * n, CELLS[variant.cell.name].CELL.tape_gates
         arrays = {"x": giant(n, n, 1), "h_0": None, "w_ih": giant(rows, 1), "w_hh": giant(rows, n)}
         arrays |= {"c_0": None} if "c" in variant.cell.states else {}
-        text = f"T x B x {values}·H = {n} x {n} x {values * n} elements is larger than"
+        arrays |= dict.fromkeys(variant.cell.required, 0.5)
+        units = "H" if values == 1 else f"{values}·H"
+        text = f"T x B x {units} = {n} x {n} x {values * n} elements is larger than"
         refused(variant, arrays, ValueError, text)
 
 

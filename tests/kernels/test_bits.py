@@ -234,12 +234,6 @@ LAYERS = (
     ),
     Spec(40, 37, 20, 100, restart=True),
 )
-WEIGHTS = {
-    "weight_ih_l0": "w_ih",
-    "weight_hh_l0": "w_hh",
-    "bias_ih_l0": "b_ih",
-    "bias_hh_l0": "b_hh",
-} | {f"{extra.weight}_l0": extra.argument for extra in EXTRAS.values()}
 
 
 def layer_of(p: Problem, batch_first: bool) -> Any:
@@ -251,7 +245,7 @@ def layer_of(p: Problem, batch_first: bool) -> Any:
         batch_first=batch_first, dtype=p.x.dtype.name,
     )  # fmt: skip
     for name, view in layer.weights.items():
-        view[...] = getattr(p, WEIGHTS[name])
+        view[...] = getattr(p, p.cell.weights[name.removesuffix("_l0")])
     return layer
 
 
@@ -282,7 +276,10 @@ def test_a_layer_has_the_bits_of_the_function(
     grads = layer.backward(tape, turned(p.d_output), state_of("d_{}_n"))
     got = {"output": turned(output), "d_x": turned(grads.x)}
     got |= parts_of("{}_n", state) | parts_of("d_{}_0", grads.state)
-    got |= {f"d_{WEIGHTS[name]}": value for name, value in grads.weights.items()}
+    got |= {
+        f"d_{p.cell.weights[name.removesuffix('_l0')]}": value
+        for name, value in grads.weights.items()
+    }
     assert_same_results(got, want, "layer", list(got))
     inference, final = layer(x, state_of("{}_0"), **options)
     assert_same(inference, output, "output without a tape")

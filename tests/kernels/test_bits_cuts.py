@@ -159,8 +159,9 @@ def test_nothing_reads_the_padding(spec: Spec, dtype: Any, isa: str) -> None:
     p.d_output[padding] = np.nan
     assert_same_results(run(fastrnn, p), clean, "NaN in the padding")
     tape = forward(p)[-1]
-    for name in {"c", "gates"}.intersection(tape._fields):
-        assert not getattr(tape, name)[padding].any(), name
+    for name in ("c", "gates"):
+        kept = getattr(tape, name, None)
+        assert kept is None or not kept[padding].any(), name
 
 
 @each_once(with_every_kind(Spec(9, 8, 7, 17), Spec(30, 37, 20, 33, lengths=True, reverse=True)))

@@ -225,6 +225,39 @@ def gru(p: Problem) -> dict[str, Array]:
     return found | {"d_b_hh": found["d_b_ih"]}
 
 
+def leaky(p: Problem) -> dict[str, Array]:
+    """As rnn. a times what is new is fused with (1 - a) times the state; of rates the carry is a
+    chain from (1 - a) dh, of potentials it is (1 - a) dv + (the chain from +0) f'(v_{t-1}).
+    """
+    s, state, (f, back) = Steps(p), p.h_0, NONLINEARITIES[p.options()["nonlinearity"]]
+    a = np.broadcast_to(p.leak, state.shape)
+    potential, w = p.options()["form"] == "potential", np.hstack([p.w_ih, p.w_hh])
+    for t in s.order:
+        h = f(state) if potential else state
+        s.keep(t, x=p.x[t], before=h)
+        z = chain(p.b_ih + p.b_hh, np.hstack([p.x[t], h]), w)
+        now = z if potential else f(z)
+        s.keep(t, now=now, slack=now - state)
+        state = fma(a, now, (ONE - a) * state)
+        s.keep(t, output=f(state) if potential else state)
+    carry = p.d_h_n
+    for t in s.order[::-1]:
+        before, now, slack, output = s.at(t, "before now slack output")
+        if potential:
+            d = carry + back(output, p.d_output[t])
+            dz = a * d
+            carry = (ONE - a) * d + back(before, chain(ZERO, dz, p.w_hh.T))
+        else:
+            d = carry + p.d_output[t]
+            dz = back(now, a * d)
+            carry = chain((ONE - a) * d, dz, p.w_hh.T)
+        s.keep(t, dz=dz, da=d * slack, d_x=chain(ZERO, dz, p.w_ih.T), norms=norm(d))
+    found = {name: s.whole(name) for name in ("output", "d_x", "norms")}
+    found |= {"h_n": state, "d_h_0": carry, "d_b_ih": s.sum("dz"), "d_b_hh": s.sum("dz")}
+    found |= {"d_w_ih": s.product("dz", "x"), "d_w_hh": s.product("dz", "before")}
+    return found | {"d_leak": s.sum("da")}
+
+
 @grid(
     "spec, reverse",
     [*with_every_kind(Spec(45, 13, 5, 11)), Spec(90, 13, 5, 11, "relu")],

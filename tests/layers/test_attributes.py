@@ -514,7 +514,7 @@ def all_gradients() -> dict[str, Any]:
         layer = kind(4, 4, rng=0)
         output, _, tape = layer.forward(x)
         made[kind.__name__] = layer.backward(tape, output)
-        backward = getattr(fastrnn, f"{kind.__name__.lower()}_backward")
+        backward = getattr(fastrnn, f"{kind._cell.spec.name}_backward")
         made[backward.__name__] = backward(tape.tapes[0], output)
     linear = fastrnn.Linear(4, 2, rng=0)
     y, linear_tape = linear.forward(x)

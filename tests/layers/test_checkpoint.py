@@ -79,7 +79,7 @@ def test_the_tape_is_short(kind):
     for cell in tape.tapes:
         own = [a for name, a in cell._asdict().items() if name in ("c", "gates") and a is not None]
         kept = VARIANTS[kind].cell.kept
-        assert [a.shape for a in own] == [((T - 1) // K, B, 9)] * ("c" in kept)
+        assert [a.shape for a in own] == [((T - 1) // K, B, 9)] * cell._has_c
         assert ("checkpoint=10" in repr(cell)) == bool(kept)
 
 

@@ -116,7 +116,7 @@ def test_the_indices_of_the_reference(kind: str) -> None:
         assert again[0].tolist() == want.tolist()
         assert_same_state(again[1], after)
         different.append(len(set(got.tolist())))
-    assert np.mean(different) > 2  # else little would have been compared
+    assert np.mean(different) >= 2  # else little would have been compared
 
 
 @grid("kind, layers, dtype", VARIANTS, (1, 2), DTYPES, once=True)

@@ -21,6 +21,10 @@ SIGNATURES = {
         "input_size": 4, "hidden_size": 6, "num_layers": 2, "bias": False, "batch_first": True,
         "dropout": 0.25, "bidirectional": True,
     },
+    fastrnn.LeakyRNN: {
+        "input_size": 4, "hidden_size": 6, "num_layers": 2, "nonlinearity": "relu", "bias": False,
+        "batch_first": True, "dropout": 0.25, "bidirectional": True,
+    },
 }  # fmt: skip
 KEYWORDS = {
     fastrnn.RNN: {"dtype": "float32", "rng": None, "init": "uniform"},
@@ -28,6 +32,9 @@ KEYWORDS = {
         "peephole": False, "forget_bias": 0.0, "dtype": "float32", "rng": None, "init": "uniform",
     },
     fastrnn.GRU: {"reset_after": True, "dtype": "float32", "rng": None, "init": "uniform"},
+    fastrnn.LeakyRNN: {
+        "leak": 0.5, "form": "rate", "dtype": "float32", "rng": None, "init": "uniform",
+    },
 }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from marks import each_first, each_last, each_name
 from stacked_layers import (
-    ARGUMENTS,
     OPTIONS,
     RESTART,
     B,
@@ -13,6 +12,7 @@ from stacked_layers import (
     T,
     as_tuple,
     assert_same,
+    cell_of,
     compose,
     directions,
     draw,
@@ -221,7 +221,7 @@ def test_wrt(backend, kind, with_state, wrt, monkeypatch):
     own = {i: set() for i in range(6)}
     for name in names:
         base, _, rest = name.rpartition("_l")
-        own[2 * int(rest[0]) + rest.endswith("_reverse")].add(ARGUMENTS[base])
+        own[2 * int(rest[0]) + rest.endswith("_reverse")].add(cell_of(layer).weights[base])
     if grads.state is not None:
         for asked in own.values():
             asked |= {"h_0", "c_0"} if is_pair(layer) else {"h_0"}

@@ -171,7 +171,7 @@ def test_keep(backend, kind, shape, batch_first):
     layer = make(kind, shape, batch_first=batch_first)
     x = draw(layer, T, B, D, seed=1)
     turn = (1, 0, 2) if batch_first else (0, 1, 2)
-    kept = {"gates": VARIANTS[kind].cell.gates * H} | ({"c": H} if is_pair(layer) else {})
+    kept = {"gates": VARIANTS[kind].cell.gates * H} | ({"c": H} if "c" in layer._kept else {})
     with fastrnn.backend(backend):
         _, _, tape = layer.forward(x.transpose(turn), lengths=[6, 0, 3, 5], keep=kept)
         _, tapes = compose(layer, x, None, np.zeros((T, B, 1)).repeat(

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import bounds_cells
 import numpy as np
 from bounds_cells import Factors, bias_of
-from registry import CELLS, EXTRAS, KINDS, Cell, Variant, variants_of
-from rounding import Array, Real, chain, fl, known, settled, where
+from registry import CELLS, EXTRAS, KINDS, Cell, Variant, leaks, variants_of
+from rounding import Array, Real, chain, known, settled, where
 
 from fastrnn.reference.nonlinearities import NONLINEARITIES
 
@@ -125,6 +125,7 @@ class Problem:
     c_0: Any = None
     w_hr: Any = None
     w_peep: Any = None
+    leak: Any = None
     d_c_n: Any = None
 
     @property
@@ -143,7 +144,7 @@ class Problem:
     @property
     def extras(self) -> dict[str, Any]:
         """The arguments for extra weights, given or not."""
-        names = [EXTRAS[extra].argument for extra in self.cell.extras]
+        names = [*self.cell.required, *(EXTRAS[extra].argument for extra in self.cell.extras)]
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -157,7 +158,8 @@ class Problem:
 
     def weights(self) -> Results:
         """The weights that there are."""
-        given = {name: getattr(self, name) for name in self.arguments if name[0] in "wb"}
+        names = [n for n in self.arguments if n[0] in "wb" or n in self.cell.required]
+        given = {name: getattr(self, name) for name in names}
         return {name: w for name, w in given.items() if w is not None}
 
     def options(self) -> dict[str, Any]:
@@ -246,6 +248,8 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
             w_hr=w_hr.astype(dtype) if spec.P else None,
             w_peep=normal(3 * H, scale=0.3) if spec.peephole else None,
         )
+    if "leak" in cell.required:
+        p = replace(p, leak=leaks(rng, H).astype(dtype))
     if KINDS[spec.kind].kinks:
         _move_off_the_kinks(p, rng)
     return unbatched(p) if spec.unbatched else p
@@ -291,7 +295,7 @@ def _move_off_the_kinks(p: Problem, rng: np.random.Generator) -> None:
             if not near.any():
                 break
             p.x[t, near] = rng.standard_normal((int(near.sum()), D)).astype(p.x.dtype)
-        h = np.where(on, f(z), h)
+        h = np.where(on, f(z) if q.leak is None else (1 - q.leak) * before + q.leak * f(z), h)
 
 
 def run(functions: ModuleType, p: Problem, wrt: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -342,17 +346,17 @@ def analyse(p: Problem) -> Analysis:
         before = [where(on & keep, a) for a in state]
         step = steps[t] = equations(p, p.x[t], *before)
         state = [where(on, a, b) for a, b in zip(step.state, state, strict=True)]
-        output[:, t] = _pair(where(on, step.state[0]))
+        output[:, t] = _pair(where(on, step.state[0] if step.output is None else step.output))
         factors = _latest(factors, step.factors, on)
         if step.kink is not None:
             kink = min(kink, float(step.kink[on[:, 0]].min(initial=np.inf)))
 
-    # The gradient that arrives is added to d_output in one rounding.
     d_output = np.zeros(output[0].shape) if p.d_output is None else p.d_output
     rows: dict[str, list[list[Any]]] = {}  # by weight, pair of `sums` and step
     carry = start("d_{}_n")
     for t, on, keep in reversed(visits):
-        back = steps.pop(t).back(fl(carry[0] + d_output[t]), *carry[1:])
+        step = steps.pop(t)
+        back = step.back(step.enter(carry[0], d_output[t]), *carry[1:])
         carry = [where(on, where(keep, a), b) for a, b in zip(back.carry, carry, strict=True)]
         norms[:, t] = _norm(settled(*(where(on, a) for a in back.d_state)))
         for name, pairs in back.sums.items():
@@ -418,7 +422,7 @@ def _terms(factors: Factors, rows: dict[str, Any], visits: list[Any]) -> dict[st
         return {}
     (first, started, _), (last, on, _) = visits[0], visits[-1]
     terms = {name: ((), *f) for name, f in factors.items()}
-    (_, a, w, y), (_, d_a, d_w, d_y) = terms["h_n"], terms["d_x"]
+    (_, a, w, y), (_, d_a, d_w, d_y) = terms.pop("output", terms["h_n"]), terms["d_x"]
     terms |= {"output": ((last,), on * a, w, y), "d_x": ((first,), started * d_a, d_w, d_y)}
     for name, pairs in rows.items():
         a, _, y, _ = (np.concatenate(parts) for parts in zip(*pairs[0], strict=True))

@@ -51,6 +51,9 @@ class Step(NamedTuple):
     state: tuple[Real, ...]
     back: Callable[..., Back]
     factors: Factors
+    output: Real | None = None  # None: the first state
+    # The gradient of the state, from that of later steps and d_output.
+    enter: Callable[[Real, Array], Real] = lambda carry, d_output: fl(carry + d_output)
     kink: Array | None = None  # |z - kink| / sqrt(q(z)), least of all kinks
 
 
@@ -103,7 +106,7 @@ def rnn(p: Problem, x: Array, h_prev: Real) -> Step:
         sums = sums_of(x, dz, dz, [(dz, h_prev)])
         return Back((dh,), (chain(0.0, (dz, p.w_hh.T)),), sums, {})
 
-    return Step((h,), back, {"h_n": (value_of(slope), p.w_ih, x)}, distance(p, z))
+    return Step((h,), back, {"h_n": (value_of(slope), p.w_ih, x)}, kink=distance(p, z))
 
 
 def lstm(p: Problem, x: Array, h_prev: Real, c_prev: Real) -> Step:
@@ -181,3 +184,42 @@ def gru(p: Problem, x: Array, h_prev: Real) -> Step:
 
     slope = ((1.0 - z) * (1.0 - n * n)).value
     return Step((h,), back, {"h_n": (slope, p.w_ih[new], x)})
+
+
+def leaky(p: Problem, x: Array, prev: Real) -> Step:
+    options = KINDS[p.kind].options
+    a, one, f = p.leak, np.ones((len(x), 1)), options["nonlinearity"]
+
+    def sums(dz: Real, h_prev: Real, d_a: Real) -> dict[str, Any]:
+        return sums_of(x, dz, dz, [(dz, h_prev)]) | {"leak": [(settled(d_a), one)]}
+
+    if options["form"] == "rate":
+        z = chain(bias_of(p), (x, p.w_ih), (prev, p.w_hh))
+        r, slope = nonlinearity(f, z)
+        h = fl(fl(r * a) + fl(prev * (1.0 - a)))
+
+        def back(dh: Real) -> Back:
+            dz = settled(times(fl(dh * a), slope))
+            carry = chain(fl(dh * (1.0 - a)), (dz, p.w_hh.T))
+            return Back((dh,), (carry,), sums(dz, prev, fl(dh * fl(r - prev))), {})
+
+        return Step((h,), back, {"h_n": (a * value_of(slope), p.w_ih, x)}, kink=distance(p, z))
+
+    h_prev, slope_prev = nonlinearity(f, prev)
+    z = chain(bias_of(p), (x, p.w_ih), (h_prev, p.w_hh))
+    v = fl(fl(z * a) + fl(prev * (1.0 - a)))
+    output, slope = nonlinearity(f, v)
+
+    def enter(carry: Real, d_output: Array) -> Real:
+        return fl(carry + times(known(d_output), slope))
+
+    def back_v(dv: Real) -> Back:
+        dz = settled(fl(dv * a))
+        through = times(chain(0.0, (dz, p.w_hh.T)), slope_prev)
+        stays, through = together(fl(dv * (1.0 - a)), through)
+        factors = {"d_h_0": (value_of(slope_prev), p.w_hh.T, dz.value)}
+        return Back((dv,), (fl(stays + through),), sums(dz, h_prev, fl(dv * fl(z - prev))), factors)
+
+    whole = np.broadcast_to(a, v.value.shape)
+    factors = {"h_n": (whole, p.w_ih, x), "output": (a * value_of(slope), p.w_ih, x)}
+    return Step((v,), back_v, factors, output, enter, distance(p, v))

@@ -17,7 +17,9 @@ import numpy as np
 
 import fastrnn
 from fastrnn import _core, reference
+from fastrnn.reference.nonlinearities import NONLINEARITIES
 
+WEIGHTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -30,13 +32,21 @@ class Cell(NamedTuple):
     states: tuple[str, ...] = ("h",)
     kept: tuple[str, ...] = ()  # what its tape has beside the arguments and the output
     extras: tuple[str, ...] = ()  # of EXTRAS, those that it takes
+    required: tuple[str, ...] = ()  # the arguments of extra weights that it always has, (H,) each
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The arguments of the weights of a layer, by their names without its number."""
+        own = {f"weight_{name}": name for name in self.required}
+        extras = {EXTRAS[extra].weight: EXTRAS[extra].argument for extra in self.extras}
+        return WEIGHTS | own | extras
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arrays that have a gradient, in the order of the signature."""
         initial = (f"{state}_0" for state in self.states)
         weights = (EXTRAS[extra].argument for extra in self.extras)
-        return ("x", *initial, "w_ih", "w_hh", "b_ih", "b_hh", *weights)
+        return ("x", *initial, "w_ih", "w_hh", "b_ih", "b_hh", *self.required, *weights)
 
     def forward(self, module: Any = fastrnn) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(module, f"{self.name}_forward")
@@ -66,6 +76,7 @@ CELLS = {
         Cell("rnn", fastrnn.RNN, 1),
         Cell("lstm", fastrnn.LSTM, 4, ("h", "c"), ("c", "gates"), tuple(EXTRAS)),
         Cell("gru", fastrnn.GRU, 3, kept=("gates",)),
+        Cell("leaky", fastrnn.LeakyRNN, 1, kept=("c", "gates"), required=("leak",)),
     )
 }
 
@@ -101,6 +112,12 @@ def elman(f: str, norm: float, **others: Any) -> Kind:
     return Kind(CELLS["rnn"], {"nonlinearity": f}, norm, f"rnn_{f}", **others)
 
 
+def leaky(form: str, f: str, norm: float, **others: Any) -> Kind:
+    options = {"form": form, "nonlinearity": f}
+    return Kind(CELLS["leaky"], options, norm, f"leaky_{form}_{f}", elsewhere=False, **others)
+
+
+# Of leaky networks those that are unlike the others. All share one piece of code for each form.
 KINDS = {
     "tanh": elman("tanh", 1.4),
     "sigmoid": elman("sigmoid", 4.0, silent=False, elsewhere=False),
@@ -110,7 +127,16 @@ KINDS = {
     "lstm": Kind(CELLS["lstm"], {}, 2.0, "lstm"),
     "gru": Kind(CELLS["gru"], {"reset_after": True}, 1.4, "gru", apart=1),
     "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, "gru_reset_first"),
+    "potential": leaky("potential", "tanh", 1.4, bounded=False),
+    "potential-sigmoid": leaky("potential", "sigmoid", 4.0, bounded=False, silent=False),
+    "rate-relu": leaky("rate", "relu", 0.95, kinks=(0.0,), bounded=False),
+    "rate": leaky("rate", "tanh", 1.4),
 }
+
+
+def leaks(rng: np.random.Generator, H: int) -> Any:
+    """(H,): multiples of 2^-10, so that 1 - a is exact, and no error is shared by all steps."""
+    return rng.integers(100, 900, H) / 1024.0
 
 
 class Variant(NamedTuple):
@@ -148,11 +174,12 @@ class Variant(NamedTuple):
         shapes: dict[str, tuple[int, ...]] = {"x": (T, B, D), "h_0": (B, P), "c_0": (B, H)}
         shapes |= {"w_ih": (rows, D), "w_hh": (rows, P), "b_ih": (rows,), "b_hh": (rows,)}
         shapes |= {"w_hr": (P, H), "w_peep": (3 * H,)}
-        return {
+        drawn = {
             name: ((1 if name in "x h_0 c_0" else 0.5) * rng.standard_normal(shape)).astype(dtype)
             for name, shape in shapes.items()
             if name in set(self.cell.arguments) - self.lacking()
         }
+        return drawn | {name: leaks(rng, H).astype(dtype) for name in self.cell.required}
 
     def forward(self, module: Any = reference, **arguments: Any) -> tuple[Any, Any, Any]:
         """output, (h_n,) or (h_n, c_n), tape; arguments go by their names."""
@@ -163,6 +190,11 @@ class Variant(NamedTuple):
         self, tape: Any, d_output: Any, d_states: Any = (), module: Any = reference, **options: Any
     ) -> Any:
         return self.cell.backward(module)(tape, d_output, *d_states, **options)
+
+    def output_of(self, h: Any) -> Any:
+        """The output of a step, from the state that the cell calls h."""
+        f = NONLINEARITIES[self.options["nonlinearity"]].f if "form" in self.options else None
+        return h if f is None or self.options["form"] == "rate" else f(h)
 
     def layer(self, D: int, H: int, num_layers: int = 1, **options: Any) -> Any:
         """A layer of this variant; what the caller says wins."""

@@ -6,12 +6,10 @@ state and of the output belong to which cell, what the next layer reads, and wha
 
 import numpy as np
 import pytest
-from registry import CELLS, EXTRAS, UNBIASED, VARIANTS
+from registry import CELLS, UNBIASED, VARIANTS
 
 T, B, D, H = 6, 4, 3, 5
 RESTART = np.random.default_rng(7).random((T, B)) < 0.25
-ARGUMENTS = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
-ARGUMENTS |= {extra.weight: extra.argument for extra in EXTRAS.values()}
 OPTIONS = {
     "plain": {},
     "lengths": {"lengths": [6, 0, 3, 5]},
@@ -82,9 +80,8 @@ def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, drop
         for reverse in [False, True][:n]:
             i = len(tapes)
             suffix = f"_l{k}" + "_reverse" * reverse
-            weights = {arg: layer.weights.get(name + suffix) for name, arg in ARGUMENTS.items()}
-            for extra in EXTRAS.keys() - set(cell_of(layer).extras):
-                del weights[EXTRAS[extra].argument]
+            names = cell_of(layer).weights.items()
+            weights = {arg: layer.weights.get(name + suffix) for name, arg in names}
             initial = [None if state is None else s[i] for s in as_tuple(state)]
             if is_pair(layer) and state is None:
                 initial = [None, None]
@@ -116,7 +113,7 @@ def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, drop
     for name in layer.weights:
         base, _, rest = name.rpartition("_l")
         k, _, reverse = rest.partition("_")
-        results[name] = getattr(grads[n * int(k) + bool(reverse)], ARGUMENTS[base])
+        results[name] = getattr(grads[n * int(k) + bool(reverse)], cell_of(layer).weights[base])
     return results, tapes
 
 

@@ -1,0 +1,172 @@
+"""LeakyRNN, the stack of leaky Elman layers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .. import _checks
+from .._attributes import Checks
+from ..cells.leaky import LEAKY as CELL
+from ..reference.leaky import FORMS
+from ..reference.nonlinearities import NONLINEARITIES
+from .recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    Array = NDArray[Any]
+
+
+class LeakyRNN(Recurrent["Array"]):
+    """Leaky Elman networks: echo state networks, and networks of rates or of potentials.
+
+    For each step t of a row, with a the leak, which is a weight like others::
+
+        h_t = (1 - a) h_{t-1} + a f(b_ih + b_hh + W_ih x_t + W_hh h_{t-1})        "rate"
+        v_t = (1 - a) v_{t-1} + a (b_ih + b_hh + W_ih x_t + W_hh f(v_{t-1}))      "potential"
+
+    The output is h_t, or f(v_t); the state is h, or v.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int
+        How many layers: each one but the first takes the output of the one below.
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
+        f; hard_sigmoid(z) is min(max(z + 3, 0), 6)/6, as in PyTorch and Keras 3.
+    bias : bool
+        Whether there are b_ih and b_hh.
+    batch_first : bool
+        Whether x, output and restart have the batch axis before the time axis. The state does not.
+    dropout : float
+        In [0, 1): how likely an element of the output of each layer but the last is to be zero
+        while training. Without effect on a single layer.
+    bidirectional : bool
+        Whether every layer also runs from the last step to the first. Its output is that of both
+        directions, side by side.
+    leak : float or ndarray
+        a at the start, of every layer and direction: one number, or (H,).
+    form : {"rate", "potential"}
+        Whether the leak is that of f(z) or of z.
+    dtype : {"float32", "float64"}
+        Of the weights, and of all arrays.
+    rng : optional
+        Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+    init : {"uniform", "orthogonal"}
+        Every weight but the leak uniform in ±1/sqrt(H); or the same but weight_hh orthogonal, which
+        keeps gradients alive over longer sequences.
+
+    Attributes
+    ----------
+    input_size, hidden_size, num_layers : int
+    bias, bidirectional : bool
+        As given; fixed.
+    batch_first : bool
+    dropout : float
+    form, nonlinearity : str
+        As given; they can be set, and what is set is checked.
+    dtype : numpy.dtype
+        float32 or float64, of the weights and of all arrays; fixed.
+    weights : mapping of str to ndarray
+        The weights by their names, views into `flat_weights`. They are changed by writing their
+        elements, ``layer.weights["bias_ih_l0"][...] = 0``.
+    flat_weights : ndarray
+        (n,): all n weights in one aligned array, as optimisers take it; changed in the same way.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+
+    See Also
+    --------
+    fastrnn.leaky_forward : one layer in one direction, with the equations.
+
+    Notes
+    -----
+    The state is (layers·directions, B, H), or (layers·directions, H) for one sequence, in PyTorch's
+    order: layer 0, layer 0 reverse, layer 1, ...
+
+    The weights of layer k are weight_ih_l{k} (H, D), weight_hh_l{k} (H, H), bias_ih_l{k},
+    bias_hh_l{k} and weight_leak_l{k} (H,), and the same with ``_reverse`` behind. From the second
+    layer on, D is H, or 2·H if `bidirectional`.
+
+    A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
+    gives independent weights, `copy.copy` shares them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.LeakyRNN(3, 4, num_layers=2, rng=0)
+    >>> layer
+    LeakyRNN(3, 4, num_layers=2)
+    >>> x = np.ones((5, 2, 3), np.float32)
+    >>> output, state, tape = layer.forward(x)
+    >>> output.shape, state.shape
+    ((5, 2, 4), (2, 2, 4))
+    >>> grads = layer.backward(tape, d_output=np.ones_like(output))
+    >>> layer.flat_weights[...] -= 0.1 * grads.flat_weights
+    """
+
+    _cell = CELL
+    _settable: ClassVar[Checks] = Recurrent._settable | {
+        "form": partial(_checks.choice, choices=FORMS),
+        "nonlinearity": partial(_checks.choice, choices=NONLINEARITIES),
+    }
+
+    _for_start = (*Recurrent._for_start, "leak")
+
+    form: str
+    nonlinearity: str
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        leak: float | Array = 0.5,
+        form: str = "rate",
+        dtype: DTypeLike = "float32",
+        rng: Any = None,
+        init: str = "uniform",
+    ) -> None:
+        what = {
+            "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
+            "nonlinearity": nonlinearity, "bias": bias, "batch_first": batch_first,
+            "dropout": dropout, "bidirectional": bidirectional, "form": form,
+        }  # fmt: skip
+        self._make(dtype, rng, init, what, leak=leak)
+
+    def _initialise(self, dtype: DTypeLike, rng: Any, init: str, leak: Any = None) -> None:
+        super()._initialise(dtype, rng, init)
+        start = _checks.numbers("leak", leak, self.hidden_size, self.dtype)
+        for suffix in self._suffixes:
+            self._weights[f"weight_leak{suffix}"][...] = start
+
+    @property
+    def _options(self) -> tuple[Any, ...]:
+        return self.form, self.nonlinearity
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        return self._cell.spec.kept if self.form == "potential" else ("gates",)
+
+    def _refusal(self, name: str) -> str | None:
+        if name == "leak":
+            return (
+                "leak was where the weights of that name started: write for name in layer.weights: "
+                "layer.weights[name][...] += (value - layer.weights[name]) * "
+                "name.startswith('weight_leak')"
+            )
+        return super()._refusal(name)
+
+    def _direction_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
+        return super()._direction_shapes(features) | {"weight_leak": (self.hidden_size,)}
