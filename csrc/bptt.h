@@ -7,7 +7,7 @@ struct FN(backward_scratch) {
     const real **pointers;    /* for packing: rows of the weights */
     real **dz;                /* (steps*n,) the rows of dz in a block */
     const real **operands;    /* (n,) */
-    real **d_x;               /* (steps*n,) where the products with w_ih go */
+    real **d_x;               /* (steps*n,) where the products with w_ih go, or dz itself */
     real *carry_h, *carry_c;  /* (n) rows: the gradient of the state, from the later steps */
     real *intermediate;       /* (n) rows of H */
     const real **chunk_dz, **chunk[GRADIENT_ROWS]; /* (chunk,) rows: of dz, and of what they are multiplied by */
@@ -249,6 +249,11 @@ static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
     }
     if (!a->d_x.data)
         return;
+    if (a->given) {
+        for (int64_t i = 0; i < walk->pairs; i++)
+            FN(copy_or_zero)(walk->s.d_x[i], walk->s.dz[i], a->D);
+        return;
+    }
     struct FN(rows_out) out = {walk->s.d_x, a->D};
     FN(gemm)((const real *const *)walk->s.dz, walk->pairs, &job->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows), &out);
 }

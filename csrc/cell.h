@@ -60,7 +60,8 @@ struct FN(start) {
     const real *h, *c;
 };
 
-/* One step of backpropagation. A row of dz holds dz, and behind it what else the weight gradients need. */
+/* One step of backpropagation. A row of dz begins with dz as x meets it, in the order of w_ih; behind it is what else
+ * the weight gradients need. */
 struct FN(back_step) {
     const struct fastrnn_direction *a;
     const struct FN(cell) *cell;

@@ -67,12 +67,13 @@ const struct fastrnn_cell *fastrnn_cell(int number);
 struct fastrnn_direction {
     int cell; /* its number */
     int reverse; /* process t = T-1 ... 0 */
+    int given; /* x holds the gates' pre-activations without biases: D = G*H, and there is no w_ih */
     int64_t T, B, D, H, P; /* P = H but for a cell with a projection */
 
     /* forward: arguments */
     struct fastrnn_sequence x; /* (T, B, D) */
     const void *h_0, *c_0; /* (B, P), (B, H); or NULL. c_0 and c_n: of cells that have c */
-    const void *w_ih, *w_hh; /* (G*H, D), (G*H, P) */
+    const void *w_ih, *w_hh; /* (G*H, D) or NULL if `given`, (G*H, P) */
     const void *b_ih, *b_hh; /* (G*H,) or NULL, each */
     const void *extra[FASTRNN_MAX_EXTRA]; /* as the cell says, each or NULL */
     const int64_t *lengths; /* (B,) in [0, T], or NULL: all T */
@@ -109,6 +110,9 @@ static inline int64_t units_of(const struct fastrnn_direction *a, struct fastrnn
 {
     return size.times * (size.of == 'P' ? a->P : a->H);
 }
+
+/* How many features of x w_ih multiplies. */
+static inline int64_t multiplied_features(const struct fastrnn_direction *a) { return a->given ? 0 : a->D; }
 
 /* Floating-point operations of forward, of this cell: those of its products, and `activation` more for each gate of
  * each unit. */

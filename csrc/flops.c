@@ -3,7 +3,7 @@
 
 double fastrnn_flops(const struct fastrnn_cell *cell, const struct fastrnn_direction *a, double activation)
 {
-    double step = (double)a->H * cell->gates * (2.0 * (double)(a->D + a->P) + activation);
+    double step = (double)a->H * cell->gates * (2.0 * (double)(multiplied_features(a) + a->P) + activation);
     for (int i = 0; i < cell->extras; i++)
         if (cell->extra[i].rank == 2 && a->extra[i])
             step += 2.0 * (double)units_of(a, cell->extra[i].shape[0]) * (double)units_of(a, cell->extra[i].shape[1]);

@@ -80,7 +80,7 @@ static void FN(plan_team)(struct FN(job) *job)
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
-    } else if (a->B == 1) { /* a second thread takes the input projection, which therefore has to be worth it */
+    } else if (a->B == 1 && !a->given) { /* a second thread takes the input projection: that has to be worth it */
         const double input = 2.0 * (double)a->D * (double)a->H * job->cell->facts.gates;
         job->flops = 2 * input * (double)a->T;
         job->max_threads = team_size_in_step(3 * input * FN(pipeline_steps), 2); /* they meet at every block */
@@ -123,7 +123,7 @@ static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
     const struct fastrnn_direction *a = job->a;
     const struct FN(matrix) *x = &job->w.x[0];
     const int64_t row = x->N * (int64_t)sizeof(real);
-    return rows == 1 && job->cell->takes_x && job->cell->takes_x(a) && x->N % x->panel == 0 &&
+    return rows == 1 && !a->given && job->cell->takes_x && job->cell->takes_x(a) && x->N % x->panel == 0 &&
            (a->T == 1 || a->D * row <= L1D / 8);
 }
 

@@ -144,21 +144,29 @@ static void FN(begin_rows)(const struct FN(job) *job, struct FN(forward_scratch)
     }
 }
 
-/* Pre-activations of `pairs` rows: the products with x, from the bias. Slots that x does not fill get their bias. */
+/* Pre-activations of `pairs` rows: the products with x, from the bias. Slots that no product fills get their bias, and
+ * with that what x holds for them. */
 static void FN(input_products)(const struct FN(job) *job, const struct FN(forward_scratch) *s, const real *const *x,
                                int64_t pairs, real *z)
 {
     const struct FN(weights) *w = s->w;
+    const int given = job->a->given;
     for (int i = 0; i < job->cell->products; i++) {
         const struct gate_layout *layout = &job->cell->layout[i];
         const int64_t at = w->at[i], H = job->a->H;
-        FN(gemm)(x, pairs, &w->x[i], 0, w->bias + at, 0, z + at, w->width, NULL, NULL);
-        for (int slot = layout->x_gates; slot < layout->slots; slot++)
-            for (int64_t row = 0; row < pairs; row++)
+        if (!given)
+            FN(gemm)(x, pairs, &w->x[i], 0, w->bias + at, 0, z + at, w->width, NULL, NULL);
+        for (int slot = given ? 0 : layout->x_gates; slot < layout->slots; slot++)
+            for (int64_t row = 0; row < pairs; row++) {
+                const real *from = slot < layout->x_gates ? x[row] + layout->x[slot] * H : NULL;
                 for (int64_t j = s->begin; j < s->c_end; j += W) {
                     const int64_t column = at + FN(column)(layout->slots, slot, j, H);
-                    FN(store_counting)(z + row * w->width + column, vload(w->bias + column), FN(group_width)(j, H));
+                    vec start = vload(w->bias + column);
+                    if (from)
+                        start = vadd(start, FN(load_lanes)(from + j, FN(lanes)(j, H)));
+                    FN(store_counting)(z + row * w->width + column, start, FN(group_width)(j, H));
                 }
+            }
     }
 }
 

@@ -36,7 +36,7 @@ static ALWAYS_INLINE void FN(place_matrix)(struct FN(matrix) *m, const struct ga
 static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, uintptr_t at, struct FN(weights) *w)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
-    const int64_t D = a->D, H = a->H, P = a->P;
+    const int64_t D = multiplied_features(a), H = a->H, P = a->P;
     int64_t column = 0;
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
@@ -95,7 +95,7 @@ static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(
     const struct FN(cell) *cell = FN(cell_of)(a);
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
-        if (which & FN(input_weights))
+        if ((which & FN(input_weights)) && !a->given)
             FN(pack_gates)(a->w_ih, layout->x, &w->x[i], a->H, id, threads);
         if (which & FN(state_weights))
             FN(pack_gates)(a->w_hh, layout->h, &w->h[i], a->H, id, threads);
@@ -134,7 +134,7 @@ static size_t FN(pack)(const struct fastrnn_direction *a, void *packed)
 
 /* ---------------------------------------------------------------------------------------- backward */
 
-/* x[0], where d_x is wanted, has all gates; h[i] those of product i, which are neighbouring rows of w_hh. */
+/* x[0], where d_x is a product, has all gates; h[i] those of product i, which are neighbouring rows of w_hh. */
 static uintptr_t FN(layout_plain_weights)(const struct fastrnn_direction *a, uintptr_t at, struct FN(weights) *w)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
@@ -144,7 +144,7 @@ static uintptr_t FN(layout_plain_weights)(const struct fastrnn_direction *a, uin
         w->h[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, a->P), sizeof(real)), rows, a->P);
     }
     const int64_t rows = cell->facts.gates * a->H;
-    if (a->d_x.data)
+    if (a->d_x.data && !a->given)
         w->x[0] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, a->D), sizeof(real)), rows, a->D);
     return FN(layout_extra)(a, 1, at, w);
 }
@@ -165,7 +165,7 @@ static void FN(pack_plain_weights)(const struct fastrnn_direction *a, const stru
     const struct FN(cell) *cell = FN(cell_of)(a);
     for (int64_t i = 0, row = 0; i < cell->products; row += w->h[i++].K)
         FN(pack_plain)(a->w_hh, row, &w->h[i], pointers, id, threads);
-    if (a->d_x.data)
+    if (a->d_x.data && !a->given)
         FN(pack_plain)(a->w_ih, 0, &w->x[0], pointers, id, threads);
     for (int i = 0; i < cell->facts.extras; i++)
         if (cell->facts.extra[i].rank == 2 && a->extra[i])

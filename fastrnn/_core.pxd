@@ -35,7 +35,7 @@ cdef extern from "fastrnn.h" nogil:
     const fastrnn_cell *get_cell "fastrnn_cell"(int)
 
     struct fastrnn_direction:
-        int cell, reverse
+        int cell, reverse, given
         int64_t T, B, D, H, P
         fastrnn_sequence x
         const void *h_0

@@ -18,7 +18,7 @@ CELLS: tuple[tuple[str, int, int, bool, bool, tuple[tuple[str, tuple[str, ...], 
 # a result that is None is not computed. threads 0: the process-wide number.
 #
 # What the cell does not have, or what is absent, is None. arrays: (x, h_0, c_0, w_ih, w_hh, b_ih,
-# b_hh, extra), and extra the tuple of weights that CELLS names.
+# b_hh, extra), and extra the tuple of weights that CELLS names. w_ih None: x is pre-activations.
 #
 # One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths,
 # restart, reverse, record, checkpoint, batch_major, output, packed): record: None, or (the class of

@@ -203,13 +203,17 @@ cdef inline double work(const fastrnn_direction *a) noexcept:
 
 
 cdef inline void fill_weights(
-    fastrnn_direction *a, int cell, cnp.ndarray w_ih, cnp.ndarray w_hh, object b_ih, object b_hh, tuple extra,
+    fastrnn_direction *a, int cell, object w_ih, cnp.ndarray w_hh, object b_ih, object b_hh, tuple extra,
 ) noexcept:
-    """The cell, its weights and what they say of the sizes; everything else is absent."""
+    """The cell, its weights and what they say of the sizes; everything else is absent.
+
+    Without w_ih, x is the pre-activations.
+    """
     cdef int e
     memset(a, 0, sizeof(a[0]))  # an empty struct literal would not be zeroed
     a.cell = cell
-    a.D = cnp.PyArray_DIM(w_ih, 1)
+    a.given = w_ih is None
+    a.D = features_of(w_ih, w_hh)
     a.H = cnp.PyArray_DIM(w_hh, 0) // get_cell(cell).gates
     a.P = cnp.PyArray_DIM(w_hh, 1)
     a.w_ih = data(w_ih)

@@ -49,10 +49,13 @@ cdef inline cnp.npy_intp extent(const fastrnn_size *size, cnp.npy_intp H, cnp.np
 cdef inline bint weights_fit(
     const fastrnn_cell *cell, int number, cnp.npy_intp D, object w_ih, object w_hh, object b_ih, object b_hh, object extra,
 ) noexcept:
-    """Whether these are the weights of a cell with D features; `extra` as the cell says, each or None."""
+    """Whether these are the weights of a cell with D features; `extra` as the cell says, each or None.
+
+    Without w_ih the features are the pre-activations.
+    """
     if cell == NULL or type(extra) is not tuple or len(<tuple>extra) != cell.extras:
         return False
-    if not cnp.PyArray_CheckExact(w_hh) or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2:
+    if not is_matrix(w_hh):
         return False
     cdef cnp.npy_intp rows = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0), H = rows // cell.gates
     cdef cnp.npy_intp P = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
@@ -70,11 +73,20 @@ cdef inline bint weights_fit(
             projected = projected or shape.of == b"P"
     return (
         plain(w_hh, number, 2, cell.gates * H, P)
-        and plain(w_ih, number, 2, rows, D)
+        and (D == rows if w_ih is None else plain(w_ih, number, 2, rows, D))
         and (b_ih is None or plain(b_ih, number, 1, rows, 0))
         and (b_hh is None or plain(b_hh, number, 1, rows, 0))
         and (0 < P < H if projected else P == H)
     )
+
+
+cdef inline bint is_matrix(object a) noexcept:
+    return cnp.PyArray_CheckExact(a) and cnp.PyArray_NDIM(<cnp.ndarray>a) == 2
+
+
+cdef inline cnp.npy_intp features_of(object w_ih, cnp.ndarray w_hh) noexcept:
+    """How many features x has, by two matrices; without w_ih as many as there are pre-activations."""
+    return cnp.PyArray_DIM(w_hh, 0) if w_ih is None else cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
 
 
 cdef inline int direction_fits(

@@ -17,7 +17,7 @@ cdef cnp.ndarray packed_weights(const fastrnn_kernels *kernels, const fastrnn_di
 cdef class Packed:
     """The weights of one direction, packed for the instruction set in use; they may change or go away then.
 
-    Parameters: the cell's number, and (w_ih, w_hh, b_ih, b_hh, extra).
+    Parameters: the cell's number, and (w_ih or None, w_hh, b_ih, b_hh, extra).
     """
 
     cdef const fastrnn_kernels *kernels
@@ -27,11 +27,10 @@ cdef class Packed:
 
     def __init__(self, int cell, tuple weights not None):
         w_ih, w_hh, b_ih, b_hh, extra = weights
-        expect(cnp.PyArray_CheckExact(w_ih) and cnp.PyArray_NDIM(<cnp.ndarray>w_ih) == 2)
-        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_ih)
+        expect(is_matrix(w_hh) and (w_ih is None or is_matrix(w_ih)))
+        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_hh)
         expect(number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
-        cdef cnp.npy_intp features = cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
-        expect(weights_fit(cell_numbered(cell), number, features, w_ih, w_hh, b_ih, b_hh, extra))
+        expect(weights_fit(cell_numbered(cell), number, features_of(w_ih, w_hh), w_ih, w_hh, b_ih, b_hh, extra))
         fill_weights(&self.sizes, cell, w_ih, w_hh, b_ih, b_hh, extra)
         self.kernels, self.number = fastrnn_kernels_in_use(), number
         self.memory = packed_weights(self.kernels, &self.sizes, number)
@@ -45,7 +44,7 @@ cdef class Packed:
         cdef int e
         cdef bint same = (
             self.memory is not None and self.kernels == fastrnn_kernels_in_use() and self.number == type_number
-            and self.sizes.cell == a.cell and self.sizes.D == a.D and self.sizes.H == a.H and self.sizes.P == a.P
+            and self.sizes.cell == a.cell and self.sizes.D == a.D and self.sizes.given == a.given and self.sizes.H == a.H and self.sizes.P == a.P
         )
         for e in range(FASTRNN_MAX_EXTRA):
             same = same and (self.sizes.extra[e] == NULL) == (a.extra[e] == NULL)

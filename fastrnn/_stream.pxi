@@ -46,13 +46,11 @@ cdef class StreamCore:
         if self.layers != NULL or not weights:
             raise RuntimeError("a stream is made once, of one layer or more")
         w_ih, w_hh, b_ih, b_hh, extra = weights[0]
-        if not cnp.PyArray_CheckExact(w_ih) or cnp.PyArray_NDIM(<cnp.ndarray>w_ih) != 2:
-            raise TypeError("w_ih is not a matrix")
-        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_ih)
+        if not is_matrix(w_hh) or not (w_ih is None or is_matrix(w_ih)):
+            raise TypeError("w_ih or w_hh is not a matrix")
+        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_hh)
         expect(
-            weights_fit(
-                cell_numbered(cell), number, cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1), w_ih, w_hh, b_ih, b_hh, extra
-            )
+            weights_fit(cell_numbered(cell), number, features_of(w_ih, w_hh), w_ih, w_hh, b_ih, b_hh, extra)
         )
         cdef fastrnn_direction[1] a
         cdef list states = [], intermediate = []

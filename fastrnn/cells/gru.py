@@ -21,7 +21,7 @@ GRU = Cell(CELL, {(True,): "gru", (False,): "gru_reset_first"}, GRUTape, GRUGrad
 def gru_forward(
     x: Array,
     h_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -55,8 +55,10 @@ def gru_forward(
         is contiguous.
     h_0 : ndarray or None
         (B, H), or (H,) for one sequence: the state before the first step. None: zeros.
-    w_ih, w_hh : ndarray
-        (3·H, D) and (3·H, H).
+    w_ih : ndarray or None
+        (3·H, D). None: x is (T, B, 3·H), in the place of W_ih x_t; see `rnn_forward`.
+    w_hh : ndarray
+        (3·H, H).
     b_ih, b_hh : ndarray or None, optional
         (3·H,) each. None: zeros.
     reset_after : bool

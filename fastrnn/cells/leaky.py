@@ -27,7 +27,7 @@ LEAKY = Cell(
 def leaky_forward(
     x: Array,
     h_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -61,8 +61,11 @@ def leaky_forward(
         is contiguous.
     h_0 : ndarray or None
         (B, H), or (H,) for one sequence: the state before the first step, h or v. None: zeros.
-    w_ih, w_hh : ndarray
-        (H, D) and (H, H).
+    w_ih : ndarray or None
+        (H, D). None: x is (T, B, H), in the place of W_ih x_t: the pre-activations without biases,
+        and the gradient of x is theirs.
+    w_hh : ndarray
+        (H, H).
     b_ih, b_hh : ndarray or None, optional
         (H,) each. None: zeros.
     leak : ndarray or float

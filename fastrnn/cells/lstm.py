@@ -22,7 +22,7 @@ def lstm_forward(
     x: Array,
     h_0: Array | None,
     c_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -58,8 +58,10 @@ def lstm_forward(
     h_0, c_0 : ndarray or None
         (B, P) and (B, H), or (P,) and (H,) for one sequence: the state before the first step; P is
         H without a projection. None: zeros.
-    w_ih, w_hh : ndarray
-        (4·H, D) and (4·H, P).
+    w_ih : ndarray or None
+        (4·H, D). None: x is (T, B, 4·H), in the place of W_ih x_t; see `rnn_forward`.
+    w_hh : ndarray
+        (4·H, P).
     b_ih, b_hh : ndarray or None, optional
         (4·H,) each. None: zeros.
     w_hr : ndarray or None, optional

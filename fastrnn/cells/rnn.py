@@ -22,7 +22,7 @@ RNN = Cell(CELL, {(f,): f"rnn_{f}" for f in NONLINEARITIES}, RNNTape, RNNGradien
 def rnn_forward(
     x: Array,
     h_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -48,8 +48,12 @@ def rnn_forward(
         is contiguous.
     h_0 : ndarray or None
         (B, H), or (H,) for one sequence: the state before the first step. None: zeros.
-    w_ih, w_hh : ndarray
-        (H, D) and (H, H).
+    w_ih : ndarray or None
+        (H, D). None: x is (T, B, H), in the place of W_ih x_t: the pre-activations without biases,
+        and the gradient of x is theirs. So columns of w_ih that indices pick are passed without a
+        one-hot matrix, and noise before the activation is added to x.
+    w_hh : ndarray
+        (H, H).
     b_ih, b_hh : ndarray or None, optional
         (H,) each. None: zeros.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
@@ -105,6 +109,13 @@ def rnn_forward(
     >>> output, h_n, tape = fastrnn.rnn_forward(x, None, one, one, nonlinearity="relu")
     >>> output.ravel()
     array([1., 3.])
+
+    Indices, with the bits of a one-hot x:
+
+    >>> indices, w_ih = [[2], [0]], np.array([[0.5, 1.0, 2.0]])
+    >>> picked, _ = fastrnn.embedding_forward(indices, np.ascontiguousarray(w_ih.T))
+    >>> fastrnn.rnn_forward(picked, None, None, one, nonlinearity="relu")[0].ravel()
+    array([2. , 2.5])
     """
     arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ())
     output, h_n, _, tape = run(

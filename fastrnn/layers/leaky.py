@@ -30,8 +30,11 @@ class LeakyRNN(Recurrent["Array"]):
 
     Parameters
     ----------
-    input_size, hidden_size : int
-        D and H.
+    input_size : int or None
+        D. None: layer 0 has no weight_ih, and x is in the place of its product with that: (T, B,
+        H), or 2·H if `bidirectional`, the reverse direction's behind; see `fastrnn.rnn_forward`.
+    hidden_size : int
+        H.
     num_layers : int
         How many layers: each one but the first takes the output of the one below.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
@@ -60,7 +63,8 @@ class LeakyRNN(Recurrent["Array"]):
 
     Attributes
     ----------
-    input_size, hidden_size, num_layers : int
+    input_size : int or None
+    hidden_size, num_layers : int
     bias, bidirectional : bool
         As given; fixed.
     batch_first : bool
@@ -91,7 +95,7 @@ class LeakyRNN(Recurrent["Array"]):
 
     The weights of layer k are weight_ih_l{k} (H, D), weight_hh_l{k} (H, H), bias_ih_l{k},
     bias_hh_l{k} and weight_leak_l{k} (H,), and the same with ``_reverse`` behind. From the second
-    layer on, D is H, or 2·H if `bidirectional`.
+    layer on, D is H, or 2·H if `bidirectional`. There is no weight_ih_l0 if `input_size` is None.
 
     A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
     gives independent weights, `copy.copy` shares them.
@@ -123,7 +127,7 @@ class LeakyRNN(Recurrent["Array"]):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
         nonlinearity: str = "tanh",
@@ -168,5 +172,5 @@ class LeakyRNN(Recurrent["Array"]):
             )
         return super()._refusal(name)
 
-    def _direction_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
+    def _direction_shapes(self, features: int | None) -> dict[str, tuple[int, ...]]:
         return super()._direction_shapes(features) | {"weight_leak": (self.hidden_size,)}

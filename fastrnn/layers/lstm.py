@@ -32,8 +32,11 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     Parameters
     ----------
-    input_size, hidden_size : int
-        D and H.
+    input_size : int or None
+        D. None: layer 0 has no weight_ih, and x is in the place of its product with that: (T, B,
+        4·H), or 8·H if `bidirectional`, the reverse direction's behind; see `fastrnn.rnn_forward`.
+    hidden_size : int
+        H.
     num_layers : int
         How many layers: each one but the first takes the output of the one below.
     bias : bool
@@ -63,7 +66,8 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     Attributes
     ----------
-    input_size, hidden_size, num_layers, proj_size : int
+    input_size : int or None
+    hidden_size, num_layers, proj_size : int
     bias, bidirectional, peephole : bool
     forget_bias : float
         As given; fixed.
@@ -95,7 +99,8 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     The weights of layer k are weight_ih_l{k} (4·H, D) and weight_hh_l{k} (4·H, P), bias_ih_l{k} and
     bias_hh_l{k} (4·H,), all with the rows of i, f, g, o in this order; weight_hr_l{k} (P, H) with a
     projection; weight_peephole_l{k} (3·H,), which is p_i, p_f, p_o; and the same with ``_reverse``
-    behind. From the second layer on, D is P, or 2·P if `bidirectional`.
+    behind. From the second layer on, D is P, or 2·P if `bidirectional`. There is no weight_ih_l0 if
+    `input_size` is None.
 
     A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
     gives independent weights, `copy.copy` shares them.
@@ -137,7 +142,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
         bias: bool = True,
@@ -198,7 +203,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     def _units(self) -> int:
         return self.proj_size or self.hidden_size
 
-    def _direction_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
+    def _direction_shapes(self, features: int | None) -> dict[str, tuple[int, ...]]:
         shapes = super()._direction_shapes(features)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)

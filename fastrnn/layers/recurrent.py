@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+def _input_size(name: str, value: Any) -> int | None:
+    return None if value is None else _checks.size(name, value, 0)
+
+
 class Recurrent(Weighted, Generic[State]):
     """What the recurrent layers share.
 
@@ -42,12 +45,12 @@ class Recurrent(Weighted, Generic[State]):
     """
 
     _fixed: ClassVar[Checks] = {
-        "input_size": partial(_checks.size, minimum=0), "hidden_size": _checks.size,
+        "input_size": _input_size, "hidden_size": _checks.size,
         "num_layers": _checks.size, "bias": _checks.flag, "bidirectional": _checks.flag,
     }  # fmt: skip
     _settable: ClassVar[Checks] = {"batch_first": _checks.flag, "dropout": _checks.fraction}
 
-    input_size: int
+    input_size: int | None
     hidden_size: int
     num_layers: int
     bias: bool
@@ -75,6 +78,16 @@ class Recurrent(Weighted, Generic[State]):
     def _units(self) -> int:
         """P: how many units the state h, and so the output of a direction, has."""
         return self.hidden_size
+
+    @property
+    def _x_axis(self) -> tuple[int, str, str]:
+        """The last axis of x: its size, the letters for it and, for errors, why it is that."""
+        if self.input_size is not None:
+            return self.input_size, "D", ""
+        times = self._cell.gates * (2 if self.bidirectional else 1)
+        letters = "H" if times == 1 else f"{times}·H"
+        why = ", because input_size is None: x is the pre-activations of layer 0"
+        return times * self.hidden_size, letters, why
 
     def _configure(self, **arguments: Any) -> None:
         super()._configure(**arguments)
@@ -120,13 +133,13 @@ class Recurrent(Weighted, Generic[State]):
                 shapes[name + suffix] = shape
         return shapes
 
-    def _direction_shapes(self, features: int) -> dict[str, tuple[int, ...]]:
-        """The weights of one direction, in PyTorch's order."""
+    def _direction_shapes(self, features: int | None) -> dict[str, tuple[int, ...]]:
+        """The weights of one direction, in PyTorch's order; features None: without weight_ih."""
         rows = self._cell.gates * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, features),
-            "weight_hh": (rows, self._units),
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        if features is not None:
+            shapes["weight_ih"] = (rows, features)
+        shapes["weight_hh"] = (rows, self._units)
         if self.bias:
             shapes["bias_ih"] = shapes["bias_hh"] = (rows,)
         return shapes
@@ -169,6 +182,7 @@ class Recurrent(Weighted, Generic[State]):
         ----------
         x : ndarray
             (T, B, D), or (B, T, D) if `batch_first`, or (T, D) for one sequence; the layer's dtype.
+            If `input_size` is None, D is the number of pre-activations of layer 0.
         state : ndarray, or of an LSTM a pair of them; optional
             h, (layers·directions, B, H), or (layers·directions, H) for one sequence: the state
             before the first step, in PyTorch's order: layer 0, layer 0 reverse, layer 1, ... Of an
@@ -483,7 +497,10 @@ class Recurrent(Weighted, Generic[State]):
         C reads as much of them as their shapes say.
         """
         weights: list[tuple[Any, ...]] = []
-        features = self._directions[0][0].shape[1]
+        features = self._x_axis[0]
+        w_ih = self._directions[0][0]
+        if w_ih is not None:  # its shape counts, whatever has become of the attributes
+            features = w_ih.shape[1]
         for own in self._directions:
             x = np.empty((0, 1, features), dtype)
             arrays = (x, None, None, *own)
@@ -501,15 +518,16 @@ class Recurrent(Weighted, Generic[State]):
             type(x) is ndarray
             and x.dtype is self._flat.dtype
             and 2 <= x.ndim <= 3
-            and x.shape[-1] == self.input_size
+            and x.shape[-1] == (self.input_size or self._x_axis[0])
         ):
             return x
-        role = Role(sequence=True, features=self.input_size, batch_first=self.batch_first)
+        features, letters, why = self._x_axis
+        role = Role(sequence=True, features=features, batch_first=self.batch_first)
         given = _checks.array("x", x, self.dtype, "the layer", role)
-        first, second, _ = sequence_axes(self.batch_first, False, "D")
-        unbatched = _checks.sequence_axes(given, first, second, self.input_size)
-        axes = sequence_axes(self.batch_first, unbatched, "D")
-        _checks.shape("x", given.shape, axes, {"D": self.input_size})
+        first, second, _ = sequence_axes(self.batch_first, False, letters)
+        unbatched = _checks.sequence_axes(given, first, second, features)
+        axes = sequence_axes(self.batch_first, unbatched, letters)
+        _checks.shape("x", given.shape, axes, {letters: features}, why)
         return given
 
     def _check_state(self, state: Any, batch: int, unbatched: bool) -> tuple[Any, Any]:

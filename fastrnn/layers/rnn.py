@@ -22,8 +22,11 @@ class RNN(Recurrent["Array"]):
 
     Parameters
     ----------
-    input_size, hidden_size : int
-        D and H.
+    input_size : int or None
+        D. None: layer 0 has no weight_ih, and x is in the place of its product with that: (T, B,
+        H), or 2·H if `bidirectional`, the reverse direction's behind; see `fastrnn.rnn_forward`.
+    hidden_size : int
+        H.
     num_layers : int
         How many layers: each one but the first takes the output of the one below.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
@@ -48,7 +51,8 @@ class RNN(Recurrent["Array"]):
 
     Attributes
     ----------
-    input_size, hidden_size, num_layers : int
+    input_size : int or None
+    hidden_size, num_layers : int
     bias, bidirectional : bool
         As given; fixed.
     batch_first : bool
@@ -79,7 +83,8 @@ class RNN(Recurrent["Array"]):
 
     The weights of layer k are weight_ih_l{k} (H, D), weight_hh_l{k} (H, H), bias_ih_l{k} and
     bias_hh_l{k} (H,), and the same with ``_reverse`` behind. From the second layer on, D is H, or
-    2·H if `bidirectional`.
+    2·H if `bidirectional`. There is no weight_ih_l0 if
+    `input_size` is None.
 
     A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
     gives independent weights, `copy.copy` shares them.
@@ -107,7 +112,7 @@ class RNN(Recurrent["Array"]):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
         nonlinearity: str = "tanh",

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _checks, _core
 from ..cells.base import Cell, forward
-from ..reference.sequences import apply_dropout
+from ..reference.sequences import apply_dropout, halves
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,11 +42,12 @@ def run_stack(
     cell, options
         Of every layer.
     directions : sequence of tuple
-        The weights of each: w_ih, w_hh, b_ih, b_hh and the tuple of the extra ones.
+        The weights of each: w_ih, w_hh, b_ih, b_hh and the tuple of the extra ones; w_ih None in
+        the first layer where x is its pre-activations.
     per_layer : int
         How many directions a layer has, 1 or 2.
     x : ndarray
-        (T, B, D).
+        (T, B, D). Where the first layer has no w_ih, each direction takes its own part of it.
     h_0, c_0 : ndarray or None
         (directions, B, P) and (directions, B, H).
     common : Common
@@ -81,10 +82,11 @@ def run_stack(
         weights = directions[first : first + per_layer]
         output, places = (None, (None,)) if per_layer == 1 else _places(x, weights, common)
         calls = []
-        for i, (own, place) in enumerate(zip(weights, places, strict=True), first):
+        inputs = halves(x, per_layer) if weights[0][0] is None else (x,) * per_layer
+        for i, (part, own, place) in enumerate(zip(inputs, weights, places, strict=True), first):
             h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
             own_packed = None if packed is None else packed[i]
-            calls.append(((x, h, c, *own), i > first, place, own_packed))
+            calls.append(((part, h, c, *own), i > first, place, own_packed))
         made += forward(cell, options, common, calls)
         x = made[-1][0] if output is None else output
     _, h_n, c_n, tapes = zip(*made, strict=True)

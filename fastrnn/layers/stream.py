@@ -120,12 +120,13 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         (5, 4)
         """
         batch, units, batch_first = self._batch, self._units, self._layer.batch_first
+        _, letters, why = self._layer._x_axis
         role = Role(sequence=True, features=self._features, batch_first=batch_first, padded="")
         x = _checks.array("x", x, self._dtype, "the layer", role)
-        first, second, _ = sequence_axes(batch_first, False, "D")
+        first, second, _ = sequence_axes(batch_first, False, letters)
         alone = _checks.sequence_axes(x, first, second, self._features) and batch == 1
-        axes = sequence_axes(batch_first, alone, "D")
-        _checks.shape("x", x.shape, axes, {"B": batch, "D": self._features})
+        axes = sequence_axes(batch_first, alone, letters)
+        _checks.shape("x", x.shape, axes, {"B": batch, letters: self._features}, why)
         if restart is not None:
             sizes = dict(zip(axes, x.shape, strict=True))
             restart = _checks.restart_array(restart, axes[:-1], sizes)
@@ -221,8 +222,10 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
     def _checked_step(self, x_t: Any) -> Array:
         """x_t in the form that `step` takes, or an error."""
         x_t = _checks.array("x_t", x_t, self._dtype, "the layer")
-        axes = ("D",) if x_t.ndim == 1 and self._batch == 1 else ("B", "D")
-        _checks.shape("x_t", x_t.shape, axes, {"B": self._batch, "D": self._features})
+        _, letters, why = self._layer._x_axis
+        axes = (letters,) if x_t.ndim == 1 and self._batch == 1 else ("B", letters)
+        sizes = {"B": self._batch, letters: self._features}
+        _checks.shape("x_t", x_t.shape, axes, sizes, why)
         return _checks.contiguous(x_t)
 
     def _checked_out(self, out: Any, alone: bool) -> Array:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy import ndarray
 
-from .. import _checks, _cures, _tapes
+from .. import _checks, _core, _cures, _tapes
 from .._cures import Role
 from ..cells.base import backward
 from ..reference.arguments import CellSpec
@@ -253,6 +253,13 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
                 parts[i] = state_array(name, d_state[i], dtype, (*rows, n), units)
         return d_output, parts[0], parts[1]
 
+    def _joined(self) -> tuple[Array, tuple[dict[str, Array], dict[str, Array]]]:
+        """A gradient for the pre-activations of both directions, and each one's part of it."""
+        first = self.tapes[0]
+        steps, batch, n = first.x.shape
+        d_x = _core.empty_sequence(steps, batch, 2 * n, first.x.dtype.num, first.batch_major)
+        return d_x, ({"x": d_x[:, :, :n]}, {"x": d_x[:, :, n:]})
+
     def _backward(
         self,
         start: Sequence[Any],
@@ -288,20 +295,24 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         for first in range(count - n, -1, -n):
             through = ("x",) if x_too or lowest < first else ()
             calls = []
+            # Of pre-activations each direction has its own part.
+            apart = through and n == 2 and self.tapes[first].w_ih is None
+            d_x, places = self._joined() if apart else (None, None)
             for i, half in enumerate(halves(d_output, n), first):
                 wrt = (*into[i], *initial, *through)
                 if wrt or every:
                     d_h_n, d_c_n = None if d_h is None else d_h[i], None if d_c is None else d_c[i]
                     place = None if norms is None else norms[i]
-                    calls.append((self.tapes[i], half, d_h_n, d_c_n, wrt, into[i], place))
+                    own = into[i] if places is None else into[i] | places[i - first]
+                    calls.append((self.tapes[i], half, d_h_n, d_c_n, wrt, own, place))
             grads = backward(calls) if calls else []
             if initial:
                 for i, one in enumerate(grads, first):
                     states[i] = tuple(getattr(one, name) for name in initial)
             if not through:
                 return states, None
-            d_output = grads[0].x
-            if n == 2:
+            d_output = grads[0].x if d_x is None else d_x
+            if n == 2 and d_x is None:
                 with np.errstate(all="ignore"):
                     d_output += grads[1].x
             if first and self.dropped:

@@ -156,6 +156,8 @@ class Weighted(Guarded):
             return "; make another one with bias=True"
         if name.endswith("_reverse") and not getattr(self, "bidirectional", True):
             return "; make another one with bidirectional=True"
+        if name.startswith("weight_ih_l0") and getattr(self, "input_size", 0) is None:
+            return "; make another one with an input_size"
         layer = re.search(r"_l(\d+)", name)
         if layer and int(layer[1]) >= getattr(self, "num_layers", 1 << 60):
             return f"; make another one with num_layers={int(layer[1]) + 1}"

@@ -127,14 +127,17 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     """The arrays, of one type and of shapes that fit together."""
     # Types first, in the order of the signature, so that every array below has a rank and a type.
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in cell.extras))
-    required = {"x", "w_ih", "w_hh"} | {e.name for e in cell.extras if e.required}
-    given = numbers(cell, arrays)
-    optional = {*names} - (required - {*given})
-    values = (*arrays[:-1], *(None if e.name in given else a for e, a in _extras(cell, arrays)))
-    typed = _checks.agreeing(names, values, optional, lambda: _roles(cell, optional, arrays[3]))
+    required = {"x", "w_hh"} | {e.name for e in cell.extras if e.required}
+    as_numbers = numbers(cell, arrays)
+    optional = {*names} - (required - {*as_numbers})
+    extras = (None if e.name in as_numbers else a for e, a in _extras(cell, arrays))
+    values = (*arrays[:-1], *extras)
+    typed = _checks.agreeing(names, values, optional, lambda: _roles(cell, optional, arrays))
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, *extra = typed
 
-    unbatched = _checks.sequence_axes(x, "T", "B", w_ih.shape[1] if w_ih.ndim == 2 else None)
+    given = w_ih is None  # x is the pre-activations
+    features = w_ih.shape[1] if not given and w_ih.ndim == 2 else None
+    unbatched = _checks.sequence_axes(x, "T", "B", features)
     rows = "H" if cell.gates == 1 else f"{cell.gates}·H"
     present = [(e, a) for e, a in _extras(cell, (extra,)) if a is not None]
     projections = [(e.name, a) for e, a in present if "P" in e.axes]
@@ -144,16 +147,26 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
             f"w_hh has shape {w_hh.shape}, expected ({rows}, {units}): h_0, which comes second, "
             "seems to be left out, pass None there"
         )
+    if given and b_ih is not None and b_ih.ndim == 2:
+        raise ValueError(
+            f"w_ih is None and b_ih has shape {b_ih.shape}, expected ({rows},): the weights seem "
+            "to come one place too late, leave out a None before them"
+        )
     sizes = _sizes(cell, w_hh, rows, projections)
-    if w_ih.ndim == 2 and w_ih.shape[1] == 1 != x.shape[-1] and unbatched:
+    if features == 1 != x.shape[-1] and unbatched:
         _checks.shape("x", x.shape, ("T", "D"), {"D": 1})
     sizes |= {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
     _checks.shape("w_hh", w_hh.shape, (rows, units), sizes)
-    turned = w_ih.shape == (sizes["D"], sizes[rows]) != w_ih.shape[::-1]
-    # A square w_hh looks right, whichever way it lies.
-    both = ", and w_hh.T too where both are stored so" if cell.gates == 1 else ""
-    cure = f": pass w_ih.T{both}" if turned else ""
-    _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes, cure, cured=turned)
+    if given:
+        why = ", because w_ih is None: x is then what W_ih x would be, the gates' pre-activations"
+        whole = ("T", rows) if unbatched else ("T", "B", rows)
+        _checks.shape("x", x.shape, whole, sizes, why, cured=True)
+    else:
+        turned = w_ih.shape == (sizes["D"], sizes[rows]) != w_ih.shape[::-1]
+        # A square w_hh looks right, whichever way it lies.
+        both = ", and w_hh.T too where both are stored so" if cell.gates == 1 else ""
+        cure = f": pass w_ih.T{both}" if turned else ""
+        _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes, cure, cured=turned)
     hint = ", because x is one sequence without a batch axis" if unbatched else ""
     swapped = x.ndim == 3 and h_0 is not None and h_0.ndim == 2 and len(h_0) == len(x) != x.shape[1]
     if swapped:
@@ -174,9 +187,9 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     largest = {"H" if times == 1 else f"{times}·H": times * sizes["H"]}
     _checks.elements(T=sizes["T"], B=sizes["B"], **largest)
     for i, e in enumerate(cell.extras):
-        if e.name in given:
-            _checks.finite_in(e.name, given[e.name], x.dtype)
-            extra[i] = np.full(sizes["H"], given[e.name], x.dtype)
+        if e.name in as_numbers:
+            _checks.finite_in(e.name, as_numbers[e.name], x.dtype)
+            extra[i] = np.full(sizes["H"], as_numbers[e.name], x.dtype)
     return x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, tuple(extra)
 
 
@@ -206,15 +219,18 @@ def gradients_of_numbers(tape: CellTape, gradients: Any) -> Any:
     return gradients
 
 
-def _roles(cell: CellSpec, optional: Collection[str], w_ih: Any) -> dict[str, Role]:
+def _roles(cell: CellSpec, optional: Collection[str], arrays: Arrays) -> dict[str, Role]:
     """What is known of a cell's arrays, for cures."""
-    roles = {name: Role(optional=True) for name in optional}
+    w_ih, w_hh = arrays[3:5]
+    # Nobody who passes something else for w_ih means that there is none.
+    roles = {name: Role(optional=True) for name in optional if name != "w_ih"}
     if "c" in cell.states:
         roles |= dict.fromkeys(("h_0", "c_0"), Role(optional=True, pair=True))
     features = w_ih.shape[1] if isinstance(w_ih, ndarray) and w_ih.ndim == 2 else None
-    dtype = _checks.float_type(w_ih) or _checks.FLOAT32
+    of, weight = ("w_hh", w_hh) if w_ih is None else ("w_ih", w_ih)
+    dtype = _checks.float_type(weight) or _checks.FLOAT32
     for name in ("b_ih", "b_hh"):
-        roles[name] = Role(full=f"np.full(len(w_ih), {name}, np.{dtype})", optional=True)
+        roles[name] = Role(full=f"np.full(len({of}), {name}, np.{dtype})", optional=True)
     return roles | {"x": Role(sequence=True, features=features)}
 
 
@@ -297,6 +313,7 @@ class CellTape(_tapes.Tape):
     def __repr__(self: Any) -> str:
         steps, batch, features = self.x.shape
         units = len(self.w_hh) // self._cell.gates
+        features = None if self.w_ih is None else features
         parts = [f"T={steps}", f"B={batch}", f"D={features}", f"H={units}"]
         if self.w_hh.shape[1] != units:
             parts.append(f"P={self.w_hh.shape[1]}")
@@ -381,12 +398,10 @@ def is_whole(tape: Any) -> bool:
     extras = [extra for extra in extras if not (extra[2].may_be_number and type(extra[0]) is float)]
     projected = any(a is not None and "P" in e.axes for a, _, e in extras)
     kept = steps if checkpoint == 0 else (steps - 1) // checkpoint if steps else 0
-    needed: list[tuple[Any, tuple[int, ...]]] = [
-        (w_hh, (cell.gates * hidden, units)),
-        (tape.w_ih, (rows, features)),
-    ]
+    needed: list[tuple[Any, tuple[int, ...]]] = [(w_hh, (cell.gates * hidden, units))]
     optional: list[tuple[Any, tuple[int, ...]]] = [
         (tape.h_0, (batch, units)),
+        (tape.w_ih, (rows, features)),
         (tape.b_ih, (rows,)),
         (tape.b_hh, (rows,)),
     ]
@@ -401,6 +416,7 @@ def is_whole(tape: Any) -> bool:
     lengths, restart = tape.lengths, tape.restart
     return bool(
         _checks.strided(x) is x
+        and (tape.w_ih is not None or features == rows)
         and (0 < units < hidden if projected else units == hidden)
         and all(_is_plain(a, dtype, shape) for a, shape in needed)
         and all(a is None or _is_plain(a, dtype, shape) for a, shape in optional)

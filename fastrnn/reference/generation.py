@@ -150,8 +150,13 @@ def generate_arguments(
     projected = bool(getattr(rnn, "proj_size", 0))
     units = rnn.proj_size if projected else rnn.hidden_size
     units_name = "rnn.proj_size" if projected else "rnn.hidden_size"
+    cell = recurrent[str(_kind(rnn))]
+    features, features_name = rnn.input_size, "rnn.input_size"
+    if features is None:  # the embedding's vectors are pre-activations
+        features = cell.gates * rnn.hidden_size
+        features_name = f"{cell.gates} * rnn.hidden_size (rnn.input_size is None)"
     for name, size, wanted, of in (
-        ("rnn.input_size", rnn.input_size, embedding.embedding_dim, "embedding.embedding_dim"),
+        (features_name, features, embedding.embedding_dim, "embedding.embedding_dim"),
         ("linear.in_features", linear.in_features, units, units_name),
         (
             "linear.out_features", linear.out_features, embedding.num_embeddings,
@@ -170,7 +175,6 @@ def generate_arguments(
     length = _checks.size("length", length, 0)
     _checks.elements(length=length)
     dtype = embedding.dtype
-    cell = recurrent[str(_kind(rnn))]
     stack = _weights(rnn, cell)
     c = None
     if "c" in cell.states:
@@ -192,15 +196,15 @@ def generate_arguments(
         raise ValueError(f"rng gave numbers of the shape {uniform.shape}, expected {(length,)}")
 
     # The arrays are what the kernel reads: their shapes count, whatever the attributes say.
-    features = rnn.input_size
+    below = features
     for k, own in enumerate(stack):
-        x, c_0 = np.zeros((1, 1, features), dtype), None if c is None else c[k : k + 1]
+        x, c_0 = np.zeros((1, 1, below), dtype), None if c is None else c[k : k + 1]
         stack[k] = forward_arguments(cell, (x, h[k : k + 1], c_0, *own)).arrays[3:]
-        features = units
+        below = units
     head = linear.weights
     _, w_out, b_out = linear_arguments(h, head["weight"], head.get("bias"))
     table = _checks.array("embedding", embedding.weights["weight"], dtype, "the network")
-    for name, a, rows in (("embedding", table, rnn.input_size), ("linear", w_out, units)):
+    for name, a, rows in (("embedding", table, features), ("linear", w_out, units)):
         _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
     _checks.in_range("prompt", prompt, len(table), "embedding.num_embeddings")
     options = tuple(getattr(rnn, name) for name in cell.options)
@@ -218,7 +222,7 @@ def _kind(layer: Any) -> str | None:
 def _weights(rnn: Any, cell: CellSpec) -> list[tuple[Any, ...]]:
     """The weights of each layer in one direction, as functions take them."""
     get = rnn.weights.get
-    count = sum(name.startswith("weight_ih_l") for name in rnn.weights)
+    count = sum(name.startswith("weight_hh_l") for name in rnn.weights)
     return [
         (
             *(get(f"{name}_l{k}") for name in WEIGHT_NAMES.values()),

@@ -53,7 +53,7 @@ class GRUGradients(NamedTuple):
 class _GRUTapeFields(NamedTuple):
     x: Array
     h_0: Array | None
-    w_ih: Array
+    w_ih: Array | None
     w_hh: Array
     b_ih: Array | None
     b_hh: Array | None
@@ -78,9 +78,10 @@ class GRUTape(CellTape, _GRUTapeFields):
     Attributes
     ----------
     x : ndarray
-        (T, B, D).
+        (T, B, D); the pre-activations (T, B, 3·H) where w_ih is None.
     h_0 : ndarray or None
-    w_ih, w_hh : ndarray
+    w_ih : ndarray or None
+    w_hh : ndarray
     b_ih, b_hh : ndarray or None
         As given to forward.
     output : ndarray
@@ -114,7 +115,7 @@ class GRUTape(CellTape, _GRUTapeFields):
 def gru_forward(
     x: Array,
     h_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -141,6 +142,8 @@ def gru_forward(
 
         a   = r h_{t-1}
         n   = tanh(b_in + b_hn + W_in x_t + W_hn a)
+
+    Where w_ih is None, x_t stands for W_ih x_t.
 
     References
     ----------
@@ -173,7 +176,6 @@ def gru_forward(
     bias = sequences.bias_sum(b_ih, b_hh, 3 * hidden, dtype)
     b_in, b_hn = (0 if b is None else b[2 * hidden :] for b in (b_ih, b_hh))
     b_rz, b_n = np.split(bias, [2 * hidden])
-    w_irz, w_in = np.split(w_ih, [2 * hidden])
     w_hrz, w_hn = np.split(w_hh, [2 * hidden])
 
     output = np.zeros((steps, batch, hidden), dtype)
@@ -183,13 +185,14 @@ def gru_forward(
         for t in sequences.order(steps, reverse):
             on = live[t]
             h_prev = np.where(fresh[t, on, None], 0, h[on])
-            r, z = np.split(sigmoid(b_rz + x[t, on] @ w_irz.T + h_prev @ w_hrz.T), 2, axis=1)
+            x_rz, x_n = np.split(sequences.input_part(x[t, on], w_ih), [2 * hidden], axis=1)
+            r, z = np.split(sigmoid(b_rz + x_rz + h_prev @ w_hrz.T), 2, axis=1)
             if reset_after:
                 a = b_hn + h_prev @ w_hn.T
-                n = np.tanh(b_in + x[t, on] @ w_in.T + r * a)
+                n = np.tanh(b_in + x_n + r * a)
             else:
                 a = r * h_prev
-                n = np.tanh(b_n + x[t, on] @ w_in.T + a @ w_hn.T)
+                n = np.tanh(b_n + x_n + a @ w_hn.T)
             h[on] = output[t, on] = n + z * (h_prev - n)
             gates[t, on] = np.concatenate([r, z, n, a], axis=1)
 
@@ -297,8 +300,8 @@ def bptt(tape: GRUTape, d_output: Array | None, d_h_n: Array | None) -> tuple[GR
                 d_prev = dh[t, on] * z + s * r + np.concatenate([dr, dzg], axis=1) @ w_hrz
             dz_x[t, on] = np.concatenate([dr, dzg, dn], axis=1)
             carry[on] = np.where(fresh[t, on, None], 0, d_prev)
-        d_x[live] = dz_x[live] @ w_ih
-        d_w_ih = dz_x[live].T @ x[live]  # the sums over time and batch
+        # Of the weights: sums over time and batch.
+        d_x[live], d_w_ih = sequences.input_gradients(dz_x[live], x[live], w_ih)
         d_w_hh = dz_h[live].T @ h_prev[live]
         if not tape.reset_after:  # what W_hn is multiplied with is a = r h
             dn, a = dz_h[live][:, 2 * hidden :], tape.gates[live][:, 3 * hidden :]

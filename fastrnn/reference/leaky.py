@@ -70,7 +70,7 @@ class LeakyRNNGradients(NamedTuple):
 class _LeakyRNNTapeFields(NamedTuple):
     x: Array
     h_0: Array | None
-    w_ih: Array
+    w_ih: Array | None
     w_hh: Array
     b_ih: Array | None
     b_hh: Array | None
@@ -98,9 +98,10 @@ class LeakyRNNTape(CellTape, _LeakyRNNTapeFields):
     Attributes
     ----------
     x : ndarray
-        (T, B, D).
+        (T, B, D); the pre-activations (T, B, H) where w_ih is None.
     h_0 : ndarray or None
-    w_ih, w_hh : ndarray
+    w_ih : ndarray or None
+    w_hh : ndarray
     b_ih, b_hh : ndarray or None
     leak : ndarray or float
         As given to forward.
@@ -143,7 +144,7 @@ class LeakyRNNTape(CellTape, _LeakyRNNTapeFields):
 def leaky_forward(
     x: Array,
     h_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -166,6 +167,8 @@ def leaky_forward(
     and of potentials [2]_, where h_0 and h_n are v::
 
         v_t = (1 - a) v_{t-1} + a (b_ih + b_hh + W_ih x_t + W_hh f(v_{t-1}))      output f(v_t)
+
+    Where w_ih is None, x_t stands for W_ih x_t.
 
     References
     ----------
@@ -208,7 +211,7 @@ def leaky_forward(
             on = live[t]
             prev = np.where(fresh[t, on, None], 0, state[on])
             h_prev = f(prev) if potential else prev
-            z = bias + x[t, on] @ w_ih.T + h_prev @ w_hh.T
+            z = bias + sequences.input_part(x[t, on], w_ih) + h_prev @ w_hh.T
             now = z if potential else f(z)
             state[on] = (1 - a) * prev + a * now
             output[t, on] = f(state[on]) if potential else state[on]
@@ -320,8 +323,8 @@ def bptt(
                 through = dz[t, on] @ w_hh
             d_state[t, on] = d
             carry[on] = np.where(fresh[t, on, None], 0, (1 - a) * d + through)
-        d_x[live] = dz[live] @ w_ih
-        d_w_ih = dz[live].T @ x[live]  # the sums over time and batch
+        # Of the weights: sums over time and batch.
+        d_x[live], d_w_ih = sequences.input_gradients(dz[live], x[live], w_ih)
         d_w_hh = dz[live].T @ h_prev[live]
         d_b = dz[live].sum(axis=0)
         d_leak = d_a[live].sum(axis=0)

@@ -61,7 +61,7 @@ class _LSTMTapeFields(NamedTuple):
     x: Array
     h_0: Array | None
     c_0: Array | None
-    w_ih: Array
+    w_ih: Array | None
     w_hh: Array
     b_ih: Array | None
     b_hh: Array | None
@@ -88,9 +88,10 @@ class LSTMTape(CellTape, _LSTMTapeFields):
     Attributes
     ----------
     x : ndarray
-        (T, B, D).
+        (T, B, D); the pre-activations (T, B, 4·H) where w_ih is None.
     h_0, c_0 : ndarray or None
-    w_ih, w_hh : ndarray
+    w_ih : ndarray or None
+    w_hh : ndarray
     b_ih, b_hh, w_hr, w_peep : ndarray or None
         As given to forward.
     output : ndarray
@@ -127,7 +128,7 @@ def lstm_forward(
     x: Array,
     h_0: Array | None,
     c_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -152,7 +153,7 @@ def lstm_forward(
         h_t = m_t, or W_hr m_t with a projection [3]_
 
     With peepholes [4]_ the gates see c: p_i c_{t-1} is added to z_i, p_f c_{t-1} to z_f, and
-    p_o c_t to z_o.
+    p_o c_t to z_o. Where w_ih is None, x_t stands for W_ih x_t.
 
     References
     ----------
@@ -200,7 +201,7 @@ def lstm_forward(
             on = live[t]
             h_prev = np.where(fresh[t, on, None], 0, h[on])
             c_prev = np.where(fresh[t, on, None], 0, c[on])
-            z = bias + x[t, on] @ w_ih.T + h_prev @ w_hh.T
+            z = bias + sequences.input_part(x[t, on], w_ih) + h_prev @ w_hh.T
             z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
             if w_peep is not None:
                 z_i, z_f = z_i + p_i * c_prev, z_f + p_f * c_prev
@@ -320,8 +321,8 @@ def bptt(
             dz[t, on] = np.concatenate([di, df, dg, do], axis=1)
             carry_c[on] = np.where(fresh[t, on, None], 0, dc_prev)
             carry_h[on] = np.where(fresh[t, on, None], 0, dz[t, on] @ w_hh)
-        d_x[live] = dz[live] @ w_ih
-        d_w_ih = dz[live].T @ x[live]  # the sums over time and batch
+        # Of the weights: sums over time and batch.
+        d_x[live], d_w_ih = sequences.input_gradients(dz[live], x[live], w_ih)
         d_w_hh = dz[live].T @ h_prev[live]
         d_b = dz[live].sum(axis=0)
         d_i, d_f, _, d_o = np.split(dz[live], 4, axis=1)

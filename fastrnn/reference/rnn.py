@@ -53,7 +53,7 @@ class RNNGradients(NamedTuple):
 class _RNNTapeFields(NamedTuple):
     x: Array
     h_0: Array | None
-    w_ih: Array
+    w_ih: Array | None
     w_hh: Array
     b_ih: Array | None
     b_hh: Array | None
@@ -76,9 +76,10 @@ class RNNTape(CellTape, _RNNTapeFields):
     Attributes
     ----------
     x : ndarray
-        (T, B, D).
+        (T, B, D); the pre-activations (T, B, H) where w_ih is None.
     h_0 : ndarray or None
-    w_ih, w_hh : ndarray
+    w_ih : ndarray or None
+    w_hh : ndarray
     b_ih, b_hh : ndarray or None
         As given to forward.
     output : ndarray
@@ -110,7 +111,7 @@ class RNNTape(CellTape, _RNNTapeFields):
 def rnn_forward(
     x: Array,
     h_0: Array | None,
-    w_ih: Array,
+    w_ih: Array | None,
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
@@ -128,6 +129,8 @@ def rnn_forward(
 
         z_t = b_ih + b_hh + W_ih x_t + W_hh h_{t-1}
         h_t = f(z_t)
+
+    Where w_ih is None, x_t stands for W_ih x_t.
 
     References
     ----------
@@ -163,7 +166,7 @@ def rnn_forward(
         for t in sequences.order(steps, reverse):
             on = live[t]
             h_prev = np.where(fresh[t, on, None], 0, h[on])
-            z = bias + x[t, on] @ w_ih.T + h_prev @ w_hh.T
+            z = bias + sequences.input_part(x[t, on], w_ih) + h_prev @ w_hh.T
             h[on] = output[t, on] = f(z)
 
     tape = None
@@ -236,8 +239,8 @@ def bptt(tape: RNNTape, d_output: Array | None, d_h_n: Array | None) -> tuple[RN
             dh[t, on] = carry[on] + d_output[t, on]
             dz[t, on] = f_back(h, dh[t, on])
             carry[on] = np.where(fresh[t, on, None], 0, dz[t, on] @ w_hh)
-        d_x[live] = dz[live] @ w_ih
-        d_w_ih = dz[live].T @ x[live]  # the sums over time and batch
+        # Of the weights: sums over time and batch.
+        d_x[live], d_w_ih = sequences.input_gradients(dz[live], x[live], w_ih)
         d_w_hh = dz[live].T @ h_prev[live]
         d_b = dz[live].sum(axis=0)
     gradients = RNNGradients(d_x, carry, d_w_ih, d_w_hh, d_b, d_b.copy())

@@ -59,6 +59,16 @@ def bias_sum(b_ih: Array | None, b_hh: Array | None, rows: int, dtype: np.dtype[
     return total
 
 
+def input_part(x: Array, w_ih: Array | None) -> Array:
+    """What x (n, D) brings to pre-activations: x W_ihᵀ, or x itself where there is no w_ih."""
+    return x if w_ih is None else x @ w_ih.T
+
+
+def input_gradients(dz: Array, x: Array, w_ih: Array | None) -> tuple[Array, Array | None]:
+    """Of `input_part` the gradients of x and w_ih, from that of its result."""
+    return (dz, None) if w_ih is None else (dz @ w_ih, dz.T @ x)
+
+
 def sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)), of which no power overflows and no digit is lost where z is negative."""
     power = np.exp(-np.abs(z))  # at most 1

@@ -54,6 +54,7 @@ OPTIONS = {"bidirectional": True, "bias": False, "batch_first": True, "dropout":
 LAYERS = [
     *(functools.partial(variant.layer, 3, 5) for variant in VARIANTS.values()),
     *(functools.partial(cell.layer, 3, 5, 2, **OPTIONS) for cell in CELLS.values()),
+    *(functools.partial(cell.layer, None, 5, 2, bidirectional=True) for cell in CELLS.values()),
     functools.partial(fastrnn.LSTM, 3, 5, forget_bias=1),
     functools.partial(fastrnn.LSTM, 0, 1, dropout=0.1),
     functools.partial(fastrnn.Linear, 3, 5),

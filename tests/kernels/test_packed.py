@@ -85,8 +85,8 @@ def test_weights_that_do_not_fit_are_not_packed(which: int) -> None:
     number, arrays = parts("lstm-projection-peepholes", (4, 2, 3, 5), np.float32)
     weights = list(arrays[3:])
     for wrong in (None, np.ones(3, np.float32), np.ones((2, 2)), [1.0]):
-        if which in (2, 3) and wrong is None:
-            continue  # a bias may be absent
+        if which in (0, 2, 3) and wrong is None:
+            continue  # where x is the pre-activations there is no w_ih, and a bias may be absent
         bad = [*weights[:which], (wrong, None) if which == 4 else wrong, *weights[which + 1 :]]
         if which == 4 and wrong is None:  # without a projection w_hh is not square
             bad[4] = (None, None)

@@ -196,7 +196,7 @@ class Variant(NamedTuple):
         f = NONLINEARITIES[self.options["nonlinearity"]].f if "form" in self.options else None
         return h if f is None or self.options["form"] == "rate" else f(h)
 
-    def layer(self, D: int, H: int, num_layers: int = 1, **options: Any) -> Any:
+    def layer(self, D: int | None, H: int, num_layers: int = 1, **options: Any) -> Any:
         """A layer of this variant; what the caller says wins."""
         return self.cell.layer(D, H, num_layers, **self.layer_options(H) | options)
 

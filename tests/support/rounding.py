@@ -126,14 +126,14 @@ def where(mask: Array, a: Real, b: Real | float = 0.0) -> Real:
 
 
 def chain(start: Any, *products: tuple[Any, Array]) -> Real:
-    """start + the sum of all y @ w.T."""
+    """start + the sum of all y @ w.T; a weight of zero adds no rounding."""
     S = value_of(start)
     Q, brought, n = S**2, 0.0, 2
     for y, w in products:
         S = S + value_of(y) @ w.T
         Q = Q + value_of(y) ** 2 @ w.T**2
         brought = brought + (y.q @ w.T**2 if isinstance(y, Real) else 0.0)
-        n += w.shape[1]
+        n = n + np.count_nonzero(w, axis=1)
     if isinstance(start, Real):
         brought = (np.sqrt(brought) + np.sqrt(start.q)) ** 2
     return known(S, n * (Q + S**2) + brought)

@@ -19,12 +19,12 @@ each_isa = pytest.mark.parametrize("isa", ISAS)
 
 
 def make(
-    kind: str, D: int, H: int, layers: int = 1, dtype: Any = np.float32, **options: Any
+    kind: str, D: int | None, H: int, layers: int = 1, dtype: Any = np.float32, **options: Any
 ) -> Any:
     """A layer of a variant; some have no biases, one has biased forget gates."""
     own: dict[str, Any] = {"bias": kind not in UNBIASED}
     own |= {"forget_bias": 1.5} if kind == "lstm-projection" else {}
-    options = {"dtype": np.dtype(dtype).name, "rng": [D, H, layers], **own, **options}
+    options = {"dtype": np.dtype(dtype).name, "rng": [D or 0, H, layers], **own, **options}
     layer = VARIANTS[kind].layer(D, H, layers, **options)
     layer.flat_weights[...] *= 2  # so that the state matters
     return layer

@@ -211,6 +211,16 @@ CASES: dict[str, Case] = {
         "a, b, c, d = np.ones((5, 2, 3)), w_ih, w_hh, np.ones(4)",
         "fastrnn.rnn_forward(a, b, c, d)",
         "pass None there", "a, b, c, d = a, None, b, c"),
+    "the None of another cell's state": Case(
+        "x, before = np.ones((5, 2, 3)), (None, None)",
+        "fastrnn.rnn_forward(x, *before, w_ih, w_hh)", "leave out a None", "before = (None,)"),
+    "features where pre-activations are due": Case(
+        "x, w_ih, w_hh = np.ones((5, 2, 3)), None, np.ones((16, 4))",
+        "fastrnn.lstm_forward(x, None, None, w_ih, w_hh)", "because w_ih is None",
+        "w_ih = np.ones((16, 3))"),
+    "features where a layer's pre-activations are due": Case(
+        "given = fastrnn.GRU(None, 4, bidirectional=True)", "given(steps)",
+        "because input_size is None", "given = fastrnn.GRU(3, 4, bidirectional=True)"),
     "what pad_sequence returns": Case(
         "x = fastrnn.pad_sequence([np.ones((2, 3), np.float32), np.ones((5, 3), np.float32)])",
         "assert not layer(x)[0][2:, 0].any()"),
