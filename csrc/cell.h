@@ -19,6 +19,7 @@ struct FN(weights) {
     struct FN(matrix) x[2], h[2];
     real *bias;
     struct FN(matrix) extra[FASTRNN_MAX_EXTRA]; /* of rank 1: `packed` holds rows of H, stride(H) apart */
+    int64_t panel; /* 0; or the matrices are not packed, and each thread has room for this much of one */
 };
 
 /* The tape: all steps, or those that are being recomputed: then step t is at t % steps. */
@@ -221,6 +222,10 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
 static ALWAYS_INLINE void FN(step_of_row)(const int nv, const int slots, struct FN(step) *s,
                                           FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue)
 {
+    if (s->w->h[0].source.w) { /* not packed */
+        FN(gemm)(s->h_before, 1, &s->w->h[0], s->reversed, s->z, 0, NULL, 0, epilogue, s);
+        return;
+    }
     FN(gemv)(nv, slots, (struct FN(operand)){s->x ? *s->x : NULL, &s->w->x[0]},
              (struct FN(operand)){s->h_before[0], &s->w->h[0]}, s->reversed, s->x ? s->w->bias : s->z, panel_epilogue,
              epilogue, s);

@@ -131,6 +131,7 @@ struct fastrnn_plan {
     int64_t rows; /* of the batch, of one thread, at most */
     int64_t steps; /* time steps in a block */
     int64_t blocks; /* of input projections that are held at once */
+    int packed; /* whether the weights are packed, in this call or before; else they are multiplied as they are */
 };
 struct fastrnn_plan fastrnn_last_plan(void);
 

@@ -35,6 +35,8 @@ static void FN(take_units)(const struct FN(job) *job, struct FN(weights) *w, str
     s->end = s->c_end = FN(first_unit)(gates, H, id + 1, threads);
     w->x[0] = FN(of_units)(job->w.x[0], s->begin, s->end, H);
     w->h[0] = FN(of_units)(job->w.h[0], s->begin, s->end, H);
+    w->x[0].packed += id * w->panel;
+    w->h[0].packed += id * w->panel;
 }
 
 static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
@@ -146,9 +148,9 @@ static uintptr_t FN(layout_forward)(void *shared, int threads, uintptr_t at)
     const struct fastrnn_direction *a = job->a;
     at = FN(layout_order)(job, at);
     if (a->packed)
-        FN(layout_weights)(a, (uintptr_t)a->packed, &job->w);
+        FN(layout_weights)(a, 0, (uintptr_t)a->packed, &job->w);
     else
-        at = FN(layout_weights)(a, at, &job->w);
+        at = FN(layout_weights)(a, FN(packs)(job, threads) ? 0 : threads, at, &job->w);
     FN(plan_forward)(job, threads);
     return FN(layout_threads)(job, at);
 }

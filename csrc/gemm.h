@@ -95,6 +95,126 @@ static ALWAYS_INLINE void FN(gemv)(const int nv, const int slots, struct FN(oper
         FN(gemv_rest)(x, rest, width, init, epilogue, context);
 }
 
+/* Adds the products with columns first <= k < last of rows that are not packed to `count` vectors of W units; those of
+ * vector i lie at w[i]. A few columns, at the ends. */
+static NOINLINE void FN(add_columns)(int count, const real *const *w, int64_t K, const real *a, int64_t first,
+                                     int64_t last, vec *sums)
+{
+    while (first < last) {
+        const int64_t at = first + COLUMNS <= K ? first : K - COLUMNS; /* again, where there are too few behind */
+        const int64_t next = at >= 0 && at + COLUMNS < last ? at + COLUMNS : last;
+        for (int i = 0; i < count; i++) {
+            vec t[COLUMNS];
+            if (at >= 0)
+                vload_columns(w[i] + at, K, t);
+            for (int64_t k = first; k < next; k++) {
+                real column[W];
+                for (int j = 0; at < 0 && j < W; j++)
+                    column[j] = w[i][j * K + k];
+                sums[i] = vfma(vset1(a[k]), at < 0 ? vload(column) : t[k - at], sums[i]);
+            }
+        }
+        first = next;
+    }
+}
+
+/* Sums of `count` vectors of W units, in the order of tile, from rows of K reals that are not packed. One chain of
+ * multiply-adds is bound by its latency, so there are two; and a cache line of each row at a time: where all
+ * begin in the same place of a line, whole ones. */
+static ALWAYS_INLINE void FN(sums_of_rows)(const int count, const real *const *w, int64_t K, const real *a, vec *sums)
+{
+    const int64_t few = 12 * LINE, bytes = K * (int64_t)sizeof(real); /* in few lines this gains nothing */
+    const int64_t behind = (int64_t)((uintptr_t)w[0] % 64 / sizeof(real));
+    int64_t k = behind && K >= few && bytes % 64 == 0 ? LINE - behind : 0;
+    FN(add_columns)(count, w, K, a, 0, k, sums);
+    vec own[2] = {sums[0], sums[count - 1]}; /* in registers */
+    for (; k + LINE <= K; k += LINE)
+        UNROLL for (int i = 0; i < count; i++) UNROLL for (int j = 0; j < 64 / (int)sizeof(real); j += COLUMNS)
+        {
+            vec t[COLUMNS];
+            vload_columns(w[i] + k + j, K, t);
+            UNROLL for (int q = 0; q < COLUMNS; q++) own[i] = vfma(vset1(a[k + j + q]), t[q], own[i]);
+        }
+    for (int i = 0; i < count; i++)
+        sums[i] = own[i];
+    FN(add_columns)(count, w, K, a, k, K, sums);
+}
+
+/* A vector of units on its way: its rows, and how many of them belong to the units before. */
+struct FN(reading) {
+    struct FN(units) units;
+    const real *rows;
+    int before;
+};
+
+/* W rows, though there are fewer units: the last ones of the gate; where it has fewer, copies. */
+static ALWAYS_INLINE struct FN(reading) FN(reading)(const struct FN(matrix) *m, int64_t unit, int gate, real *copies)
+{
+    const struct FN(units) units = FN(units)(m, m->source, unit, gate);
+    struct FN(reading) r = {units, units.w, 0};
+    if (units.n == W)
+        return r;
+    if (unit > 0) {
+        r.before = W - units.n;
+        r.rows -= r.before * m->K;
+    } else {
+        memset(copies, 0, (size_t)(W * m->K) * sizeof(real));
+        r.rows = memcpy(copies, units.w, (size_t)(units.n * m->K) * sizeof(real));
+    }
+    return r;
+}
+
+/* The lanes moved up by so many (0 <= n <= W), or down; zeros come in. */
+static ALWAYS_INLINE vec FN(moved)(vec a, int up, int down)
+{
+    real lanes[3 * W] = {0};
+    vstore(lanes + W, a);
+    return vload(lanes + W - up + down);
+}
+
+static NOINLINE void FN(sums_of_units)(const int count, const struct FN(reading) *r, int64_t K, const real *a,
+                                       const real *init, real *out)
+{
+    const real *rows[2] = {r[0].rows, r[count - 1].rows};
+    vec sums[2];
+    for (int i = 0; i < count; i++) {
+        sums[i] = init ? vload(init + r[i].units.column) : vzero();
+        if (r[i].before)
+            sums[i] = FN(moved)(sums[i], r[i].before, 0);
+    }
+    if (count == 2)
+        FN(sums_of_rows)(2, rows, K, a, sums);
+    else
+        FN(sums_of_rows)(1, rows, K, a, sums);
+    for (int i = 0; i < count; i++) {
+        if (r[i].before)
+            sums[i] = FN(moved)(sums[i], 0, r[i].before);
+        FN(store_counting)(out + r[i].units.column, sums[i], r[i].units.width);
+    }
+}
+
+/* One row times the panel from column `col` on of a matrix that is not packed. */
+static void FN(panel_of_units)(const struct FN(matrix) *m, int64_t col, const real *a, const real *init, real *out)
+{
+    const int64_t first = col / m->slots, H = m->source.H;
+    const int64_t end = first + m->panel / m->slots, last = end < H ? end : H;
+    /* Rows that lie in one set of the cache: too many of them would drive out each other's lines. */
+    const int at_once = m->K * (int64_t)sizeof(real) % 4096 ? 2 : 1;
+    struct FN(reading) r[2];
+    int count = 0;
+    for (int64_t unit = first; unit < last; unit += W)
+        for (int gate = 0; gate < m->slots; gate++) {
+            r[count] = FN(reading)(m, unit, gate, m->packed + count * W * m->K);
+            r[count].units.column -= col;
+            count++;
+            const int ended = unit + W >= last && gate + 1 == m->slots;
+            if (count == at_once || ended) {
+                FN(sums_of_units)(count, r, m->K, a, init, out);
+                count = 0;
+            }
+        }
+}
+
 static ALWAYS_INLINE void FN(store_panel)(void *row, int64_t col, const vec *sums)
 {
     UNROLL for (int v = 0; v < NV; v++) vstore((real *)row + col + v * W, sums[v]);
@@ -103,7 +223,8 @@ static ALWAYS_INLINE void FN(store_panel)(void *row, int64_t col, const vec *sum
 /* Row i of the result, i < n, is init + a[i] (K reals) times the packed matrix. init is NULL (zeros) or rows
  * of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to `epilogue`, or where
  * that is NULL to `out`, rows of stride out_ld padded to whole vectors; out may be init.
- * The panel is the outer loop: it stays in the caches while all rows use it. Who multiplies by the same matrix again
+ * The panel is the outer loop: it stays in the caches while all rows use it. Of a matrix that is not packed, each is
+ * packed just then; one row reads it as it is. Who multiplies by the same matrix again
  * and again reverses the order of the panels every other time (serpentine order): what was used last is used first,
  * while it is still in the cache. */
 static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m, int reversed, const real *init,
@@ -115,7 +236,8 @@ static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m
     /* Blocks of rows, balanced: 16 are 6, 5, 5 and not 6, 6, 4. */
     const int64_t blocks = (n + MR - 1) / MR;
     const int64_t each = blocks > 1 ? n / blocks : n, left = n - each * blocks;
-    if (n == 1 && !epilogue && panel == PANEL) {
+    const int packed = !m->source.w;
+    if (n == 1 && !epilogue && packed && panel == PANEL) {
         FN(gemv)(NV, NV, (struct FN(operand)){NULL, NULL}, (struct FN(operand)){a[0], m}, reversed, init,
                  FN(store_panel), NULL, out);
         return;
@@ -125,10 +247,19 @@ static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m
         const int64_t col = reversed ? last - (at - first) : at;
         const int width = FN(panel_width)(col, N, panel);
         const int64_t place = FN(place)(m, col, width);
+        if (!packed && n == 1) {
+            FN(panel_of_units)(m, col, a[0], init ? init + place : NULL, epilogue ? tile : out + place);
+            if (epilogue)
+                epilogue(context, 0, 1, col, tile);
+            continue;
+        }
+        if (!packed)
+            FN(pack_panel)(m, col);
+        const real *const columns = m->packed + (packed ? col * K : 0);
         for (int64_t row = 0, i = 0; i < blocks; i++) {
             const int rows = (int)(each + (i < left));
-            FN(tile_of)(rows, width, K, a + row, m->packed + col * K, init ? init + row * init_ld + place : NULL,
-                        init_ld, epilogue ? tile : out + row * out_ld + place, epilogue ? PANEL : out_ld);
+            FN(tile_of)(rows, width, K, a + row, columns, init ? init + row * init_ld + place : NULL, init_ld,
+                        epilogue ? tile : out + row * out_ld + place, epilogue ? PANEL : out_ld);
             if (epilogue)
                 epilogue(context, row, rows, col, tile);
             row += rows;

@@ -33,8 +33,8 @@ static uintptr_t FN(layout_generate_layer)(struct FN(generate_layer) *l, const s
     l->a.h_0 = l->a.h_n;
     l->a.c_0 = l->a.c_n;
     FN(begin_job)(&l->job, &l->a, NULL);
-    l->job.plan = (struct fastrnn_plan){.threads = 1, .rows = 1, .steps = 1, .blocks = 1};
-    at = FN(layout_weights)(&l->a, at, &l->job.w);
+    l->job.plan = (struct fastrnn_plan){.threads = 1, .rows = 1, .steps = 1, .blocks = 1, .packed = 1};
+    at = FN(layout_weights)(&l->a, 0, at, &l->job.w);
     l->job.output.data = arena_take(&at, FN(stride)(l->a.P), sizeof(real));
     return FN(layout_forward_scratch)(&l->job, at, &l->s);
 }

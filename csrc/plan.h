@@ -80,11 +80,18 @@ static void FN(plan_team)(struct FN(job) *job)
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
-    } else if (a->B == 1 && !a->given) { /* a second thread takes the input projection: that has to be worth it */
+    } else if (a->B == 1 && a->T > 1 && !a->given) {
+        /* A second thread takes the input projection, which therefore has to be worth it. */
         const double input = 2.0 * (double)a->D * (double)a->H * job->cell->facts.gates;
         job->flops = 2 * input * (double)a->T;
         job->max_threads = team_size_in_step(3 * input * FN(pipeline_steps), 2); /* they meet at every block */
     }
+}
+
+/* A single step uses its weights once: whoever has all rows of a panel packs that panel, and of one row nothing. */
+static int FN(packs)(const struct FN(job) *job, int threads)
+{
+    return job->a->T > 1 || (threads > 1 && !FN(splits_units)(job, threads));
 }
 
 /* For so many threads, each with `rows` rows of the batch. */
@@ -96,17 +103,21 @@ static ALWAYS_INLINE void FN(plan_rows)(struct FN(job) *job, int threads, int64_
     job->plan.rows = rows;
     job->plan.steps = FN(clamp)(FN(block_bytes) / (bytes * (rows + 1)), 1, job->a->T + 1);
     job->plan.blocks = 1;
+    job->plan.packed = 1;
 }
 
 static void FN(plan_forward)(struct FN(job) *job, int threads)
 {
     const struct fastrnn_direction *a = job->a;
+    const int packed = a->packed || FN(packs)(job, threads);
     if (FN(splits_units)(job, threads)) {
         FN(plan_rows)(job, threads, a->B);
         job->plan.way = FASTRNN_BY_UNITS;
+        job->plan.packed = packed;
         return;
     }
     FN(plan_rows)(job, threads, threads == 1 ? a->B : (a->B + threads - 1) / threads);
+    job->plan.packed = packed;
     if (a->B == 1 && threads > 1) {
         job->plan.way = FASTRNN_PIPELINE;
         job->plan.steps = FN(pipeline_steps);
@@ -123,8 +134,8 @@ static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
     const struct fastrnn_direction *a = job->a;
     const struct FN(matrix) *x = &job->w.x[0];
     const int64_t row = x->N * (int64_t)sizeof(real);
-    return rows == 1 && !a->given && job->cell->takes_x && job->cell->takes_x(a) && x->N % x->panel == 0 &&
-           (a->T == 1 || a->D * row <= L1D / 8);
+    return rows == 1 && job->plan.packed && !a->given && job->cell->takes_x && job->cell->takes_x(a) &&
+           x->N % x->panel == 0 && (a->T == 1 || a->D * row <= L1D / 8);
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
@@ -140,6 +151,7 @@ static void FN(plan_backward)(struct FN(job) *job, int threads)
     job->plan.rows = (a->B + threads - 1) / threads;
     job->plan.steps = (double)steps > max ? (max < 1 ? 1 : (int64_t)max) : steps;
     job->plan.blocks = 1;
+    job->plan.packed = 1;
 }
 
 /* ------------------------------------------------------------------------------------ two directions */

@@ -16,6 +16,8 @@
  *   vabs(a) vcopysign(mag, sgn)
  *   vpow2(t)                       2^n from t = 1.5*2^MANTISSA + n: n lies in the low bits of t
  *   vzip_lo(a, b) vzip_hi(a, b)    a0 b0 a1 b1 ...: the lower, the upper W lanes of the interleaving
+ *   vload_columns(p, ld, t)        t[k] = p[k] p[ld + k] p[2*ld + k] ... for k < COLUMNS: of each of W rows 16 bytes, with
+ *                                AVX-512 32
  *
  * A `vhalf` holds HALF lanes, for the last columns of a matrix: W/2 where processors are in use that work on
  * half a vector in half the time (AVX-512 on Zen 4), else W.
@@ -60,6 +62,7 @@
 #define vpow2 FN(vpow2)
 #define vzip_lo FN(vzip_lo)
 #define vzip_hi FN(vzip_hi)
+#define vload_columns FN(vload_columns)
 #define vhalf FN(vhalf)
 #define hzero FN(hzero)
 #define hload FN(hload)
@@ -70,6 +73,7 @@
 #undef REAL_SUFFIX
 #undef MANTISSA
 #undef W
+#undef COLUMNS
 #if REAL_BITS == 32
 #define REAL_SUFFIX r32
 #define MANTISSA 23
@@ -95,11 +99,13 @@ typedef double real;
 #define MR 6
 #define W (512 / REAL_BITS)
 #define HALF (W / 2)
+#define COLUMNS HALF
 #define SI __m512i
 #define MM(name, type) _mm512_##name##_##type
 #else
 #define MR 3
 #define W (256 / REAL_BITS)
+#define COLUMNS (W / 2)
 #define SI __m256i
 #define MM(name, type) _mm256_##name##_##type
 #endif
@@ -159,6 +165,58 @@ OP SI FN(bits)(vec a) { return _mm256_castpd_si256(a); }
 OP vec FN(real_of)(SI a) { return _mm256_castsi256_pd(a); }
 #endif
 
+/* What puts rows in place takes its turn with the multiply-adds: so part of it is done by loads, which insert 32 bytes of
+ * one row (AVX2: 16) behind those of another. */
+OP vec FN(load_pair)(const real *p, const real *q)
+{
+#if defined(FASTRNN_AVX512)
+    const __m512i a = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p));
+    return FN(real_of)(_mm512_inserti64x4(a, _mm256_loadu_si256((const __m256i *)q), 1));
+#else
+    const __m256i a = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p));
+    return FN(real_of)(_mm256_inserti128_si256(a, _mm_loadu_si128((const __m128i *)q), 1));
+#endif
+}
+/* Transposes every square of 16 bytes of SQUARE rows. */
+#if REAL_BITS == 32
+#define SQUARE 4
+OP void FN(turn_squares)(const vec *a, vec *t)
+{
+    const vec p = PS(unpacklo)(a[0], a[1]), q = PS(unpacklo)(a[2], a[3]);
+    const vec r = PS(unpackhi)(a[0], a[1]), s = PS(unpackhi)(a[2], a[3]);
+    t[0] = PS(shuffle)(p, q, 0x44);
+    t[1] = PS(shuffle)(p, q, 0xEE);
+    t[2] = PS(shuffle)(r, s, 0x44);
+    t[3] = PS(shuffle)(r, s, 0xEE);
+}
+#else
+#define SQUARE 2
+OP void FN(turn_squares)(const vec *a, vec *t)
+{
+    t[0] = PS(unpacklo)(a[0], a[1]);
+    t[1] = PS(unpackhi)(a[0], a[1]);
+}
+#endif
+OP void vload_columns(const real *p, int64_t ld, vec *t)
+{
+    vec a[SQUARE];
+    for (int i = 0; i < SQUARE; i++)
+        a[i] = FN(load_pair)(p + i * ld, p + (SQUARE + i) * ld);
+#if defined(FASTRNN_AVX512)
+    vec b[SQUARE], u[SQUARE], v[SQUARE];
+    for (int i = 0; i < SQUARE; i++)
+        b[i] = FN(load_pair)(p + (2 * SQUARE + i) * ld, p + (3 * SQUARE + i) * ld);
+    FN(turn_squares)(a, u);
+    FN(turn_squares)(b, v);
+    for (int i = 0; i < SQUARE; i++) {
+        t[i] = FN(real_of)(_mm512_shuffle_i64x2(FN(bits)(u[i]), FN(bits)(v[i]), 0x88));
+        t[SQUARE + i] = FN(real_of)(_mm512_shuffle_i64x2(FN(bits)(u[i]), FN(bits)(v[i]), 0xDD));
+    }
+#else
+    FN(turn_squares)(a, t);
+#endif
+}
+#undef SQUARE
 OP vec vset1(real a) { return PS(set1)(a); }
 OP vec vload(const real *p) { return PS(loadu)(p); }
 OP void vstore(real *p, vec a) { PS(storeu)(p, a); }
@@ -209,6 +267,7 @@ OP vec vzip_hi(vec a, vec b) { return PS(permute2f128)(PS(unpacklo)(a, b), PS(un
 /* ------------------------------------------------------------------------------ aarch64 and generic */
 #else
 #define W (128 / REAL_BITS)
+#define COLUMNS W
 #if defined(FASTRNN_NEON)
 #define MR 6
 #undef NEON
@@ -305,6 +364,21 @@ OP vec vzip_hi(vec a, vec b) { return __builtin_shuffle(a, b, (vmask){1, 3}); }
 #error "choose an instruction set: include this file through a file of isa/"
 #endif
 
+OP void vload_columns(const real *p, int64_t ld, vec *t)
+{
+#if REAL_BITS == 32
+    const vec a = vload(p), b = vload(p + ld), c = vload(p + 2 * ld), d = vload(p + 3 * ld);
+    const vec ac = vzip_lo(a, c), bd = vzip_lo(b, d), ac2 = vzip_hi(a, c), bd2 = vzip_hi(b, d);
+    t[0] = vzip_lo(ac, bd);
+    t[1] = vzip_hi(ac, bd);
+    t[2] = vzip_lo(ac2, bd2);
+    t[3] = vzip_hi(ac2, bd2);
+#else
+    const vec a = vload(p), b = vload(p + ld);
+    t[0] = vzip_lo(a, b);
+    t[1] = vzip_hi(a, b);
+#endif
+}
 OP vec vload_n(const real *p, int n)
 {
     real lane[W] = {0};

@@ -70,13 +70,22 @@ static void FN(transpose)(const real *const *src, int n, int64_t first, int64_t 
     }
 }
 
-/* A packed matrix of K rows and N columns, and which columns of a row of starts or results are its panels'. */
+/* The matrices that a packed one is made of: row-major (H, K) each, of gate i at (order[i]*H, 0). */
+struct FN(gates) {
+    const real *w;
+    const int *order;
+    int64_t H;
+};
+
+/* A packed matrix of K rows and N columns, and which columns of a row of starts or results are its panels'. Or one
+ * that is multiplied once, and not packed before: then `packed` has room for one panel. */
 struct FN(matrix) {
     real *packed;
     int64_t K, N;
     int panel; /* columns of a panel but the last */
     int spread, slot, slots;
     int64_t begin, end; /* the columns that are asked for: whole panels */
+    struct FN(gates) source; /* w NULL: it is packed */
 };
 
 /* Where the panel of `width` columns from `col` on begins in a row of starts or results. */
@@ -87,7 +96,7 @@ static ALWAYS_INLINE int64_t FN(place)(const struct FN(matrix) *m, int64_t col, 
 
 static ALWAYS_INLINE struct FN(matrix) FN(matrix)(real *packed, int64_t K, int64_t N)
 {
-    return (struct FN(matrix)){packed, K, N, PANEL, PANEL, 0, 1, 0, N};
+    return (struct FN(matrix)){packed, K, N, PANEL, PANEL, 0, 1, 0, N, {NULL, NULL, 0}};
 }
 
 /* Columns of `gates` interleaved matrices of H columns: W neighbouring columns of each, in turn, at the end
@@ -111,7 +120,7 @@ static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, 
 {
     const int panel = gates * FN(groups)(gates) * W;
     const int64_t N = FN(columns)(gates, H);
-    return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N};
+    return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N, {NULL, NULL, 0}};
 }
 
 /* Units are split over threads in pieces of whole panels that are whole cache lines of states. */
@@ -141,21 +150,56 @@ static ALWAYS_INLINE struct FN(matrix) FN(of_units)(struct FN(matrix) m, int64_t
     return m;
 }
 
+/* A vector of its columns: W units of one gate from `unit` on, a multiple of W, or the n that are left. */
+struct FN(units) {
+    const real *w; /* n rows of K */
+    int n, width;  /* in `width` columns */
+    int64_t column;
+};
+
+static ALWAYS_INLINE struct FN(units)
+    FN(units)(const struct FN(matrix) *m, struct FN(gates) from, int64_t unit, int gate)
+{
+    return (struct FN(units)){
+        .w = from.w + (from.order[gate] * from.H + unit) * m->K,
+        .n = from.H - unit < W ? (int)(from.H - unit) : W,
+        .width = FN(group_width)(unit, from.H),
+        .column = FN(column)(m->slots, gate, unit, from.H),
+    };
+}
+
+/* Packs vectors first <= v < last into panels; that of column `origin` lies at `packed`. */
+static void FN(pack_vectors)(const struct FN(matrix) *m, struct FN(gates) from, int64_t first, int64_t last,
+                             real *packed, int64_t origin)
+{
+    for (int64_t v = first; v < last; v++) {
+        const struct FN(units) units = FN(units)(m, from, v / m->slots * W, (int)(v % m->slots));
+        const int64_t begin = units.column / m->panel * m->panel;
+        const int64_t left = FN(columns)(m->slots, from.H) - begin;
+        const real *rows[W];
+        for (int i = 0; i < W; i++)
+            rows[i] = units.w + (i < units.n ? i : 0) * m->K;
+        FN(transpose)(rows, units.n, 0, m->K, packed + (begin - origin) * m->K + units.column - begin,
+                      left < m->panel ? left : m->panel);
+    }
+}
+
+static ALWAYS_INLINE int64_t FN(vectors)(const struct FN(matrix) *m, int64_t H) { return (H + W - 1) / W * m->slots; }
+
 /* Packs P[k][column of unit j and gate i] = w[(order[i]*H + j)*K + k], the transposes of the row-major (H, K) matrices
  * that w is made of: thread `id` of `threads` packs its share of the columns. */
 static void FN(pack_gates)(const real *w, const int *order, const struct FN(matrix) *m, int64_t H, int id, int threads)
 {
-    const int64_t K = m->K, vectors = (H + W - 1) / W * m->slots;
-    for (int64_t v = vectors * id / threads; v < vectors * (id + 1) / threads; v++) {
-        const int64_t unit = v / m->slots * W, begin = unit * m->slots / m->panel * m->panel;
-        const int gate = (int)(v % m->slots), n = H - unit < W ? (int)(H - unit) : W;
-        const int64_t left = FN(columns)(m->slots, H) - begin;
-        const real *rows[W];
-        for (int i = 0; i < W; i++)
-            rows[i] = w + (order[gate] * H + unit + (i < n ? i : 0)) * K;
-        FN(transpose)(rows, n, 0, K, m->packed + begin * K + FN(column)(m->slots, gate, unit, H) - begin,
-                      left < m->panel ? left : m->panel);
-    }
+    const int64_t vectors = FN(vectors)(m, H);
+    FN(pack_vectors)(m, (struct FN(gates)){w, order, H}, vectors * id / threads, vectors * (id + 1) / threads,
+                     m->packed, 0);
+}
+
+/* Packs the panel from column `col` on, alone. */
+static void FN(pack_panel)(const struct FN(matrix) *m, int64_t col)
+{
+    const int64_t end = (col + m->panel) / W, vectors = FN(vectors)(m, m->source.H);
+    FN(pack_vectors)(m, m->source, col / W, end < vectors ? end : vectors, m->packed, col);
 }
 
 static void FN(pack_transposed)(const real *w, int64_t K, int64_t N, real *packed, int id, int threads)

@@ -4,6 +4,8 @@ static const struct FN(cell) *FN(cell_of)(const struct fastrnn_direction *a) { r
 
 /* ----------------------------------------------------------------------------------------- forward */
 
+static const int FN(one_gate) = 0;
+
 static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, uintptr_t at, struct FN(weights) *w)
 {
     const struct fastrnn_cell *facts = &FN(cell_of)(a)->facts;
@@ -16,7 +18,10 @@ static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, 
             w->extra[i].packed = arena_take(&at, extra->shape[0].times * FN(stride)(a->H), sizeof(real));
         else if (plain)
             w->extra[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, columns), sizeof(real)), rows, columns);
-        else
+        else if (w->panel) {
+            w->extra[i] = FN(gate_matrix)(w->h[0].packed, columns, 1, rows);
+            w->extra[i].source = (struct FN(gates)){a->extra[i], &FN(one_gate), rows};
+        } else
             w->extra[i] = FN(gate_matrix)(arena_take(&at, columns * FN(columns)(1, rows), sizeof(real)), columns, 1,
                                           rows);
     }
@@ -33,18 +38,26 @@ static ALWAYS_INLINE void FN(place_matrix)(struct FN(matrix) *m, const struct ga
     }
 }
 
-static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, uintptr_t at, struct FN(weights) *w)
+/* `unpacked`: 0, or so many threads multiply by the weights as they are, and each has room for one panel. */
+static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, int unpacked, uintptr_t at,
+                                    struct FN(weights) *w)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
     const int64_t D = multiplied_features(a), H = a->H, P = a->P;
     int64_t column = 0;
+    w->panel = unpacked ? (D > H ? D : H) * PANEL : 0;
+    real *const panel = arena_take(&at, unpacked * w->panel, sizeof(real));
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
         const int xs = layout->x_gates, hs = layout->h_gates;
-        real *const x = arena_take(&at, D * FN(columns)(xs, H), sizeof(real));
-        real *const h = arena_take(&at, P * FN(columns)(hs, H), sizeof(real));
+        real *const x = unpacked ? panel : arena_take(&at, D * FN(columns)(xs, H), sizeof(real));
+        real *const h = unpacked ? panel : arena_take(&at, P * FN(columns)(hs, H), sizeof(real));
         w->x[i] = FN(gate_matrix)(x, D, xs, H);
         w->h[i] = FN(gate_matrix)(h, P, hs, H);
+        if (unpacked) {
+            w->x[i].source = (struct FN(gates)){a->w_ih, layout->x, H};
+            w->h[i].source = (struct FN(gates)){a->w_hh, layout->h, H};
+        }
         FN(place_matrix)(&w->x[i], layout, xs, 0);
         FN(place_matrix)(&w->h[i], layout, hs, layout->slots - hs);
         w->at[i] = column;
@@ -67,8 +80,12 @@ static void FN(pack_bias)(const struct fastrnn_direction *a, const struct FN(wei
             const int h_slot = slot - (layout->slots - layout->h_gates);
             const real *p = b_ih && slot < layout->x_gates ? b_ih + layout->x[slot] * a->H : NULL;
             const real *q = b_hh && h_slot >= 0 ? b_hh + layout->h[h_slot] * a->H : NULL;
-            for (int64_t j = 0; j < a->H; j++)
-                w->bias[w->at[i] + FN(column)(layout->slots, slot, j, a->H)] = (p ? p[j] : 0) + (q ? q[j] : 0);
+            for (int64_t j = 0; j < a->H; j += W) {
+                const int n = FN(lanes)(j, a->H);
+                const vec sum = vadd(p ? FN(load_lanes)(p + j, n) : vzero(), q ? FN(load_lanes)(q + j, n) : vzero());
+                real *to = w->bias + w->at[i] + FN(column)(layout->slots, slot, j, a->H);
+                FN(store_counting)(to, sum, FN(group_width)(j, a->H));
+            }
         }
     }
 }
@@ -88,16 +105,17 @@ static void FN(pack_rows_of_units)(const struct fastrnn_direction *a, const stru
 
 enum { FN(input_weights) = 1, FN(state_weights) = 2, FN(all_weights) = 3 };
 
-/* Packs the weights of the input projection with the biases, the others, or both: a thread's share. */
+/* Packs the weights of the input projection with the biases, the others, or both: a thread's share. Where matrices are
+ * not packed there are still biases and rows of units. */
 static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(weights) *w, int which, int id,
                              int threads)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
-        if ((which & FN(input_weights)) && !a->given)
+        if ((which & FN(input_weights)) && !a->given && !w->panel)
             FN(pack_gates)(a->w_ih, layout->x, &w->x[i], a->H, id, threads);
-        if (which & FN(state_weights))
+        if ((which & FN(state_weights)) && !w->panel)
             FN(pack_gates)(a->w_hh, layout->h, &w->h[i], a->H, id, threads);
     }
     if (id == 0 && (which & FN(input_weights)))
@@ -105,7 +123,7 @@ static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(
     if (!(which & FN(state_weights)))
         return;
     for (int i = 0; i < cell->facts.extras; i++)
-        if (cell->facts.extra[i].rank == 2 && a->extra[i])
+        if (cell->facts.extra[i].rank == 2 && a->extra[i] && !w->panel)
             FN(pack_gates)(a->extra[i], &(int){0}, &w->extra[i], units_of(a, cell->facts.extra[i].shape[0]), id,
                            threads);
     if (id == 0)
@@ -126,7 +144,7 @@ static void FN(pack_thread)(const struct team *team, void *shared)
 static size_t FN(pack)(const struct fastrnn_direction *a, void *packed)
 {
     struct FN(pack_job) job = {.a = a};
-    const uintptr_t begin = (uintptr_t)packed, end = FN(layout_weights)(a, begin, &job.w);
+    const uintptr_t begin = (uintptr_t)packed, end = FN(layout_weights)(a, 0, begin, &job.w);
     if (packed)
         team_run(1, 0, FN(pack_thread), &job); /* in the floating-point mode of the kernels: biases are added */
     return end - begin;

@@ -15,10 +15,10 @@ except ImportError as error:
 from . import optim, reference
 from ._attributes import completions
 from ._version import __version__ as __version__
-from .cells.gru import gru_backward, gru_forward
-from .cells.leaky import leaky_backward, leaky_forward
-from .cells.lstm import lstm_backward, lstm_forward
-from .cells.rnn import rnn_backward, rnn_forward
+from .cells.gru import gru_backward, gru_forward, gru_step
+from .cells.leaky import leaky_backward, leaky_forward, leaky_step
+from .cells.lstm import lstm_backward, lstm_forward, lstm_step
+from .cells.rnn import rnn_backward, rnn_forward, rnn_step
 from .clipping import clip_grad_norm, clip_grad_value
 from .config import backend, num_threads
 from .generation import generate
@@ -48,10 +48,10 @@ del read_environment
 __all__ = [
     "GRU", "LSTM", "RNN", "Embedding", "LeakyRNN", "Linear", "available_isas", "backend",
     "clip_grad_norm", "clip_grad_value", "embedding_backward", "embedding_forward", "generate",
-    "get_isa", "get_num_threads", "gradient_norms", "gru_backward", "gru_forward",
-    "leaky_backward", "leaky_forward", "linear_backward", "linear_forward", "load",
-    "lstm_backward", "lstm_forward", "mean_squared_error", "num_threads", "optim",
-    "pad_sequence", "reference", "rnn_backward", "rnn_forward", "save", "set_isa",
+    "get_isa", "get_num_threads", "gradient_norms", "gru_backward", "gru_forward", "gru_step",
+    "leaky_backward", "leaky_forward", "leaky_step", "linear_backward", "linear_forward", "load",
+    "lstm_backward", "lstm_forward", "lstm_step", "mean_squared_error", "num_threads", "optim",
+    "pad_sequence", "reference", "rnn_backward", "rnn_forward", "rnn_step", "save", "set_isa",
     "set_num_threads", "show_config", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 

@@ -219,6 +219,24 @@ def writable(name: str, value: Any) -> Array:
     return writable
 
 
+def place(
+    name: str,
+    out: Any,
+    dtype: np.dtype[Any],
+    owner: str,
+    axes: tuple[str, ...],
+    sizes: Mapping[str, int],
+) -> Array:
+    """Where a result is to be written, as the caller gave it, in the form that kernels take."""
+    array(name, writable(name, out), dtype, owner)
+    if type(out) is not ndarray:
+        raise TypeError(f"{name} is {_cures.kind(out)}, expected a numpy.ndarray")
+    shape(name, out.shape, axes, sizes)
+    if not out.flags.carray:
+        raise ValueError(f"{name} is not C-contiguous and aligned: pass another array, or none")
+    return out
+
+
 def contiguous(a: Array) -> Array:
     """The array itself where it is C-contiguous and aligned, else a copy that is."""
     return np.require(a, requirements=("C", "A"))

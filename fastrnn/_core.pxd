@@ -81,6 +81,7 @@ cdef extern from "fastrnn.h" nogil:
         fastrnn_way way
         int threads
         int64_t rows, steps, blocks
+        int packed
 
     fastrnn_plan fastrnn_last_plan()
 

@@ -42,6 +42,11 @@ def fast_forward(
     threads: ContextVar[int],
 ) -> tuple[_Array, _Array, Any] | None: ...
 
+# One step: h or (h, c), or `out`, an array or a pair of them, which is written to and may be the
+# states before or x. arrays as above, but x (B, D) or (D,) and the states like it. None where an
+# argument is not in the form that the kernel takes, or `out` shares memory with a weight.
+def step(cell: int, arrays: tuple[Any, ...], out: Any, threads: ContextVar[int]) -> Any: ...
+
 # As forward; each direction is (cell, tape, d_output, d_h_n, d_c_n, wanted, into, norms). wanted:
 # names of arguments; into: where some of their gradients go, made where it does not say; norms:
 # None, or a float64 (T, B) array. Of each direction the gradients of the cell's arguments, in the

@@ -66,8 +66,8 @@ cdef int interrupted(void *caught) noexcept with gil:
 cdef double keep_gil_below = 2e5
 
 
-cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads) except -1:
-    """Run a kernel on its struct, which begins with a fastrnn_call."""
+cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads, bint whole=False) except -1:
+    """Run a kernel on its struct, which begins with a fastrnn_call; if `whole`, signals wait for its end."""
     cdef int status
     cdef list caught = None
     a.threads = threads
@@ -76,7 +76,7 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
         status = kernel(a)
     else:
         # Only the main thread handles signals: another one would wait for the GIL for nothing.
-        if PyThread_get_thread_ident() == main_thread().ident:
+        if not whole and PyThread_get_thread_ident() == main_thread().ident:
             caught = []
             a.interrupted = interrupted
             a.context = <void *>caught
@@ -93,10 +93,11 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
 
 cdef inline int call_directions(
     fastrnn_kernel *kernel, const fastrnn_direction *directions, int count, double flops, int threads,
+    bint whole=False,
 ) except -1:
     cdef fastrnn_directions a
     a.directions, a.count = directions, count
-    return call(kernel, &a.call, flops, threads)
+    return call(kernel, &a.call, flops, threads, whole)
 
 
 cdef inline int is_double(cnp.ndarray x) noexcept:
@@ -552,6 +553,7 @@ include "_core_checks.pxi"
 
 
 include "_stream.pxi"
+include "_step.pxi"
 
 
 include "_process.pxi"

@@ -74,6 +74,7 @@ def last_plan():
     cdef fastrnn_plan plan = fastrnn_last_plan()
     return {
         "way": WAYS[plan.way], "threads": plan.threads, "rows": plan.rows, "steps": plan.steps, "blocks": plan.blocks,
+        "packed": bool(plan.packed),
     }
 
 

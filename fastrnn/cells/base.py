@@ -23,6 +23,7 @@ from ..reference.arguments import (
     gradients_of_numbers,
     numbers,
 )
+from ..reference.steps import step_arguments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,6 +190,29 @@ def run(
     if unbatched:
         return output[:, 0], h_n[0], None if c_n is None else c_n[0], tape
     return output, h_n, c_n, tape
+
+
+def step(cell: Cell, arrays: Arrays, options: tuple[Any, ...], out: Any) -> Any:
+    """What a cell's step does: h, or (h, c); x_t, h and c are in the places of x, h_0 and c_0."""
+    if current_backend.get() == "reference":
+        return reference.step(cell.spec, arrays, options, out)
+    number = cell.known(options)
+    if number is not None:
+        made = _core.step(number, arrays, out, current_threads)
+        if made is not None:
+            return made
+    (x, h_0, c_0, *weights, extra), _, _, unbatched = step_arguments(cell.spec, arrays, out)
+    number, _ = cell.kernel(options)
+    if unbatched:
+        x, h_0, c_0 = x[0], *(None if state is None else state[0] for state in (h_0, c_0))
+    places = tuple(out) if type(out) is list else out
+    arrays = (_checks.contiguous(x[0]), h_0, c_0, *weights, extra)
+    made = _core.step(number, arrays, places, current_threads)
+    if made is None:  # another thread has changed one since it was checked
+        raise ValueError(
+            "an array was given another shape or dtype while it was in use: pass a copy"
+        )
+    return out if places is not out else made
 
 
 def forward(

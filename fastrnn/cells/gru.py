@@ -1,4 +1,4 @@
-"""Gated recurrent units in one direction: gru_forward and gru_backward."""
+"""Gated recurrent units in one direction: gru_forward, gru_backward and gru_step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..reference.gru import CELL, GRUGradients, GRUTape
-from .base import Cell, backward, run
+from .base import Cell, backward, run, step
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -111,6 +111,75 @@ def gru_forward(
         GRU, arrays, (reset_after,), lengths, restart, reverse, record, check
     )
     return output, h_n, tape
+
+
+def gru_step(
+    x_t: Array,
+    h: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    reset_after: bool = True,
+    out: Array | None = None,
+) -> Array:
+    """Take one step of a GRU layer.
+
+    The bits are those of `gru_forward`, step after step. For the body of a loop over time, where
+    each step needs what was made of the one before: nothing is recorded and nothing is kept, the
+    weights are read anew. Where they stay as they are, ``layer.stream()`` is faster.
+
+    Parameters
+    ----------
+    x_t : ndarray
+        (B, D), or (D,) for one row; float32 or float64.
+    h : ndarray or None
+        (B, H), or (H,) for one row: the state before. None: zeros.
+    w_ih, w_hh : ndarray
+        (3·H, D) and (3·H, H).
+    b_ih, b_hh : ndarray or None, optional
+        (3·H,) each. None: zeros.
+    reset_after : bool
+        Whether the reset gate acts after the product with W_hn.
+    out : ndarray, optional
+        Like h: where the state is written. It may be h itself, or x_t, but share no memory with a
+        weight. No array is made then.
+
+    Returns
+    -------
+    ndarray
+        (B, H), or (H,): the state after the step; `out` where that is given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not an ndarray, or not of x_t's dtype, or that is not float32 or float64.
+    ValueError
+        If a shape or a value does not fit, or `out` shares memory with a weight. The error names
+        the argument, and is raised before any work is done.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    gru_forward : all steps of a sequence at once, with the equations.
+    fastrnn.reference.gru_step : the same in plain NumPy.
+
+    Examples
+    --------
+    With all weights zero both gates are 1/2 and n is 0: h halves at each step.
+
+    >>> import numpy as np, fastrnn
+    >>> w_ih, w_hh, h = np.zeros((3, 2)), np.zeros((3, 1)), np.ones(1)
+    >>> for x_t in np.ones((3, 2)):
+    ...     h = fastrnn.gru_step(x_t, h, w_ih, w_hh, out=h)
+    >>> h
+    array([0.125])
+    """
+    arrays = (x_t, h, None, w_ih, w_hh, b_ih, b_hh, ())
+    made: Array = step(GRU, arrays, (reset_after,), out)
+    return made
 
 
 def gru_backward(

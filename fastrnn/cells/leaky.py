@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..reference.leaky import CELL, FORMS, LeakyRNNGradients, LeakyRNNTape
 from ..reference.nonlinearities import NONLINEARITIES
-from .base import Cell, backward, run
+from .base import Cell, backward, run, step
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -137,6 +137,80 @@ def leaky_forward(
         LEAKY, arrays, (form, nonlinearity), lengths, restart, reverse, record, check
     )
     return output, h_n, tape
+
+
+def leaky_step(
+    x_t: Array,
+    h: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    leak: Array | float,
+    form: str = "rate",
+    nonlinearity: str = "tanh",
+    out: Array | None = None,
+) -> Array:
+    """Take one step of a leaky Elman layer.
+
+    The bits are those of `leaky_forward`, step after step. For the body of a loop over time, where
+    each step needs what was made of the one before: nothing is recorded and nothing is kept, the
+    weights are read anew. Where they stay as they are, ``layer.stream()`` is faster.
+
+    Parameters
+    ----------
+    x_t : ndarray
+        (B, D), or (D,) for one row; float32 or float64.
+    h : ndarray or None
+        (B, H), or (H,) for one row: the state before, h or v. None: zeros.
+    w_ih, w_hh : ndarray
+        (H, D) and (H, H).
+    b_ih, b_hh : ndarray or None, optional
+        (H,) each. None: zeros.
+    leak : ndarray or float
+        a: (H,), or one number for all units.
+    form : {"rate", "potential"}
+        Whether the leak is that of f(z) or of z.
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
+        f.
+    out : ndarray, optional
+        Like h: where the state is written. It may be h itself, or x_t, but share no memory with a
+        weight. No array is made then.
+
+    Returns
+    -------
+    ndarray
+        (B, H), or (H,): the state after the step, `out` where that is given: h, or of potentials v,
+        whose output is f(v).
+
+    Raises
+    ------
+    TypeError
+        If an array is not an ndarray, or not of x_t's dtype, or that is not float32 or float64.
+    ValueError
+        If a shape or a value does not fit, or `out` shares memory with a weight. The error names
+        the argument, and is raised before any work is done.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    leaky_forward : all steps of a sequence at once, with the equations.
+    fastrnn.reference.leaky_step : the same in plain NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> one, h = np.array([[1.0]]), np.zeros(1)
+    >>> for x_t in np.array([[1.0], [2.0], [3.0]]):
+    ...     h = fastrnn.leaky_step(x_t, h, one, one, leak=0.5, nonlinearity="relu", out=h)
+    >>> h
+    array([3.])
+    """
+    arrays = (x_t, h, None, w_ih, w_hh, b_ih, b_hh, (leak,))
+    made: Array = step(LEAKY, arrays, (form, nonlinearity), out)
+    return made
 
 
 def leaky_backward(

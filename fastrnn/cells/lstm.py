@@ -1,4 +1,4 @@
-"""Long short-term memory in one direction: lstm_forward and lstm_backward."""
+"""Long short-term memory in one direction: lstm_forward, lstm_backward and lstm_step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..reference.lstm import CELL, LSTMGradients, LSTMTape
-from .base import Cell, backward, run
+from .base import Cell, backward, run, step
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -122,6 +122,81 @@ def lstm_forward(
     """
     arrays = (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep))
     return run(LSTM, arrays, (), lengths, restart, reverse, record, check)
+
+
+def lstm_step(
+    x_t: Array,
+    h: Array | None,
+    c: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    w_hr: Array | None = None,
+    w_peep: Array | None = None,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
+    """Take one step of an LSTM layer.
+
+    The bits are those of `lstm_forward`, step after step. For the body of a loop over time, where
+    each step needs what was made of the one before: nothing is recorded and nothing is kept, the
+    weights are read anew. Where they stay as they are, ``layer.stream()`` is faster.
+
+    Parameters
+    ----------
+    x_t : ndarray
+        (B, D), or (D,) for one row; float32 or float64.
+    h, c : ndarray or None
+        (B, P) and (B, H), or (P,) and (H,) for one row: the state before; P is H without a
+        projection. None: zeros.
+    w_ih, w_hh : ndarray
+        (4·H, D) and (4·H, P).
+    b_ih, b_hh : ndarray or None, optional
+        (4·H,) each. None: zeros.
+    w_hr : ndarray or None, optional
+        (P, H): the projection. None: there is none.
+    w_peep : ndarray or None, optional
+        (3·H,): the peepholes. None: there are none.
+    out : pair of ndarray, optional
+        Like h and c: where they are written. They may be h and c themselves, but share no memory
+        with a weight or with each other. No array is made then.
+
+    Returns
+    -------
+    h, c : ndarray
+        (B, P) and (B, H), or (P,) and (H,): the state after the step; `out` where that is given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not an ndarray, or not of x_t's dtype, or that is not float32 or float64.
+    ValueError
+        If a shape or a value does not fit, or `out` shares memory with a weight. The error names
+        the argument, and is raised before any work is done.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    lstm_forward : all steps of a sequence at once, with the equations.
+    fastrnn.reference.lstm_step : the same in plain NumPy.
+
+    Examples
+    --------
+    With all weights zero every gate is 1/2 and nothing enters: c halves at each step.
+
+    >>> import numpy as np, fastrnn
+    >>> w_ih, w_hh = np.zeros((4, 2)), np.zeros((4, 1))
+    >>> h, c = np.zeros(1), np.ones(1)
+    >>> for x_t in np.ones((3, 2)):
+    ...     h, c = fastrnn.lstm_step(x_t, h, c, w_ih, w_hh, out=(h, c))
+    >>> c
+    array([0.125])
+    """
+    arrays = (x_t, h, c, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep))
+    made: tuple[Array, Array] = step(LSTM, arrays, (), out)
+    return made
 
 
 def lstm_backward(

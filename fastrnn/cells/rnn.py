@@ -1,4 +1,4 @@
-"""The Elman network in one direction: rnn_forward and rnn_backward."""
+"""The Elman network in one direction: rnn_forward, rnn_backward and rnn_step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..reference.nonlinearities import NONLINEARITIES
 from ..reference.rnn import CELL, RNNGradients, RNNTape
-from .base import Cell, backward, run
+from .base import Cell, backward, run, step
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -122,6 +122,73 @@ def rnn_forward(
         RNN, arrays, (nonlinearity,), lengths, restart, reverse, record, check
     )
     return output, h_n, tape
+
+
+def rnn_step(
+    x_t: Array,
+    h: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    out: Array | None = None,
+) -> Array:
+    """Take one step of an Elman layer.
+
+    The bits are those of `rnn_forward`, step after step. For the body of a loop over time, where
+    each step needs what was made of the one before: nothing is recorded and nothing is kept, the
+    weights are read anew. Where they stay as they are, ``layer.stream()`` is faster.
+
+    Parameters
+    ----------
+    x_t : ndarray
+        (B, D), or (D,) for one row; float32 or float64.
+    h : ndarray or None
+        (B, H), or (H,) for one row: the state before. None: zeros.
+    w_ih, w_hh : ndarray
+        (H, D) and (H, H).
+    b_ih, b_hh : ndarray or None, optional
+        (H,) each. None: zeros.
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
+        f.
+    out : ndarray, optional
+        Like h: where the state is written. It may be h itself, or x_t, but share no memory with a
+        weight. No array is made then.
+
+    Returns
+    -------
+    ndarray
+        (B, H), or (H,): the state after the step; `out` where that is given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not an ndarray, or not of x_t's dtype, or that is not float32 or float64.
+    ValueError
+        If a shape or a value does not fit, or `out` shares memory with a weight. The error names
+        the argument, and is raised before any work is done.
+    MemoryError
+        If there is no memory for the results.
+
+    See Also
+    --------
+    rnn_forward : all steps of a sequence at once, with the equations.
+    fastrnn.reference.rnn_step : the same in plain NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> one, h = np.array([[1.0]]), np.zeros(1)
+    >>> for x_t in np.array([[1.0], [2.0], [3.0]]):
+    ...     h = fastrnn.rnn_step(x_t, h, one, one, nonlinearity="relu", out=h)
+    >>> h
+    array([6.])
+    """
+    arrays = (x_t, h, None, w_ih, w_hh, b_ih, b_hh, ())
+    made: Array = step(RNN, arrays, (nonlinearity,), out)
+    return made
 
 
 def rnn_backward(

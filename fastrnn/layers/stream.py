@@ -230,14 +230,8 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
 
     def _checked_out(self, out: Any, alone: bool) -> Array:
         """The memory of an `out` in the form that `step` takes, or an error."""
-        _checks.array("out", _checks.writable("out", out), self._dtype, "the layer")
-        if type(out) is not np.ndarray:
-            raise TypeError(f"out is {_cures.kind(out)}, expected a numpy.ndarray")
-        axes = ("P",) if alone else ("B", "P")
-        _checks.shape("out", out.shape, axes, {"B": self._batch, "P": self._units})
-        if not out.flags.carray:
-            raise ValueError("out is not C-contiguous and aligned: pass another array, or none")
-        return out
+        axes, sizes = ("P",) if alone else ("B", "P"), {"B": self._batch, "P": self._units}
+        return _checks.place("out", out, self._dtype, "the layer", axes, sizes)
 
     def _checked_restart(self, restart: Any) -> Array:
         """restart of one step, (B,)."""

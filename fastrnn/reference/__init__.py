@@ -8,19 +8,19 @@ from .._attributes import completions
 from .clipping import clip_grad_norm
 from .embedding import embedding_backward, embedding_forward
 from .generation import generate
-from .gru import gru_backward, gru_forward
-from .leaky import leaky_backward, leaky_forward
+from .gru import gru_backward, gru_forward, gru_step
+from .leaky import leaky_backward, leaky_forward, leaky_step
 from .linear import linear_backward, linear_forward
 from .losses import mean_squared_error, softmax_cross_entropy
-from .lstm import lstm_backward, lstm_forward
+from .lstm import lstm_backward, lstm_forward, lstm_step
 from .norms import gradient_norms
-from .rnn import rnn_backward, rnn_forward
+from .rnn import rnn_backward, rnn_forward, rnn_step
 
 __all__ = [
     "clip_grad_norm", "embedding_backward", "embedding_forward", "generate", "gradient_norms",
-    "gru_backward", "gru_forward", "leaky_backward", "leaky_forward", "linear_backward",
-    "linear_forward", "lstm_backward", "lstm_forward", "mean_squared_error", "rnn_backward",
-    "rnn_forward", "softmax_cross_entropy",
+    "gru_backward", "gru_forward", "gru_step", "leaky_backward", "leaky_forward", "leaky_step",
+    "linear_backward", "linear_forward", "lstm_backward", "lstm_forward", "lstm_step",
+    "mean_squared_error", "rnn_backward", "rnn_forward", "rnn_step", "softmax_cross_entropy",
 ]  # fmt: skip
 
 __dir__ = completions(globals())

@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from .. import _checks, _tapes
-from .._cures import Role
+from .._cures import NO_ROLE, Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,12 @@ class Arguments(NamedTuple):
 
 
 def forward_arguments(
-    cell: CellSpec, arrays: Arrays, lengths: Any = None, restart: Any = None, fit: bool = False
+    cell: CellSpec,
+    arrays: Arrays,
+    lengths: Any = None,
+    restart: Any = None,
+    fit: bool = False,
+    step: bool = False,
 ) -> Arguments:
     """Check what a cell's forward was given and bring it into the form that the kernel takes.
 
@@ -88,6 +93,8 @@ def forward_arguments(
         As the caller gave them.
     fit : bool
         Whether the arrays are known to be as the kernel takes them, but for x's batch axis.
+    step : bool
+        Whether they are those of one step: x_t (B, D) or (D,) in the place of x, and h and c.
 
     Returns
     -------
@@ -98,7 +105,7 @@ def forward_arguments(
         those will do.
     """
     if not fit:
-        arrays = _checked(cell, arrays)
+        arrays = _checked(cell, arrays, step)
     x, h_0, c_0, *weights, extra = arrays
     unbatched = x.ndim == 2
     if unbatched:
@@ -123,18 +130,25 @@ def _contiguous(a: Array | None) -> Array | None:
     return None if a is None else _checks.contiguous(a)
 
 
-def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
+def _checked(cell: CellSpec, arrays: Arrays, step: bool) -> Arrays:
     """The arrays, of one type and of shapes that fit together."""
     # Types first, in the order of the signature, so that every array below has a rank and a type.
-    names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in cell.extras))
-    required = {"x", "w_hh"} | {e.name for e in cell.extras if e.required}
+    x_name, h_name, c_name = ("x_t", "h", "c") if step else ("x", "h_0", "c_0")
+    weights = ("w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in cell.extras))
+    names = (x_name, h_name, c_name, *weights)
+    required = {x_name, "w_hh"} | {e.name for e in cell.extras if e.required}
     as_numbers = numbers(cell, arrays)
     optional = {*names} - (required - {*as_numbers})
     extras = (None if e.name in as_numbers else a for e, a in _extras(cell, arrays))
     values = (*arrays[:-1], *extras)
-    typed = _checks.agreeing(names, values, optional, lambda: _roles(cell, optional, arrays))
+    roles = _step_roles if step else _roles
+    typed = _checks.agreeing(names, values, optional, lambda: roles(cell, optional, arrays))
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, *extra = typed
 
+    if step:
+        if x.ndim not in (1, 2):
+            raise ValueError(f"x_t has shape {x.shape}, expected (B, D), or (D,) for one row")
+        x = x[None]
     given = w_ih is None  # x is the pre-activations
     features = w_ih.shape[1] if not given and w_ih.ndim == 2 else None
     unbatched = _checks.sequence_axes(x, "T", "B", features)
@@ -144,8 +158,8 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
     units = "P" if projections else "H"
     if w_hh.ndim == 1 and h_0 is not None and h_0.shape == (len(w_hh), x.shape[-1]):
         raise ValueError(
-            f"w_hh has shape {w_hh.shape}, expected ({rows}, {units}): h_0, which comes second, "
-            "seems to be left out, pass None there"
+            f"w_hh has shape {w_hh.shape}, expected ({rows}, {units}): {h_name}, which comes "
+            "second, seems to be left out, pass None there"
         )
     if given and b_ih is not None and b_ih.ndim == 2:
         raise ValueError(
@@ -154,32 +168,40 @@ def _checked(cell: CellSpec, arrays: Arrays) -> Arrays:
         )
     sizes = _sizes(cell, w_hh, rows, projections)
     if features == 1 != x.shape[-1] and unbatched:
+        if step:
+            cure = ": pass x_t[:, None] if it is of rows"
+            _checks.shape("x_t", x.shape[1:], ("B", "D"), {"D": 1}, cure, cured=True)
         _checks.shape("x", x.shape, ("T", "D"), {"D": 1})
     sizes |= {"T": x.shape[0], "B": 1 if unbatched else x.shape[1], "D": x.shape[-1]}
     _checks.shape("w_hh", w_hh.shape, (rows, units), sizes)
     if given:
-        why = ", because w_ih is None: x is then what W_ih x would be, the gates' pre-activations"
+        why = (
+            f", because w_ih is None: {x_name} is then what W_ih {x_name} would be, the gates' "
+            "pre-activations"
+        )
         whole = ("T", rows) if unbatched else ("T", "B", rows)
-        _checks.shape("x", x.shape, whole, sizes, why, cured=True)
+        _checks.shape(x_name, x.shape[step:], whole[step:], sizes, why, cured=True)
     else:
         turned = w_ih.shape == (sizes["D"], sizes[rows]) != w_ih.shape[::-1]
         # A square w_hh looks right, whichever way it lies.
         both = ", and w_hh.T too where both are stored so" if cell.gates == 1 else ""
         cure = f": pass w_ih.T{both}" if turned else ""
         _checks.shape("w_ih", w_ih.shape, (rows, "D"), sizes, cure, cured=turned)
-    hint = ", because x is one sequence without a batch axis" if unbatched else ""
+    hint = f", because {x_name} is one {'row' if step else 'sequence'} without a batch axis"
+    hint = hint if unbatched else ""
     swapped = x.ndim == 3 and h_0 is not None and h_0.ndim == 2 and len(h_0) == len(x) != x.shape[1]
+    swapped = swapped and not step
     if swapped:
         hint = ": pass x.swapaxes(0, 1) if it is (B, T, D)"
     for name, a, axes in (
-        ("h_0", h_0, (units,) if unbatched else ("B", units)),
-        ("c_0", c_0, ("H",) if unbatched else ("B", "H")),
+        (h_name, h_0, (units,) if unbatched else ("B", units)),
+        (c_name, c_0, ("H",) if unbatched else ("B", "H")),
         ("b_ih", b_ih, (rows,)),
         ("b_hh", b_hh, (rows,)),
         *((e.name, a, e.axes) for e, a in present),
     ):
         if a is not None:
-            of_state = name in ("h_0", "c_0")
+            of_state = name in (h_name, c_name)
             said = hint if of_state else ""
             _checks.shape(name, a.shape, axes, sizes, said, cured=of_state and swapped)
     # The largest array of results and tape: output, or the gates on the tape of a cell with any.
@@ -232,6 +254,13 @@ def _roles(cell: CellSpec, optional: Collection[str], arrays: Arrays) -> dict[st
     for name in ("b_ih", "b_hh"):
         roles[name] = Role(full=f"np.full(len({of}), {name}, np.{dtype})", optional=True)
     return roles | {"x": Role(sequence=True, features=features)}
+
+
+def _step_roles(cell: CellSpec, optional: Collection[str], arrays: Arrays) -> dict[str, Role]:
+    """The same of a step's arrays."""
+    roles = _roles(cell, optional, arrays)
+    of_state = roles.pop("h_0", Role(optional=True))
+    return roles | {"h": of_state, "c": of_state, "x_t": NO_ROLE}
 
 
 def _sizes(

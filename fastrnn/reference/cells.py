@@ -27,6 +27,15 @@ def forward(
     return output, h_n, c_n[0] if c_n else None, tape
 
 
+def step(cell: CellSpec, arrays: Arrays, options: tuple[Any, ...], out: Any) -> Any:
+    """h, or (h, c)."""
+    x_t, h, c, *weights, extra = arrays
+    others = {e.name: weight for e, weight in zip(cell.extras, extra, strict=True)}
+    others |= zip(cell.options, options, strict=True)
+    function = getattr(CELLS[cell.name], f"{cell.name}_step")
+    return function(x_t, *(h, c)[: len(cell.states)], *weights, out=out, **others)
+
+
 def backward(tape: CellTape, d_output: Any, d_h_n: Any, d_c_n: Any, wrt: Any) -> Any:
     """The gradients, of whatever cell the tape is."""
     cell = tape._cell

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _checks, _tapes
-from . import sequences
+from . import sequences, steps
 from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments, is_whole
 from .sequences import sigmoid
 
@@ -205,6 +205,31 @@ def gru_forward(
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], tape) if unbatched else (output, h, tape)
+
+
+def gru_step(
+    x_t: Array,
+    h: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    reset_after: bool = True,
+    out: Array | None = None,
+) -> Array:
+    """Take one step of a GRU layer, in plain NumPy: see `fastrnn.gru_step`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> reference.gru_step(np.ones(2), np.ones(1), np.zeros((3, 2)), np.zeros((3, 1)))
+    array([0.5])
+    """
+    arrays = (x_t, h, None, w_ih, w_hh, b_ih, b_hh, ())
+    made: Array = steps.step(CELL, gru_forward, arrays, out, reset_after=reset_after)
+    return made
 
 
 def gru_backward(

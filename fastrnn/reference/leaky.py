@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _checks, _tapes
-from . import sequences
+from . import sequences, steps
 from .arguments import (
     CellSpec,
     CellTape,
@@ -229,6 +229,35 @@ def leaky_forward(
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
     return (output[:, 0], state[0], tape) if unbatched else (output, state, tape)
+
+
+def leaky_step(
+    x_t: Array,
+    h: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    leak: Array | float,
+    form: str = "rate",
+    nonlinearity: str = "tanh",
+    out: Array | None = None,
+) -> Array:
+    """Take one step of a leaky Elman layer, in plain NumPy: see `fastrnn.leaky_step`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> one = np.array([[1.0]])
+    >>> x_t, h = np.array([2.0]), np.array([1.0])
+    >>> reference.leaky_step(x_t, h, one, one, leak=0.5, nonlinearity="relu")
+    array([2.])
+    """
+    arrays = (x_t, h, None, w_ih, w_hh, b_ih, b_hh, (leak,))
+    made: Array = steps.step(CELL, leaky_forward, arrays, out, form=form, nonlinearity=nonlinearity)
+    return made
 
 
 def leaky_backward(

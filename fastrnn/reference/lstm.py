@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _checks, _tapes
-from . import sequences
+from . import sequences, steps
 from .arguments import CellSpec, CellTape, Extra, backward_arguments, forward_arguments, is_whole
 from .sequences import sigmoid
 
@@ -225,6 +225,35 @@ def lstm_forward(
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], c[0], tape) if unbatched else (output, h, c, tape)
+
+
+def lstm_step(
+    x_t: Array,
+    h: Array | None,
+    c: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    w_hr: Array | None = None,
+    w_peep: Array | None = None,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
+    """Take one step of an LSTM layer, in plain NumPy: see `fastrnn.lstm_step`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> w_ih, w_hh = np.zeros((4, 2)), np.zeros((4, 1))
+    >>> h, c = reference.lstm_step(np.ones(2), None, np.ones(1), w_ih, w_hh)
+    >>> c
+    array([0.5])
+    """
+    arrays = (x_t, h, c, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep))
+    made: tuple[Array, Array] = steps.step(CELL, lstm_forward, arrays, out)
+    return made
 
 
 def lstm_backward(

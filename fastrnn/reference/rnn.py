@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _checks, _tapes
-from . import sequences
+from . import sequences, steps
 from .arguments import CellSpec, CellTape, backward_arguments, forward_arguments, is_whole
 from .nonlinearities import NONLINEARITIES
 
@@ -178,6 +178,32 @@ def rnn_forward(
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], tape) if unbatched else (output, h, tape)
+
+
+def rnn_step(
+    x_t: Array,
+    h: Array | None,
+    w_ih: Array | None,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    out: Array | None = None,
+) -> Array:
+    """Take one step of an Elman layer, in plain NumPy: see `fastrnn.rnn_step`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> one = np.array([[1.0]])
+    >>> reference.rnn_step(np.array([2.0]), np.array([1.0]), one, one, nonlinearity="relu")
+    array([3.])
+    """
+    arrays = (x_t, h, None, w_ih, w_hh, b_ih, b_hh, ())
+    made: Array = steps.step(CELL, rnn_forward, arrays, out, nonlinearity=nonlinearity)
+    return made
 
 
 def rnn_backward(

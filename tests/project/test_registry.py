@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # By what a list may name a cell: its layer, its functions, its name, those of its variants.
 NAMES = {name: cell.name for cell in CELLS.values() for name in (cell.name, cell.layer.__name__)}
 NAMES |= {name: variant.cell.name for name, variant in VARIANTS.items()}
-NAMES |= {f"{name}_{way}": name for name in CELLS for way in ("forward", "backward")}
+NAMES |= {f"{name}_{way}": name for name in CELLS for way in ("forward", "backward", "step")}
 
 # Lists in the tests that are no second registry, each by its file and a line of it.
 ALLOWED = {

@@ -56,6 +56,10 @@ class Cell(NamedTuple):
         function: Callable[..., Any] = getattr(module, f"{self.name}_backward")
         return function
 
+    def step(self, module: Any = fastrnn) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(module, f"{self.name}_step")
+        return function
+
 
 class Extra(NamedTuple):
     """A weight that a cell may have besides, as an argument of its functions and of its layer."""
@@ -195,6 +199,18 @@ class Variant(NamedTuple):
         """The output of a step, from the state that the cell calls h."""
         f = NONLINEARITIES[self.options["nonlinearity"]].f if "form" in self.options else None
         return h if f is None or self.options["form"] == "rate" else f(h)
+
+    def step(self, module: Any = fastrnn, **arguments: Any) -> tuple[Any, ...]:
+        """(h,) or (h, c)."""
+        made = self.cell.step(module)(**self.options, **arguments)
+        return made if len(self.cell.states) > 1 else (made,)
+
+    def step_arrays(self, B: int, D: int, H: int, dtype: Any, seed: int = 0) -> dict[str, Any]:
+        """The array arguments of a step, by their names."""
+        arrays = self.arrays(1, B, D, H, dtype, seed)
+        names = {"x": "x_t"} | {f"{state}_0": state for state in self.cell.states}
+        arrays["x"] = arrays["x"][0]
+        return {names.get(name, name): a for name, a in arrays.items()}
 
     def layer(self, D: int | None, H: int, num_layers: int = 1, **options: Any) -> Any:
         """A layer of this variant; what the caller says wins."""
