@@ -179,8 +179,18 @@ static void FN(pack_vectors)(const struct FN(matrix) *m, struct FN(gates) from, 
         const real *rows[W];
         for (int i = 0; i < W; i++)
             rows[i] = units.w + (i < units.n ? i : 0) * m->K;
-        FN(transpose)(rows, units.n, 0, m->K, packed + (begin - origin) * m->K + units.column - begin,
-                      left < m->panel ? left : m->panel);
+        real *const to = packed + (begin - origin) * m->K + units.column - begin;
+        const int64_t ld = left < m->panel ? left : m->panel;
+        int64_t k = 0;
+        if (units.n == W)
+            for (; k + LINE <= m->K; k += LINE)
+                UNROLL for (int j = 0; j < 64 / (int)sizeof(real); j += COLUMNS)
+                {
+                    vec t[COLUMNS];
+                    vload_columns(units.w + k + j, m->K, t);
+                    UNROLL for (int q = 0; q < COLUMNS; q++) vstore(to + (k + j + q) * ld, t[q]);
+                }
+        FN(transpose)(rows, units.n, k, m->K - k, to + k * ld, ld);
     }
 }
 

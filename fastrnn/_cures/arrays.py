@@ -185,7 +185,8 @@ def _cast(given: np.dtype[Any], dtype: np.dtype[Any] | None, default: np.dtype[A
 
 
 # Where the other element of a pair (h, c) goes, where one is asked for.
-_OTHER_STATE = {"h_0": "c_0", "d_h_n": "d_c_n", "c_0": "h_0", "d_c_n": "d_h_n"}
+_OTHER_STATE = {"h_0": "c_0", "d_h_n": "d_c_n", "h": "c"}
+_OTHER_STATE |= {c: h for h, c in _OTHER_STATE.items()}
 
 
 def _for_results(name: str, value: Any, role: Role) -> str:
@@ -201,7 +202,7 @@ def _for_results(name: str, value: Any, role: Role) -> str:
         if rest or (first.ndim == 3 and getattr(second, "ndim", 0) == 2):  # output in front
             also = f", and {name}[2] as {_OTHER_STATE[name]}" if rest and role.pair else ""
             return f": of all the results pass {name}[1]{also}"
-        i = int(name in ("c_0", "d_c_n"))
+        i = int(name in ("c_0", "d_c_n", "c"))
         also = f", and {name}[{1 - i}] as {_OTHER_STATE[name]}" if role.pair else ""
         return f": of a pair (h, c) pass {name}[{i}]{also}"
     if name not in ("x", "input", "logits", "d_output"):

@@ -125,8 +125,21 @@ def test_batch_first_loop() -> None:
     assert_close(block["db"], db, N * T + D + 2 * H)
 
 
+def test_loop_by_steps() -> None:
+    block = executed(6)
+    Wxh, Whh, bh, h = block["Wxh"], block["Whh"], block["bh"], np.zeros(block["H"])
+    rng = np.random.default_rng(0)
+    for shape in (Wxh.shape, Whh.shape, bh.shape):
+        rng.standard_normal(shape)
+    x = rng.standard_normal(block["D"])
+    for _ in range(20):
+        h = np.tanh(Wxh @ x + Whh @ h + bh)
+        x = h[: block["D"]]
+    assert_close(block["h"], h, block["D"] + block["H"])
+
+
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 6
+    assert len(PYTHON) == 7
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))

@@ -253,6 +253,37 @@ CASES: dict[str, Case] = {
         "restart = np.arange(5) == 3", "layer(steps, restart=restart)"),
     "resets with the batch first": Case(
         "restart = [[False] * 5] * 2", "layer(steps, restart=restart)"),
+    # -------------------------------------------------------------------- steps
+    "a step of integers": Case(
+        "x_t = np.ones((2, 3), int)", "fastrnn.rnn_step(x_t, None, w_ih, w_hh)"),
+    "a step that is a list": Case(
+        "x_t = [1.0, 2.0, 3.0]", "fastrnn.rnn_step(x_t, None, w_ih, w_hh)"),
+    "a state of zero for a step": Case(
+        "x_t, h = np.ones(3), 0", "fastrnn.rnn_step(x_t, h, w_ih, w_hh)"),
+    "the pair for a step's h": Case(
+        "x_t, w_ih, w_hh = np.ones(3), np.ones((16, 3)), np.ones((16, 4))\n"
+        "h, c = (np.ones(4), np.zeros(4)), None",
+        "fastrnn.lstm_step(x_t, h, c, w_ih, w_hh)", "h[0], and h[1] as c", "h, c = h"),
+    "rows of one feature": Case(
+        "x_t, w_ih = np.ones(2), np.ones((4, 1))",
+        "assert fastrnn.rnn_step(x_t, None, w_ih, w_hh).shape == (2, 4)"),
+    "a step with h left out": Case(
+        "a, b, c, d = np.ones((2, 3)), w_ih, w_hh, np.ones(4)", "fastrnn.rnn_step(a, b, c, d)",
+        "pass None there", "a, b, c, d = a, None, b, c"),
+    "a step into another type": Case(
+        "x_t, out = np.ones(3), np.empty(4, np.float32)",
+        "fastrnn.rnn_step(x_t, None, w_ih, w_hh, out=out)"),
+    "a step into what is read-only": Case(
+        "x_t, out = np.ones(3), np.empty(4); out.flags.writeable = False",
+        "fastrnn.rnn_step(x_t, None, w_ih, w_hh, out=out)"),
+    "a step into a weight": Case(
+        "x_t, out = np.ones(4), w_hh[0]; w_ih = w_hh.copy()",
+        "fastrnn.rnn_step(x_t, None, w_ih, w_hh, out=out)", "pass another array, or none",
+        "out = None"),
+    "a step into h alone": Case(
+        "x_t, w_ih, w_hh = np.ones(3), np.ones((16, 3)), np.ones((16, 4)); out = np.ones(4)",
+        "fastrnn.lstm_step(x_t, None, None, w_ih, w_hh, out=out)", "a pair of arrays, (h, c)",
+        "out = (out, np.ones(4))"),
     # -------------------------------------------------------------------- losses
     "masked targets": Case(
         "target = np.ma.array(labels, mask=labels == 1)",
