@@ -1,6 +1,8 @@
 """One step from plain arrays: the bits of the sequence functions, where results go, refusals."""
 
+import ctypes
 import itertools
+import mmap
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,7 @@ def minimum(variant: Variant, H: int) -> int:
 # ------------------------------------------------------------------------------------ bits
 
 
+@pytest.mark.quick
 @each_isa
 @each_dtype
 @each_variant
@@ -65,6 +68,7 @@ def test_bits(variant: Variant, dtype: Any, isa: str) -> None:
                 check_steps(variant, 2, batch, features, minimum(variant, units), dtype)
 
 
+@pytest.mark.quick
 @each_dtype
 @each_variant
 @pytest.mark.parametrize("isa", ISAS[:1])
@@ -79,6 +83,7 @@ def test_bits_by_two_threads(variant: Variant, dtype: Any, isa: str) -> None:
         _core.swap_team_policy(fork_join, wake)
 
 
+@pytest.mark.quick
 @each_isa
 @each_dtype
 def test_bits_of_long_rows(dtype: Any, isa: str) -> None:
@@ -123,6 +128,40 @@ def test_weights_are_read_anew(variant: Variant) -> None:
         arrays[name] *= -0.5
     for a, b in zip(variant.step(**arrays), variant.step(reference, **arrays), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-14)
+
+
+# ------------------------------------------------------------------------------------ memory
+
+PAGE = mmap.PAGESIZE
+LIBC = ctypes.CDLL(None)
+LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def between_pages(a: Array, at_end: bool) -> Array:
+    """A copy that begins behind a page that nobody may touch, or ends before one."""
+    room = max(1, -(-a.nbytes // PAGE)) * PAGE
+    memory = np.frombuffer(mmap.mmap(-1, room + 2 * PAGE), np.uint8)
+    for page in (0, PAGE + room):
+        assert LIBC.mprotect(memory.ctypes.data + page, PAGE, 0) == 0  # PROT_NONE
+    start = PAGE + room - a.nbytes if at_end else PAGE
+    copy = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    return copy
+
+
+@each_isa
+@each_dtype
+@each_variant
+def test_nothing_outside_of_an_array_is_read(variant: Variant, dtype: Any, isa: str) -> None:
+    fastrnn.set_isa(isa)
+    fastrnn.set_num_threads(1)
+    for n, units in enumerate((2, 7, 8, 15, 17, 33, 100)):
+        for features in (1, 3, 9, 200)[n % 2 :: 2]:
+            for batch, at_end in itertools.product((1, 2), (False, True)):
+                arrays = variant.step_arrays(batch, features, units, dtype)
+                apart = {name: between_pages(a, at_end) for name, a in arrays.items()}
+                for a, b in zip(variant.step(**apart), variant.step(**arrays), strict=True):
+                    assert_same(a, b, "between pages")
 
 
 # ------------------------------------------------------------------------------------ arrays
