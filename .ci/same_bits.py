@@ -18,6 +18,9 @@ import fastrnn
 
 RECURRENT = (
     lambda **kw: fastrnn.RNN(20, 70, **kw),
+    lambda **kw: fastrnn.RNN(20, 70, nonlinearity="hard_sigmoid", **kw),
+    lambda **kw: fastrnn.LeakyRNN(20, 70, 2, nonlinearity="sigmoid", **kw),
+    lambda **kw: fastrnn.LeakyRNN(20, 70, leak=0.2, form="potential", **kw),
     lambda **kw: fastrnn.LSTM(20, 70, 2, **kw),
     lambda **kw: fastrnn.LSTM(20, 75, proj_size=70, peephole=True, **kw),
     lambda **kw: fastrnn.GRU(20, 70, **kw),
