@@ -24,23 +24,75 @@ from .peers import (
 )
 from .shapes import Problem
 
+# A step of a cell that PyTorch has no layer of: from its input part, the states before and the
+# weights to the states after.
+TorchStep = Callable[..., Any]
+
+
+def _torch_leaky(z: Any, h: Any, w_hh: Any, leak: Any) -> Any:
+    import torch
+
+    return (1 - leak) * h + leak * torch.tanh(z + h @ w_hh.T)
+
+
+def torch_loop(problem: Problem, step: TorchStep) -> tuple[Any, dict[str, Any]]:
+    """Return a function like a layer of one state, and its weights under our names.
+
+    One product for the inputs of all steps, then a loop over time, for autograd to record.
+    """
+    import torch
+
+    shape = problem.shape
+    weights = {name: torch.tensor(array) for name, array in problem.weights.items()}
+    arrays, n = list(weights.values()), len(weights) // len(shape.suffixes)
+    exist: Any = None
+    if shape.ragged:
+        exist = torch.arange(shape.T)[:, None, None] < torch.tensor(shape.lengths)[:, None]
+
+    def run_cell(x: Any, h: Any, given: Any, reverse: bool) -> Any:
+        w_ih, w_hh, b_ih, b_hh, *extras = given
+        z = torch.nn.functional.linear(x, w_ih, b_ih + b_hh)
+        outputs = [h] * len(x)
+        for t in reversed(range(len(x))) if reverse else range(len(x)):
+            new = step(z[t], h, w_hh, *extras)
+            h = new if exist is None else torch.where(exist[t], new, h)
+            outputs[t] = h if exist is None else torch.where(exist[t], h, 0)
+        return torch.stack(outputs), h
+
+    def layer(x: Any, h_0: Any) -> Any:
+        finals: list[Any] = []
+        outputs: list[Any] = []
+        for i in range(len(shape.suffixes)):
+            reverse = i % shape.directions == 1
+            output, final = run_cell(x, h_0[i], arrays[n * i : n * (i + 1)], reverse)
+            finals.append(final)
+            outputs.append(output)
+            if len(outputs) == shape.directions:
+                x, outputs = torch.cat(outputs, -1), []
+        return x, torch.stack(finals)
+
+    return layer, weights
+
 
 class Torch:
     """PyTorch: the layers under inference mode; training through autograd, gradients set to None.
 
     One step is that of the layer with T = 1, or of nn.RNNCell, nn.LSTMCell, nn.GRUCell. Sequences
     of different lengths are packed before and their output is left so: its own layout for them.
+    What has no layer there is a loop over time, with a mask for different lengths.
     """
 
     name = "torch"
     modules = ("torch",)
     extras = EXTRAS
     layers: ClassVar[dict[str, str]] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+    loops: ClassVar[dict[str, TorchStep]] = {"leaky": _torch_leaky}
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
         modes = "forward training step tape"
-        return refusal(Torch.layers, cell, mode, dtype, modes, "float32 float64")
+        cells = {**Torch.layers, **Torch.loops}
+        return refusal(cells, cell, mode, dtype, modes, "float32 float64")
 
     @staticmethod
     def prepare(threads: int) -> None:
@@ -53,6 +105,8 @@ class Torch:
         """Return the layer, or with kind "Cell" its cell, and its weights under our names."""
         import torch
 
+        if problem.cell.name in Torch.loops:
+            return torch_loop(problem, Torch.loops[problem.cell.name])
         shape = problem.shape
         stack = {"num_layers": shape.layers, "bidirectional": shape.directions == 2}
         make = getattr(torch.nn, Torch.layers[problem.cell.name] + kind)
@@ -60,7 +114,7 @@ class Torch:
         module = module.to(getattr(torch, problem.dtype))
         weights = {}
         for name, array in problem.weights.items():
-            theirs = layer_name(name)
+            theirs = layer_name(problem, name)
             weights[name] = getattr(module, theirs.removesuffix("_l0") if kind else theirs)
             with torch.no_grad():
                 weights[name].copy_(torch.from_numpy(array))
@@ -98,10 +152,13 @@ class Torch:
     def build(problem: Problem, mode: str, threads: int) -> Built:
         import torch
 
+        looped = problem.cell.name in Torch.loops
+        if mode == "step" and looped:
+            return Torch.step(problem, "")
         if mode == "step":
             return {"cell": Torch.step(problem, "Cell"), "layer": Torch.step(problem, "")}
         layer, weights = Torch.module(problem, "")
-        ragged = problem.shape.ragged
+        ragged = problem.shape.ragged and not looped
 
         def laid_out(array: np.ndarray) -> Any:
             tensor = torch.tensor(array)
@@ -223,6 +280,19 @@ def _jax_gru(w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
     return inputs, step
 
 
+def _jax_leaky(w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, leak: Any) -> Any:
+    import jax.numpy as jnp
+
+    def inputs(x: Any) -> Any:
+        return x @ w_ih + (b_ih + b_hh)
+
+    def step(states: Any, z: Any) -> Any:
+        (h,) = states
+        return ((1 - leak) * h + leak * jnp.tanh(z + h @ w_hh),)
+
+    return inputs, step
+
+
 class Jax:
     """JAX: jit of lax.scan; training is jit of vjp; one step is jit of the scan's body.
 
@@ -234,7 +304,9 @@ class Jax:
     name = "jax"
     modules = ("jax", "jaxlib")
     extras = EXTRAS
-    cells: ClassVar[dict[str, JaxCell]] = {"rnn": _jax_rnn, "lstm": _jax_lstm, "gru": _jax_gru}
+    cells: ClassVar[dict[str, JaxCell]] = {
+        "rnn": _jax_rnn, "lstm": _jax_lstm, "gru": _jax_gru, "leaky": _jax_leaky,
+    }  # fmt: skip
 
     @staticmethod
     def unsupported(cell: str, mode: str, dtype: str) -> str:
@@ -254,7 +326,7 @@ class Jax:
         config.update("jax_enable_x64", problem.dtype == "float64")
         wait: Callable[[Any], Any] = jax.block_until_ready
         make_cell = Jax.cells[problem.cell.name]
-        count = len(problem.states)
+        count, n = len(problem.states), len(problem.weights) // len(problem.shape.suffixes)
         matrices = [name for name, array in problem.weights.items() if array.ndim == 2]
         arguments = [
             jnp.array(array.T if name in matrices else array)
@@ -282,7 +354,7 @@ class Jax:
             states = [state.reshape(-1, *state.shape[-2:]) for state in arguments[:count]]
             finals, outputs = [], []
             for i in range(len(shape.suffixes)):
-                weights = arguments[count + 4 * i : count + 4 * (i + 1)]
+                weights = arguments[count + n * i : count + n * (i + 1)]
                 reverse = i % shape.directions == 1
                 final, output = run_cell(x, tuple(s[i] for s in states), weights, reverse)
                 finals.append(final)

@@ -190,10 +190,11 @@ def restrict_processors(threads: int) -> None:
             os.sched_setaffinity(0, allowed[-threads:])
 
 
-def layer_name(name: str) -> str:
-    """Return the name that layers give a weight of `Problem`, here and in PyTorch."""
+def layer_name(problem: Problem, name: str) -> str:
+    """Return the name that layers give a weight of the problem, here and in PyTorch."""
     kind, _, suffix = name.partition("_l")
-    return kind.replace("w_", "weight_").replace("b_", "bias_") + "_l" + (suffix or "0")
+    plain = kind.replace("w_", "weight_").replace("b_", "bias_")
+    return dict(problem.cell.extras).get(kind, plain) + "_l" + (suffix or "0")
 
 
 def layer_state(states: Sequence[np.ndarray]) -> Any:
@@ -206,30 +207,30 @@ def function_run(functions: Any, problem: Problem, mode: str) -> Run:
     """Return the run of a module that has ``rnn_forward`` and ``rnn_backward``."""
     forward = getattr(functions, f"{problem.cell.name}_forward")
     backward = getattr(functions, f"{problem.cell.name}_backward")
-    inputs, d_output, d_states = problem.inputs, problem.d_output, problem.d_states
-    names = problem.output_names
+    inputs, extras = problem.positional, problem.keywords
+    d_output, d_states, names = problem.d_output, problem.d_states, problem.output_names
 
     if mode in ("forward", "tape"):
 
         def infer() -> Any:
-            return forward(*inputs, record=mode == "tape")
+            return forward(*inputs, **extras, record=mode == "tape")
 
         return Run(infer, lambda returned: dict(zip(names, returned[:-1], strict=True)))
 
     if mode == "step":
         states: tuple[Any, ...] = problem.states
-        weights = tuple(problem.weights.values())
+        weights = inputs[1 + len(states) :]
 
         def step() -> Any:
             nonlocal states
-            output, *states_n, _ = forward(problem.x, *states, *weights, record=False)
+            output, *states_n, _ = forward(problem.x, *states, *weights, **extras, record=False)
             states = tuple(states_n)
             return output, *states
 
         return Run(step, lambda returned: dict(zip(names, returned, strict=True)))
 
     def train() -> Any:
-        *outputs, tape = forward(*inputs, record=True)
+        *outputs, tape = forward(*inputs, **extras, record=True)
         return outputs, backward(tape, d_output, *d_states)
 
     def results(returned: Any) -> Results:
@@ -244,7 +245,7 @@ def function_run(functions: Any, problem: Problem, mode: str) -> Run:
 def own_layer(problem: Problem) -> Any:
     """Return the problem's layer of this package."""
     shape = problem.shape
-    kind = getattr(importlib.import_module("fastrnn"), problem.cell.name.upper())
+    kind = getattr(importlib.import_module("fastrnn"), problem.cell.layer)
     layer = kind(
         shape.D,
         shape.H,
@@ -253,7 +254,7 @@ def own_layer(problem: Problem) -> Any:
         dtype=problem.dtype,
     )
     for name, array in problem.weights.items():
-        layer.weights[layer_name(name)][...] = array
+        layer.weights[layer_name(problem, name)][...] = array
     return layer
 
 
@@ -285,7 +286,7 @@ def layer_run(problem: Problem, mode: str, backend: str) -> Run:
             found["d_x"] = grads[0].x
             found |= named(grads[0].state, [f"d_{name}" for name in problem.cell.states])
             for name in problem.weights:
-                found[f"d_{name}"] = grads[0].weights[layer_name(name)]
+                found[f"d_{name}"] = grads[0].weights[layer_name(problem, name)]
         return found
 
     call = {"forward": infer, "tape": record, "training": train}[mode]
@@ -386,19 +387,7 @@ class Compiled:
 
 def expected_results(problem: Problem) -> Results:
     """Return the results of training by the reference in float64, on the problem's own values."""
-
-    def wide(array: np.ndarray) -> np.ndarray:
-        return array.astype(np.float64)
-
-    problem = replace(
-        problem,
-        dtype="float64",
-        x=wide(problem.x),
-        states=tuple(map(wide, problem.states)),
-        weights={name: wide(array) for name, array in problem.weights.items()},
-        d_output=wide(problem.d_output),
-        d_states=tuple(map(wide, problem.d_states)),
-    )
+    problem = replace(problem.mapped(lambda array: array.astype(np.float64)), dtype="float64")
     run = NumpyReference.build(problem, "training", 1)
     with run.context():
         return run.results(run.call())

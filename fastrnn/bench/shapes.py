@@ -6,7 +6,7 @@ Words: T time steps, B batch, D input features, H hidden units, G gates of the c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -38,11 +38,18 @@ class Cell:
         G, so that w_ih is (G*H, D) and w_hh is (G*H, H).
     states : tuple of str
         The initial states in the order of the forward function's arguments.
+    layer : str
+        The name of the class of its layer.
+    extras : tuple of (str, str)
+        Of the weights (H,) that it requires besides, given by keyword: the name as an argument, and
+        what layers call it.
     """
 
     name: str
     gates: int
     states: tuple[str, ...]
+    layer: str
+    extras: tuple[tuple[str, str], ...]
 
 
 class Cells(Mapping[str, Cell]):
@@ -55,7 +62,16 @@ class Cells(Mapping[str, Cell]):
     @cached_property
     def _cells(self) -> dict[str, Cell]:
         specs = [cell.spec for cell in import_module("fastrnn.cells").CELLS.values()]
-        return {s.name: Cell(s.name, s.gates, tuple(f"{h}_0" for h in s.states)) for s in specs}
+        return {
+            s.name: Cell(
+                s.name,
+                s.gates,
+                tuple(f"{h}_0" for h in s.states),
+                s.layer,
+                tuple((e.name, e.on_layers) for e in s.extras if e.required),
+            )
+            for s in specs
+        }
 
     def __getitem__(self, name: str) -> Cell:
         return self._cells[name]
@@ -282,7 +298,7 @@ class Problem:
     dtype: str
     x: np.ndarray  # (T, B, D)
     states: tuple[np.ndarray, ...]  # each (B, H), or (cells, B, H)
-    weights: dict[str, np.ndarray]  # w_ih (G*H, D), w_hh (G*H, H), b_ih (G*H,), b_hh (G*H,)
+    weights: dict[str, np.ndarray]  # w_ih (G*H, D), w_hh (G*H, H), b_ih (G*H,), b_hh (G*H,), extras
     d_output: np.ndarray  # (T, B, H), or of both directions (T, B, 2*H)
     d_states: tuple[np.ndarray, ...]  # as the states
 
@@ -290,6 +306,27 @@ class Problem:
     def inputs(self) -> tuple[np.ndarray, ...]:
         """x, the states and the weights, in the order of the forward function."""
         return (self.x, *self.states, *self.weights.values())
+
+    @property
+    def keywords(self) -> dict[str, np.ndarray]:
+        """The weights of one cell that its forward function takes by keyword."""
+        return {name: self.weights[name] for name, _ in self.cell.extras}
+
+    @property
+    def positional(self) -> tuple[np.ndarray, ...]:
+        """Of one cell, `inputs` without these."""
+        return self.inputs[: len(self.inputs) - len(self.cell.extras)]
+
+    def mapped(self, f: Callable[[np.ndarray], np.ndarray]) -> Problem:
+        """The problem with f of each of its arrays."""
+        return replace(
+            self,
+            x=f(self.x),
+            states=tuple(map(f, self.states)),
+            weights={name: f(array) for name, array in self.weights.items()},
+            d_output=f(self.d_output),
+            d_states=tuple(map(f, self.d_states)),
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -306,7 +343,8 @@ def make_problem(cell: Cell, shape: Shape, dtype: str = "float32", seed: int = 0
     """Draw a problem; the same arguments give the same arrays in every process.
 
     Weights are uniform within 1/sqrt(H), as PyTorch draws them: the recurrence neither dies nor
-    saturates, so that activations and subnormals cost what they cost in use.
+    saturates, so that activations and subnormals cost what they cost in use. Extra weights, which
+    are leaks, lie so much around one half.
     """
     T, B, D, H = shape.sizes
     rng = np.random.default_rng(seed)
@@ -325,6 +363,8 @@ def make_problem(cell: Cell, shape: Shape, dtype: str = "float32", seed: int = 0
         weights[f"w_hh{suffix}"] = uniform(rows, H)
         weights[f"b_ih{suffix}"] = uniform(rows)
         weights[f"b_hh{suffix}"] = uniform(rows)
+        for name, _ in cell.extras:
+            weights[f"{name}{suffix}"] = np.clip(uniform(H), -0.4, 0.4) + np.array(0.5, dtype)
     return Problem(
         cell=cell,
         shape=shape,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from registry import CELLS
 
-from fastrnn import _core, bench, reference
+from fastrnn import _core, bench
 from fastrnn.bench import session, shapes
-from fastrnn.bench.peers import EXTRAS, expected_results
+from fastrnn.bench.peers import EXTRAS, NumpyReference, expected_results
 from fastrnn.bench.timer import time_calls
 
 RNN = bench.CELLS["rnn"]
@@ -121,6 +121,14 @@ class TestShapes:
         assert problem.weights["w_ih"].shape == (20, 4)
         assert problem.input_names[:3] == ("x", "h_0", "c_0")
         assert problem.output_names == ("output", "h_n", "c_n")
+
+    @pytest.mark.parametrize("name", CELLS)
+    def test_problem_has_the_weights_that_the_cell_requires(self, name):
+        problem = bench.make_problem(bench.CELLS[name], bench.Shape(3, 2, 4, 5, layers=2))
+        required = {f"{w}_l{k}" for w in CELLS[name].required for k in range(2)}
+        plain = {f"{w}_l{k}" for w in ("w_ih", "w_hh", "b_ih", "b_hh") for k in range(2)}
+        assert set(problem.weights) == plain | required
+        assert all(problem.weights[weight].shape == (5,) for weight in required)
 
     def test_problem_of_several_cells(self):
         shape = bench.Shape(3, 2, 4, 5, layers=2, directions=2)
@@ -240,9 +248,9 @@ class TestDisagreements:
     def test_bfloat16_products_do_not_pass_for_float32(self, cell, shape):
         """Inputs cut to 8 bits of mantissa."""
         problem = bench.make_problem(bench.CELLS[cell], bench.SHAPES[shape])
-        cut = [(a.view(np.uint32) & 0xFFFF0000).view(np.float32) for a in problem.inputs]
-        *outputs, _ = getattr(reference, f"{cell}_forward")(*cut, record=False)
-        got = dict(zip(problem.output_names, outputs, strict=True))
+        cut = problem.mapped(lambda a: (a.view(np.uint32) & 0xFFFF0000).view(np.float32))
+        run = NumpyReference.build(cut, "forward", 1)
+        got = run.results(run.call())
         expected = {name: a for name, a in expected_results(problem).items() if name in got}
         assert len(shapes.disagreements(expected, got, problem)) == len(got)
 
