@@ -38,7 +38,7 @@ def generate(
     Parameters
     ----------
     embedding : Embedding
-    rnn : RNN, LSTM or GRU
+    rnn : RNN, LSTM, GRU or LeakyRNN
         Of any number of layers, in one direction.
     linear : Linear
         As many features as the embedding has vectors. The dtype of all three is one.

@@ -166,9 +166,8 @@ class LeakyRNN(Recurrent["Array"]):
     def _refusal(self, name: str) -> str | None:
         if name == "leak":
             return (
-                "leak was where the weights of that name started: write for name in layer.weights: "
-                "layer.weights[name][...] += (value - layer.weights[name]) * "
-                "name.startswith('weight_leak')"
+                "leak is where the weights weight_leak_l0 and so on started: write for name, a in "
+                "layer.weights.items(): a[...] = value if name.startswith('weight_leak') else a"
             )
         return super()._refusal(name)
 

@@ -28,7 +28,7 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
 
     Parameters
     ----------
-    layer : RNN, LSTM or GRU
+    layer : RNN, LSTM, GRU or LeakyRNN
         Of any number of layers, but one direction.
     batch_size : int
         B: how many sequences run side by side.

@@ -113,6 +113,41 @@ CASES: dict[str, Case] = {
     "what forward returns": Case("x = layer.forward(steps)", "head(x)", "(output, state, tape)"),
     "logits with their tape": Case(
         "logits = head.forward(output)", "fastrnn.softmax_cross_entropy(logits, labels % 2)"),
+    "no leak": Case(
+        "x, leak = np.ones((5, 2, 3)), None",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)", "it cannot be left out",
+        "leak = 1.0"),
+    "a list of leaks": Case(
+        "x, leak = np.ones((5, 2, 3)), [0.1, 0.2, 0.3, 0.4]",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)"),
+    "leaks of another float": Case(
+        "x, leak = np.ones((5, 2, 3)), np.full(4, 0.3, np.float32)",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)"),
+    "leaks in a column": Case(
+        "x, leak = np.ones((5, 2, 3)), np.full((4, 1), 0.3)",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)"),
+    "a leak that is a bool": Case(
+        "x, leak = np.ones((5, 2, 3)), True",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)"),
+    "a leak that is a string": Case(
+        "x, leak = np.ones((5, 2, 3)), '0.3'",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)"),
+    "masked leaks": Case(
+        "x, leak = np.ones((5, 2, 3)), np.ma.array([0.1, 0.2, 0.3, 0.4], mask=[1, 0, 0, 0])",
+        "fastrnn.leaky_forward(x, None, w_ih, w_hh, leak=leak)"),
+    "a list of leaks for a layer": Case(
+        "leak = [0.1, 0.2, 0.3, 0.4]",
+        "own = fastrnn.LeakyRNN(3, 4, leak=leak); assert own.weights['weight_leak_l0'][1] > 0.19"),
+    "leaks in a row for a layer": Case(
+        "leak = np.full((1, 4), 0.3)", "fastrnn.LeakyRNN(3, 4, leak=leak)"),
+    "a leak that is set": Case(
+        "layer, value = fastrnn.LeakyRNN(3, 4, num_layers=2, rng=0), 0.3",
+        "if not (layer.weights['weight_leak_l1'] == np.float32(0.3)).all(): layer.leak = value"),
+    "leaks that are set": Case(
+        "layer, value = fastrnn.LeakyRNN(3, 4, rng=0), np.linspace(0.1, 0.4, 4, dtype=np.float32)\n"
+        "before = layer.flat_weights.copy()",
+        "if not (layer.weights['weight_leak_l0'] == value).all(): layer.leak = value\n"
+        "assert (layer.flat_weights == before).sum() == len(before) - 4"),
     "a batch first": Case(
         "x, h_0 = np.ones((2, 5, 3)), np.ones((2, 4))",
         "fastrnn.rnn_forward(x, h_0, w_ih, w_hh)"),
