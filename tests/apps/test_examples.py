@@ -46,6 +46,16 @@ def printed_losses(output: str) -> dict[str, list[str]]:
     return columns
 
 
+def test_an_echo_state_network_goes_on_by_itself() -> None:
+    """Through three turns of a series of about 50 steps a turn, on either backend."""
+    example = load(SCRIPT.with_name("echo_state.py"))
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        assert example.main(test=300) >= 150
+        with fastrnn.backend("reference"):
+            assert example.main(train=500, test=5) == 5
+    assert "error of the next value: " in told.getvalue()
+
+
 def test_both_backends_learn_the_default_text() -> None:
     done = run("--steps", "300", *SMALL)
     assert done.returncode == 0, done.stderr
