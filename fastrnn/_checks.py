@@ -506,8 +506,11 @@ def generator(name: str, value: Any) -> np.random.Generator:
         raise type(error)(text + _cures.for_seed(name, value)) from None
 
 
-def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
-    """A collection of names, each one of `valid`; None stands for all of them."""
+def names(name: str, value: Any, valid: Collection[str], note: str = "") -> frozenset[str]:
+    """A collection of names, each one of `valid`; None stands for all of them.
+
+    The note says of what is not valid why.
+    """
     if value is None:
         return frozenset(valid)
     listed = f"names out of {', '.join(map(repr, valid))}" if valid else "no names"
@@ -518,7 +521,7 @@ def names(name: str, value: Any, valid: Collection[str]) -> frozenset[str]:
     for item in value:
         if not isinstance(item, str) or item not in valid:
             near = get_close_matches(item, valid, 1) if isinstance(item, str) else ()
-            cure = f": did you mean {near[0]!r}?" if near else ""
+            cure = f": did you mean {near[0]!r}?" if near else note and f": {note}"
             raise ValueError(f"{name} holds {_cures.shown(item)}, expected {listed}{cure}")
     return frozenset(value)
 

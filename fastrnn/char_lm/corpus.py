@@ -35,7 +35,7 @@ class Settings:
 
     Attributes
     ----------
-    cell : {"rnn", "lstm", "gru"}
+    cell : {"rnn", "lstm", "gru", "leaky"}
     layers, embedding_dim, hidden_size : int
         Of the model.
     batch_size : int

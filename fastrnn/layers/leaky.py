@@ -163,6 +163,10 @@ class LeakyRNN(Recurrent["Array"]):
     def _kept(self) -> tuple[str, ...]:
         return self._cell.spec.kept if self.form == "potential" else ("gates",)
 
+    @property
+    def _not_kept(self) -> str:
+        return "" if self.form == "potential" else "c is the potential, which rates do not have"
+
     def _refusal(self, name: str) -> str | None:
         if name == "leak":
             return (

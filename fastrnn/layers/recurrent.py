@@ -75,6 +75,11 @@ class Recurrent(Weighted, Generic[State]):
         return self._cell.spec.kept
 
     @property
+    def _not_kept(self) -> str:
+        """What to say of the others."""
+        return ""
+
+    @property
     def _units(self) -> int:
         """P: how many units the state h, and so the output of a direction, has."""
         return self.hidden_size
@@ -306,7 +311,7 @@ class Recurrent(Weighted, Generic[State]):
         if type(keep) is tuple and not keep:  # in less time
             keep = frozenset()
         else:
-            keep = _checks.names("keep", keep, self._kept)
+            keep = _checks.names("keep", keep, self._kept, self._not_kept)
         if checkpoint is not None:
             checkpoint = _checks.size("checkpoint", checkpoint)
             if keep:

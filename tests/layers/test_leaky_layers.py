@@ -140,7 +140,10 @@ class TestForm:
     def test_rates_have_no_c(self, backend: str) -> None:
         layer = layer_of("rate")
         with fastrnn.backend(backend):
-            with pytest.raises(ValueError, match="keep holds 'c', expected names out of 'gates'"):
+            text = (
+                "keep holds 'c', expected names out of 'gates': c is the potential, which rates do"
+            )
+            with pytest.raises(ValueError, match=text):
                 layer.forward(drawn(5, 2, D), keep=("c",))
             _, _, tape = layer.forward(drawn(5, 2, D), keep=None)
         assert [gates.shape for gates in tape.gates] == [(5, 2, H)] * 4
