@@ -39,8 +39,9 @@ struct fastrnn_size {
     char of; /* 'H' or 'P' */
 };
 
-/* A parameter that not every cell has, and that a call may leave out unless it is required. Of rank 1 it is some rows of H, for each unit its
- * own; of rank 2 a matrix of some rows and H columns, with which the step has a second product. */
+/* A parameter that not every cell has, and that a call may leave out unless it is required. Of rank 1 it is some rows
+ * of H, for each unit its own; of rank 2 a matrix of some rows and H columns, with which the step has a second
+ * product. */
 struct fastrnn_extra {
     const char *name;
     int rank; /* 1 or 2 */

@@ -64,8 +64,8 @@ static ALWAYS_INLINE void FN(gemv_pair)(struct FN(operand) x, int width, const r
     }
 }
 
-/* The product of one row, as below, with panels of nv vectors, of which `slots` lie in a row of starts; where all of them are full, maybe after that of
- * `before`. What is left behind the full panels goes to `epilogue`, or where that is NULL to `context`, a row of
+/* The product of one row, as below, with panels of nv vectors, of which `slots` lie in a row of starts; where all of
+ * them are full, maybe after that of `before`. What is left behind the full panels goes to `epilogue`, or where that is NULL to `context`, a row of
  * results. A panel alone has too few accumulators to hide the latency of the multiply-add, so from L1D two are taken
  * at once; from further away one stream is faster. */
 static ALWAYS_INLINE void FN(gemv)(const int nv, const int slots, struct FN(operand) before, struct FN(operand) x,

@@ -228,10 +228,12 @@ def place(
     sizes: Mapping[str, int],
 ) -> Array:
     """Where a result is to be written, as the caller gave it, in the form that kernels take."""
-    array(name, writable(name, out), dtype, owner)
+    if writable(name, out).dtype != dtype:
+        cure = f": pass np.empty({name}.shape, np.{dtype})"
+        raise TypeError(f"{name} is {out.dtype}, {owner} is {dtype}{cure}")
     if type(out) is not ndarray:
         raise TypeError(f"{name} is {_cures.kind(out)}, expected a numpy.ndarray")
-    shape(name, out.shape, axes, sizes)
+    shape(name, out.shape, axes, sizes, cured=True)
     if not out.flags.carray:
         raise ValueError(f"{name} is not C-contiguous and aligned: pass another array, or none")
     return out
@@ -437,14 +439,24 @@ def bounded(name: str, value: Any, minimum: float = 0.0, above: bool = False) ->
 
 
 def finite_in(name: str, value: float, dtype: np.dtype[Any]) -> None:
-    """Raise ValueError where a finite number is infinite in that type."""
-    if abs(value) > float(np.finfo(dtype).max):
+    """Raise ValueError where a number is NaN, or infinite in that type."""
+    if not abs(value) <= float(np.finfo(dtype).max):
         raise ValueError(f"{name} is {value!r}, expected a number that is finite in {dtype}")
+
+
+def is_one_number(value: Any) -> bool:
+    """Whether something is one number, rather than an array or what should be one."""
+    if isinstance(value, list | tuple):
+        return False
+    try:
+        return value is not None and np.ndim(value) == 0
+    except Exception:  # of whoever made that class
+        return False
 
 
 def numbers(name: str, value: Any, units: int, dtype: np.dtype[Any]) -> float | Array:
     """One number for all units, or an array (H,) of one for each; finite in that type."""
-    if np.ndim(value) == 0:
+    if value is None or is_one_number(value):
         given = number(name, value)
         finite_in(name, given, dtype)
         return given

@@ -44,8 +44,12 @@ def fast_forward(
 
 # One step: h or (h, c), or `out`, an array or a pair of them, which is written to and may be the
 # states before or x. arrays as above, but x (B, D) or (D,) and the states like it. None where an
-# argument is not in the form that the kernel takes, or `out` shares memory with a weight.
-def step(cell: int, arrays: tuple[Any, ...], out: Any, threads: ContextVar[int]) -> Any: ...
+# argument is not in the form that the kernel takes, or `out` shares memory with a weight; or, if
+# `small`, where a product of sizes is so large that it has to be looked at. The first extra weight
+# may be a number for all units.
+def step(
+    cell: int, arrays: tuple[Any, ...], out: Any, threads: ContextVar[int], small: bool = True
+) -> Any: ...
 
 # As forward; each direction is (cell, tape, d_output, d_h_n, d_c_n, wanted, into, norms). wanted:
 # names of arguments; into: where some of their gradients go, made where it does not say; norms:

@@ -44,7 +44,8 @@ cdef class Packed:
         cdef int e
         cdef bint same = (
             self.memory is not None and self.kernels == fastrnn_kernels_in_use() and self.number == type_number
-            and self.sizes.cell == a.cell and self.sizes.D == a.D and self.sizes.given == a.given and self.sizes.H == a.H and self.sizes.P == a.P
+            and self.sizes.cell == a.cell and self.sizes.D == a.D and self.sizes.given == a.given
+            and self.sizes.H == a.H and self.sizes.P == a.P
         )
         for e in range(FASTRNN_MAX_EXTRA):
             same = same and (self.sizes.extra[e] == NULL) == (a.extra[e] == NULL)

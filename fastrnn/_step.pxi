@@ -20,8 +20,24 @@ cdef inline object unwritten(object state, cnp.ndarray place, object other):
     return copied(state)
 
 
-def step(int cell, tuple arrays not None, out, threads not None):
-    """One step: h, or (h, c), which are `out` where that is given. None where an argument is not as the kernel takes it."""
+cdef inline bint is_one_number(object value):
+    """Whether this is a Python number, NumPy's float64 too, that is finite in float32."""
+    return (isinstance(value, float) or type(value) is int) and -3e38 < value < 3e38
+
+
+cdef inline bint is_square(object w_hh, int type_number, int gates) noexcept:
+    """Whether a cell without a projection has this matrix."""
+    if not cnp.PyArray_CheckExact(w_hh) or cnp.PyArray_NDIM(<cnp.ndarray>w_hh) != 2:
+        return False
+    cdef cnp.ndarray a = w_hh
+    return cnp.PyArray_TYPE(a) == type_number and cnp.PyArray_DIM(a, 0) == gates * cnp.PyArray_DIM(a, 1)
+
+
+def step(int cell, tuple arrays not None, out, threads not None, bint small=True):
+    """One step: h, or (h, c), which are `out` where that is given. None where an argument is not as the kernel takes it.
+
+    `small`: and where no product of sizes has to be looked at.
+    """
     cdef const fastrnn_cell *known = cell_numbered(cell)
     cdef fastrnn_direction[1] a
     cdef cnp.npy_intp B, P, H
@@ -31,10 +47,6 @@ def step(int cell, tuple arrays not None, out, threads not None):
     if known == NULL or not cnp.PyArray_CheckExact(x_t):
         return None
     cdef bint two = has_two_states(known)
-    if known.extras and type((<tuple>extra)[0]) is float:  # one number for all units
-        if not -3e38 < <double>(<tuple>extra)[0] < 3e38:  # it may not be finite in float32
-            return None
-        extra = (of_units((<tuple>extra)[0], w_hh), *(<tuple>extra)[1:])
     cdef cnp.ndarray x = x_t
     cdef int number = cnp.PyArray_TYPE(x), rank = cnp.PyArray_NDIM(x)
     cdef bint whole = cnp.PyArray_ISCARRAY_RO(x)  # else rows far from each other, of which nothing is written over
@@ -42,11 +54,16 @@ def step(int cell, tuple arrays not None, out, threads not None):
         return None
     if not whole and (rank == 1 or out is not None or not walkable(x, 2)):
         return None
+    if known.extras and is_one_number((<tuple>extra)[0]):
+        if not is_square(w_hh, number, known.gates):
+            return None
+        extra = (of_units(float((<tuple>extra)[0]), w_hh), *(<tuple>extra)[1:])
+        arrays = x_t, h, c, w_ih, w_hh, b_ih, b_hh, extra
     if not weights_fit(known, number, cnp.PyArray_DIM(x, rank - 1), w_ih, w_hh, b_ih, b_hh, extra):
         return None
     B = 1 if rank == 1 else cnp.PyArray_DIM(x, 0)
     P, H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1), cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0) // known.gates
-    if <double>B * cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0) > 1e15:
+    if small and <double>B * cnp.PyArray_DIM(<cnp.ndarray>w_hh, 0) > 1e15:
         return None
     if not (state_fits(h, number, rank + 1, B, P) and (c is None or two)):
         return None
@@ -62,9 +79,9 @@ def step(int cell, tuple arrays not None, out, threads not None):
             c_out = cnp.PyArray_EMPTY(rank, shape + 2 - rank, number, 0)
     else:
         if two:
-            if type(out) is not tuple or len(<tuple>out) != 2:
+            if not (type(out) is tuple or type(out) is list) or len(out) != 2:
                 return None
-            h_out, c_out = <tuple>out
+            h_out, c_out = out
             if c_out is None or not (state_fits(c_out, number, rank + 1, B, H) and written(c_out)):
                 return None
         if h_out is None or not (state_fits(h_out, number, rank + 1, B, P) and written(h_out)):

@@ -1,6 +1,6 @@
 """What a cell is to functions and layers, and one direction of one layer, whatever the cell.
 
-The public functions (rnn.py, lstm.py, gru.py) call `run` and `backward`, layers `forward` and
+The public functions (rnn.py, lstm.py, ...) call `run` and `backward`, layers `forward` and
 `backward`. On the reference backend these pass everything on to `fastrnn.reference`.
 """
 
@@ -207,7 +207,7 @@ def step(cell: Cell, arrays: Arrays, options: tuple[Any, ...], out: Any) -> Any:
         x, h_0, c_0 = x[0], *(None if state is None else state[0] for state in (h_0, c_0))
     places = tuple(out) if type(out) is list else out
     arrays = (_checks.contiguous(x[0]), h_0, c_0, *weights, extra)
-    made = _core.step(number, arrays, places, current_threads)
+    made = _core.step(number, arrays, places, current_threads, False)
     if made is None:  # another thread has changed one since it was checked
         raise ValueError(
             "an array was given another shape or dtype while it was in use: pass a copy"

@@ -136,8 +136,10 @@ def gru_step(
         (B, D), or (D,) for one row; float32 or float64.
     h : ndarray or None
         (B, H), or (H,) for one row: the state before. None: zeros.
-    w_ih, w_hh : ndarray
-        (3·H, D) and (3·H, H).
+    w_ih : ndarray or None
+        (3·H, D). None: x_t is (B, 3·H), in the place of W_ih x_t.
+    w_hh : ndarray
+        (3·H, H).
     b_ih, b_hh : ndarray or None, optional
         (3·H,) each. None: zeros.
     reset_after : bool

@@ -1,4 +1,4 @@
-"""The leaky Elman network in one direction: leaky_forward and leaky_backward."""
+"""The leaky Elman network in one direction: leaky_forward, leaky_step and leaky_backward."""
 
 from __future__ import annotations
 
@@ -164,8 +164,10 @@ def leaky_step(
         (B, D), or (D,) for one row; float32 or float64.
     h : ndarray or None
         (B, H), or (H,) for one row: the state before, h or v. None: zeros.
-    w_ih, w_hh : ndarray
-        (H, D) and (H, H).
+    w_ih : ndarray or None
+        (H, D). None: x_t is (B, H), in the place of W_ih x_t.
+    w_hh : ndarray
+        (H, H).
     b_ih, b_hh : ndarray or None, optional
         (H,) each. None: zeros.
     leak : ndarray or float

@@ -150,8 +150,10 @@ def lstm_step(
     h, c : ndarray or None
         (B, P) and (B, H), or (P,) and (H,) for one row: the state before; P is H without a
         projection. None: zeros.
-    w_ih, w_hh : ndarray
-        (4·H, D) and (4·H, P).
+    w_ih : ndarray or None
+        (4·H, D). None: x_t is (B, 4·H), in the place of W_ih x_t.
+    w_hh : ndarray
+        (4·H, P).
     b_ih, b_hh : ndarray or None, optional
         (4·H,) each. None: zeros.
     w_hr : ndarray or None, optional

@@ -147,8 +147,10 @@ def rnn_step(
         (B, D), or (D,) for one row; float32 or float64.
     h : ndarray or None
         (B, H), or (H,) for one row: the state before. None: zeros.
-    w_ih, w_hh : ndarray
-        (H, D) and (H, H).
+    w_ih : ndarray or None
+        (H, D). None: x_t is (B, H), in the place of W_ih x_t.
+    w_hh : ndarray
+        (H, H).
     b_ih, b_hh : ndarray or None, optional
         (H,) each. None: zeros.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}

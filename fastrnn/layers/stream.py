@@ -69,6 +69,7 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         batch_size = _checks.size("batch_size", batch_size, 0)
         self._layer, self._dtype = layer, layer.dtype
         self._shapes: list[Any] = []
+        self._kind: tuple[Any, ...] = ()
         kernel, weights = self._read()
         _checks.elements(layers=len(weights), batch_size=batch_size, H=layer.hidden_size)
         self._allocate(kernel, weights, batch_size, current_threads)
@@ -76,6 +77,13 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
     def _read(self) -> tuple[int, list[Any]]:
         """The number of the kernel's cell and the layer's weights, which must not change shape."""
         kernel, weights = self._layer._packable(self._dtype)
+        kind = _core.CELLS[kernel][3:5]
+        if kind != (self._kind or kind):
+            raise ValueError(
+                "the layer has another kind of state than when the stream was made: make another "
+                "with layer.stream()"
+            )
+        self._kind = kind
         shapes = [
             [None if w is None else w.shape for w in (*four, *extra)] for *four, extra in weights
         ]

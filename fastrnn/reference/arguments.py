@@ -224,7 +224,7 @@ def numbers(cell: CellSpec, arrays: Arrays) -> dict[str, float]:
     return {
         e.name: _checks.number(e.name, value)
         for e, value in _extras(cell, arrays)
-        if e.may_be_number and value is not None and np.ndim(value) == 0
+        if e.may_be_number and _checks.is_one_number(value)
     }
 
 

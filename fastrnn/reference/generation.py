@@ -154,7 +154,8 @@ def generate_arguments(
     features, features_name = rnn.input_size, "rnn.input_size"
     if features is None:  # the embedding's vectors are pre-activations
         features = cell.gates * rnn.hidden_size
-        features_name = f"{cell.gates} * rnn.hidden_size (rnn.input_size is None)"
+        times = "" if cell.gates == 1 else f"{cell.gates} * "
+        features_name = f"{times}rnn.hidden_size (rnn.input_size is None)"
     for name, size, wanted, of in (
         (features_name, features, embedding.embedding_dim, "embedding.embedding_dim"),
         ("linear.in_features", linear.in_features, units, units_name),

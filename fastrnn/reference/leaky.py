@@ -321,7 +321,9 @@ def bptt(
     x, h_0, w_ih, w_hh, output = tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.output
     steps, batch, units = output.shape
     live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
-    (f, f_back), potential = NONLINEARITIES[tape.nonlinearity], tape.form == "potential"
+    form = _checks.choice("form", tape.form, FORMS)
+    nonlinearity = _checks.choice("nonlinearity", tape.nonlinearity, NONLINEARITIES)
+    (f, f_back), potential = NONLINEARITIES[nonlinearity], form == "potential"
     # What W_hh was multiplied by.
     if potential:
         zero = f(np.zeros((), x.dtype))

@@ -250,7 +250,9 @@ def rnn_backward(
 def bptt(tape: RNNTape, d_output: Array | None, d_h_n: Array | None) -> tuple[RNNGradients, Array]:
     """Every gradient, and (T, B) the norm of that of the state, dh."""
     x, h_0, w_ih, w_hh, output = tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.output
-    (steps, batch, units), f_back = output.shape, NONLINEARITIES[tape.nonlinearity].back
+    steps, batch, units = output.shape
+    nonlinearity = _checks.choice("nonlinearity", tape.nonlinearity, NONLINEARITIES)
+    f_back = NONLINEARITIES[nonlinearity].back
     live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
     h_prev = sequences.before(output, h_0, live, fresh, tape.reverse)
 

@@ -278,6 +278,8 @@ def test_compiled_finite_differences(
         ("0.3", TypeError, "leak is '0.3', expected a number"),
         (0.3j, TypeError, "leak is 0.3j, expected a number"),
         (np.inf, ValueError, "leak is inf, expected a number that is finite in float64"),
+        (np.nan, ValueError, "leak is nan, expected a number that is finite in float64"),
+        ([[1], [1, 2]], TypeError, "leak is a list, expected a numpy.ndarray"),
         (np.ones(17, np.float32), TypeError, "leak is float32, x is float64"),
         (np.ones(17, int), TypeError, "leak is int64, x is float64"),
         (np.ones(16), ValueError, "leak has shape (16,), expected (H,) = (17,)"),
@@ -304,3 +306,34 @@ def test_forms_that_are_refused(form: Any) -> None:
 def test_a_number_too_large_for_float32() -> None:
     arguments = problem(dtype=np.float32) | {"leak": 1e39}
     refused(((), arguments), ValueError, "finite in float32", function="leaky_forward")
+
+
+@pytest.mark.parametrize("form", ["rate", "potential"])
+@pytest.mark.parametrize(
+    "leak", [0.3, np.float64(0.3), 1, np.array(0.3), np.float32(0.3)], ids=repr
+)
+@pytest.mark.parametrize("rows", [(), (1,), (4,), (0,)], ids=str)
+def test_a_step_with_a_number(form: str, leak: Any, rows: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        x, h = (rng.standard_normal((*rows, n)).astype(dtype) for n in (3, 17))
+        w_ih, w_hh, b = (rng.standard_normal(s).astype(dtype) for s in ((17, 3), (17, 17), 17))
+        options = {"form": form, "nonlinearity": "sigmoid"}
+        whole = np.full(17, float(leak), dtype)
+        want = fastrnn.leaky_step(x, h, w_ih, w_hh, b, leak=whole, **options)
+        assert_same(fastrnn.leaky_step(x, h, w_ih, w_hh, b, leak=leak, **options), want, "new")
+        assert fastrnn.leaky_step(x, h, w_ih, w_hh, b, leak=leak, **options, out=h) is h
+        assert_same(h, want, "in place")
+
+
+@pytest.mark.parametrize(
+    "w_hh",
+    [np.ones((2, 2), "M8[s]"), np.ones((2, 2), "V8"), np.ones((2, 2), np.int8), np.ones(2), None,
+     np.ones((2, 2), np.float16), np.broadcast_to(np.ones((2, 1)), (2, 2**40))],
+    ids=lambda w: str(getattr(w, "dtype", w)),
+)  # fmt: skip
+def test_a_number_is_not_looked_at_before_the_weights(w_hh: Any) -> None:
+    x, w_ih = np.ones(1), np.ones((2, 1))
+    for function in (fastrnn.leaky_step, fastrnn.reference.leaky_step):
+        with pytest.raises((TypeError, ValueError), match="^w_hh "):
+            function(x, None, w_ih, w_hh, leak=1e5)
