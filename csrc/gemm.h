@@ -95,49 +95,51 @@ static ALWAYS_INLINE void FN(gemv)(const int nv, const int slots, struct FN(oper
         FN(gemv_rest)(x, rest, width, init, epilogue, context);
 }
 
-/* Adds the products with columns first <= k < last of rows that are not packed to `count` vectors of W units; those of
- * vector i lie at w[i]. A few columns, at the ends. */
-static NOINLINE void FN(add_columns)(int count, const real *const *w, int64_t K, const real *a, int64_t first,
-                                     int64_t last, vec *sums)
+/* Plus the products with columns first <= q < last of the COLUMNS from w on of W rows, `ld` apart, that are not
+ * packed. */
+static ALWAYS_INLINE vec FN(add_columns)(vec sum, const real *a, const real *w, int64_t ld, int64_t first, int64_t last)
 {
-    while (first < last) {
-        const int64_t at = first + COLUMNS <= K ? first : K - COLUMNS; /* again, where there are too few behind */
-        const int64_t next = at >= 0 && at + COLUMNS < last ? at + COLUMNS : last;
-        for (int i = 0; i < count; i++) {
-            vec t[COLUMNS];
-            if (at >= 0)
-                vload_columns(w[i] + at, K, t);
-            for (int64_t k = first; k < next; k++) {
-                real column[W];
-                for (int j = 0; at < 0 && j < W; j++)
-                    column[j] = w[i][j * K + k];
-                sums[i] = vfma(vset1(a[k]), at < 0 ? vload(column) : t[k - at], sums[i]);
-            }
-        }
-        first = next;
-    }
+    vec t[COLUMNS];
+    vload_columns(w, ld, t);
+    UNROLL for (int q = 0; q < COLUMNS; q++) if (first <= q && q < last) sum = vfma(vset1(a[q]), t[q], sum);
+    return sum;
 }
 
-/* Sums of `count` vectors of W units, in the order of tile, from rows of K reals that are not packed. One chain of
- * multiply-adds is bound by its latency, so there are two; and a cache line of each row at a time: where all
- * begin in the same place of a line, whole ones. */
+/* The same with all K columns, where these are too few to load. */
+static NOINLINE vec FN(add_few_columns)(vec sum, const real *a, const real *w, int64_t K)
+{
+    for (int64_t k = 0; k < K; k++) {
+        real column[W];
+        for (int j = 0; j < W; j++)
+            column[j] = w[j * K + k];
+        sum = vfma(vset1(a[k]), vload(column), sum);
+    }
+    return sum;
+}
+
+/* Sums of `count` vectors of W units, in the order of tile, from rows of K reals that are not packed; those of vector i
+ * lie at w[i]. One chain of multiply-adds is bound by its latency, so there are several; and a cache line of each row
+ * at a time: where all begin in the same place of a line, and come from far away, whole ones. */
 static ALWAYS_INLINE void FN(sums_of_rows)(const int count, const real *const *w, int64_t K, const real *a, vec *sums)
 {
-    const int64_t few = 12 * LINE, bytes = K * (int64_t)sizeof(real); /* in few lines this gains nothing */
+    const int64_t far = 32 * LINE, bytes = K * (int64_t)sizeof(real); /* shorter rows lose more at their ends */
     const int64_t behind = (int64_t)((uintptr_t)w[0] % 64 / sizeof(real));
-    int64_t k = behind && K >= few && bytes % 64 == 0 ? LINE - behind : 0;
-    FN(add_columns)(count, w, K, a, 0, k, sums);
-    vec own[2] = {sums[0], sums[count - 1]}; /* in registers */
+    const int64_t begin = behind && K >= far && bytes % 64 == 0 ? LINE - behind : 0;
+    vec own[NV]; /* in registers */
+    UNROLL for (int i = 0; i < count; i++) own[i] = sums[i];
+    for (int64_t k = 0; k < begin; k += COLUMNS)
+        UNROLL for (int i = 0; i < count; i++) own[i] = FN(add_columns)(own[i], a + k, w[i] + k, K, 0, begin - k);
+    int64_t k = begin;
     for (; k + LINE <= K; k += LINE)
-        UNROLL for (int i = 0; i < count; i++) UNROLL for (int j = 0; j < 64 / (int)sizeof(real); j += COLUMNS)
-        {
-            vec t[COLUMNS];
-            vload_columns(w[i] + k + j, K, t);
-            UNROLL for (int q = 0; q < COLUMNS; q++) own[i] = vfma(vset1(a[k + j + q]), t[q], own[i]);
-        }
-    for (int i = 0; i < count; i++)
-        sums[i] = own[i];
-    FN(add_columns)(count, w, K, a, k, K, sums);
+        UNROLL for (int i = 0; i < count; i++) UNROLL for (int j = 0; j < LINE; j += COLUMNS)
+            own[i] = FN(add_columns)(own[i], a + k + j, w[i] + k + j, K, 0, COLUMNS);
+    for (; k + COLUMNS <= K; k += COLUMNS)
+        UNROLL for (int i = 0; i < count; i++) own[i] = FN(add_columns)(own[i], a + k, w[i] + k, K, 0, COLUMNS);
+    if (k < K) { /* with some before them again */
+        const int64_t at = K - COLUMNS;
+        UNROLL for (int i = 0; i < count; i++) own[i] = FN(add_columns)(own[i], a + at, w[i] + at, K, k - at, COLUMNS);
+    }
+    UNROLL for (int i = 0; i < count; i++) sums[i] = own[i];
 }
 
 /* A vector of units on its way: its rows, and how many of them belong to the units before. */
@@ -175,17 +177,25 @@ static ALWAYS_INLINE vec FN(moved)(vec a, int up, int down)
 static NOINLINE void FN(sums_of_units)(const int count, const struct FN(reading) *r, int64_t K, const real *a,
                                        const real *init, real *out)
 {
-    const real *rows[2] = {r[0].rows, r[count - 1].rows};
-    vec sums[2];
+    const real *rows[NV];
+    vec sums[NV];
     for (int i = 0; i < count; i++) {
+        rows[i] = r[i].rows;
         sums[i] = init ? vload(init + r[i].units.column) : vzero();
         if (r[i].before)
             sums[i] = FN(moved)(sums[i], r[i].before, 0);
     }
-    if (count == 2)
-        FN(sums_of_rows)(2, rows, K, a, sums);
-    else
+    if (K < COLUMNS)
+        for (int i = 0; i < count; i++)
+            sums[i] = FN(add_few_columns)(sums[i], a, rows[i], K);
+    else if (count == 1)
         FN(sums_of_rows)(1, rows, K, a, sums);
+    else if (count == 2)
+        FN(sums_of_rows)(2, rows, K, a, sums);
+    else if (count == 3)
+        FN(sums_of_rows)(3, rows, K, a, sums);
+    else if (NV <= ROWS / W)
+        FN(sums_of_rows)(NV, rows, K, a, sums);
     for (int i = 0; i < count; i++) {
         if (r[i].before)
             sums[i] = FN(moved)(sums[i], 0, r[i].before);
@@ -198,18 +208,18 @@ static void FN(panel_of_units)(const struct FN(matrix) *m, int64_t col, const re
 {
     const int64_t first = col / m->slots, H = m->source.H;
     const int64_t end = first + m->panel / m->slots, last = end < H ? end : H;
-    /* Rows that lie in one set of the cache: too many of them would drive out each other's lines. */
-    const int at_once = m->K * (int64_t)sizeof(real) % 4096 ? 2 : 1;
-    struct FN(reading) r[2];
-    int count = 0;
+    int left = (int)((last - first + W - 1) / W) * m->slots, count = 0;
+    /* Where rows lie in one set of the cache, fewer of them drive out each other's lines. */
+    const int one_set = m->K * (int64_t)sizeof(real) % 4096 == 0, at_once = one_set ? 1 : left <= ROWS / W ? left : 2;
+    struct FN(reading) r[NV];
     for (int64_t unit = first; unit < last; unit += W)
         for (int gate = 0; gate < m->slots; gate++) {
             r[count] = FN(reading)(m, unit, gate, m->packed + count * W * m->K);
             r[count].units.column -= col;
             count++;
-            const int ended = unit + W >= last && gate + 1 == m->slots;
-            if (count == at_once || ended) {
+            if (count == at_once || count == left) {
                 FN(sums_of_units)(count, r, m->K, a, init, out);
+                left -= count;
                 count = 0;
             }
         }

@@ -12,6 +12,7 @@
 #define LINE ((int64_t)(64 / sizeof(real))) /* reals in a cache line */
 #define NOINLINE __attribute__((noinline))
 #define L1D 32768 /* bytes: the smallest first-level data cache in use */
+#define ROWS 48   /* rows, not packed, that are read at once: lines of more would drive out each other */
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
