@@ -218,11 +218,36 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
     return vadd(vload(carry + j), d_output ? FN(load_lanes)(d_output + j, n) : vzero());
 }
 
+/* A step of one row, of weights that are not packed: each panel's product with x and then with h. Every other call
+ * takes the panels in reverse order: steps in a loop use the same weights, and find the last ones in the cache. */
+static NOINLINE void FN(step_of_units)(struct FN(step) *s, FN(epilogue) *epilogue)
+{
+    static _Thread_local int reversed;
+    real tile[PANEL] __attribute__((aligned(64)));
+    const struct FN(matrix) *x = &s->w->x[0], *h = &s->w->h[0];
+    const int64_t panels = (h->N + h->panel - 1) / h->panel;
+    for (int64_t i = 0; i < panels; i++) {
+        const int64_t p = reversed ? panels - 1 - i : i, col = p * h->panel, at = p * h->spread;
+        const int width = FN(panel_width)(col, h->N, h->panel), units = width / h->slots;
+        real *const z = s->z + at;
+        memcpy(z, s->w->bias + at, (size_t)(h->spread * width / h->panel) * sizeof(real)); /* x may not fill it */
+        real *const of_x = z + x->slot * units;
+        FN(panel_of_units)(x, p * x->panel, s->x[0], of_x, of_x);
+        FN(panel_of_units)(h, col, s->h_before[0], z + h->slot * units, tile);
+        epilogue(s, 0, 1, col, tile);
+    }
+    reversed = !reversed;
+}
+
 /* The one product of a step of one row, with panels of nv vectors of the row's `slots`. */
 static ALWAYS_INLINE void FN(step_of_row)(const int nv, const int slots, struct FN(step) *s,
                                           FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue)
 {
-    if (s->w->h[0].source.w) { /* not packed */
+    if (s->w->h[0].source.w && s->x) { /* not packed */
+        FN(step_of_units)(s, epilogue);
+        return;
+    }
+    if (s->w->h[0].source.w) {
         FN(gemm)(s->h_before, 1, &s->w->h[0], s->reversed, s->z, 0, NULL, 0, epilogue, s);
         return;
     }

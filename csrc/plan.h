@@ -128,14 +128,15 @@ static void FN(plan_forward)(struct FN(job) *job, int threads)
 }
 
 /* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a
- * step then reads its weights again, which stay in L1D or not far from it. */
+ * step then reads its weights again, which stay in L1D or not far from it. Or weights that are not packed. */
 static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
 {
     const struct fastrnn_direction *a = job->a;
     const struct FN(matrix) *x = &job->w.x[0];
     const int64_t row = x->N * (int64_t)sizeof(real);
-    return rows == 1 && job->plan.packed && !a->given && job->cell->takes_x && job->cell->takes_x(a) &&
-           x->N % x->panel == 0 && (a->T == 1 || a->D * row <= L1D / 8);
+    if (rows != 1 || a->given || !job->cell->takes_x || !job->cell->takes_x(a))
+        return 0;
+    return !job->plan.packed || (x->N % x->panel == 0 && (a->T == 1 || a->D * row <= L1D / 8));
 }
 
 /* ---------------------------------------------------------------------------------------- backward */
