@@ -311,6 +311,9 @@ static ALWAYS_INLINE void FN(carry_back)(const struct FN(back_step) *s, const re
                  stride, NULL, NULL);
 }
 
+/* Where weights are not packed: see step_of_units. */
+static int FN(unpacked)(const struct fastrnn_direction *a) { return a->T == 1 && !a->packed; }
+
 static int FN(always)(const struct fastrnn_direction *a)
 {
     (void)a;
