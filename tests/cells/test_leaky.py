@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bit_checks import assert_same
 from bounds import Spec, analyse, bounds, check, draw, run
 from grids import grid
 from reference_cells import RESTART
@@ -335,5 +336,5 @@ def test_a_step_with_a_number(form: str, leak: Any, rows: tuple[int, ...]) -> No
 def test_a_number_is_not_looked_at_before_the_weights(w_hh: Any) -> None:
     x, w_ih = np.ones(1), np.ones((2, 1))
     for function in (fastrnn.leaky_step, fastrnn.reference.leaky_step):
-        with pytest.raises((TypeError, ValueError), match="^w_hh "):
+        with pytest.raises((TypeError, ValueError), match=r"^w_hh "):
             function(x, None, w_ih, w_hh, leak=1e5)
