@@ -180,7 +180,7 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
 
     def _kept(self, name: str) -> tuple[Array, ...]:
         if name not in self.cell.kept or (name == "c" and not self.tapes[0]._has_c):
-            raise AttributeError(f"the tape has no {name}: this {self.layer} has none to keep")
+            raise AttributeError(f"the tape has no {name}: {self.layer} has none to keep")
         if name not in self.keep:
             raise AttributeError(f"{name} was not kept: pass keep=({name!r},) to forward")
         arrays = [getattr(tape, name) for tape in self.tapes]
