@@ -79,10 +79,18 @@ class Spec(NamedTuple):
 
 
 def with_every_kind(*specs: Spec) -> tuple[Spec, ...]:
-    """These with every kind, and with every cell's extra weights."""
+    """These with every kind, and with every cell's extra weights.
+
+    Kinds that are alike have only the first.
+    """
     variants = [Variant(kind) for kind in KINDS]
     variants += [Variant(kind, k.cell.extras) for kind, k in KINDS.items() if k.cell.extras]
-    return tuple(spec.of(variant) for spec in specs for variant in variants)
+    return tuple(
+        spec.of(variant)
+        for i, spec in enumerate(specs)
+        for variant in variants
+        if i == 0 or not KINDS[variant.kind].alike
+    )
 
 
 def with_variants_in_turn(*specs: Spec, even: bool = False) -> tuple[Spec, ...]:

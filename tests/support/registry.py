@@ -95,6 +95,7 @@ class Kind(NamedTuple):
     bounded: whether every state is, whatever comes in.
     silent: whether a network of zeros stays at zero.
     elsewhere: whether PyTorch, ONNX and the like have it.
+    alike: whether another kind shares all of its code but for the nonlinearity.
     """
 
     cell: Cell
@@ -106,6 +107,7 @@ class Kind(NamedTuple):
     bounded: bool = True
     silent: bool = True
     elsewhere: bool = True
+    alike: bool = False
 
     @property
     def number(self) -> int:
@@ -124,8 +126,8 @@ def leaky(form: str, f: str, norm: float, **others: Any) -> Kind:
 # Of leaky networks those that are unlike the others. All share one piece of code for each form.
 KINDS = {
     "tanh": elman("tanh", 1.4),
-    "sigmoid": elman("sigmoid", 4.0, silent=False, elsewhere=False),
-    "identity": elman("identity", 0.95, bounded=False, elsewhere=False),
+    "sigmoid": elman("sigmoid", 4.0, silent=False, elsewhere=False, alike=True),
+    "identity": elman("identity", 0.95, bounded=False, elsewhere=False, alike=True),
     "hard_sigmoid": elman("hard_sigmoid", 5.0, kinks=(-3.0, 3.0), silent=False, elsewhere=False),
     "relu": elman("relu", 0.95, kinks=(0.0,), bounded=False),
     "lstm": Kind(CELLS["lstm"], {}, 2.0, "lstm"),
@@ -133,7 +135,7 @@ KINDS = {
     "gru-reset-first": Kind(CELLS["gru"], {"reset_after": False}, 1.4, "gru_reset_first"),
     "potential": leaky("potential", "tanh", 1.4, bounded=False),
     "potential-sigmoid": leaky("potential", "sigmoid", 4.0, bounded=False, silent=False),
-    "rate-relu": leaky("rate", "relu", 0.95, kinks=(0.0,), bounded=False),
+    "rate-relu": leaky("rate", "relu", 0.95, kinks=(0.0,), bounded=False, alike=True),
     "rate": leaky("rate", "tanh", 1.4),
 }
 
