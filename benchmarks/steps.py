@@ -1,6 +1,7 @@
 """One step from plain arrays, beside the lean body of a NumPy loop.
 
-python benchmarks/steps.py [--cells rnn lstm gru] [--batch 1 32] [--rounds 9] [--features same]
+python benchmarks/steps.py [--cells rnn lstm gru leaky] [--batch 1 32] [--rounds 9]
+    [--features same]
 
 The NumPy body has all arrays made beforehand, biases summed, weights as they are fastest for
 np.dot with `out`, and ufuncs in place. Both sides have one thread and float32, carry their state
@@ -26,7 +27,8 @@ import numpy as np  # noqa: E402
 
 import fastrnn  # noqa: E402
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3, "leaky": 1}
+LEAK = 0.3
 FEATURES: dict[str, Callable[[int], int]] = {
     "same": lambda H: H,
     "half": lambda H: max(1, H // 2),
@@ -50,8 +52,11 @@ def of_fastrnn(cell: str, B: int, D: int, H: int) -> Step:
         h, c = states
         lstm = fastrnn.lstm_step
         return lambda: lstm(x, h, c, *weights, out=(h, c))
-    step = fastrnn.rnn_step if cell == "rnn" else fastrnn.gru_step
     (h,) = states
+    if cell == "leaky":
+        leaky = fastrnn.leaky_step
+        return lambda: leaky(x, h, *weights, leak=LEAK, out=h)
+    step = fastrnn.rnn_step if cell == "rnn" else fastrnn.gru_step
     return lambda: step(x, h, *weights, out=h)
 
 
@@ -74,7 +79,7 @@ def of_numpy(cell: str, B: int, D: int, H: int) -> Step:
     (x_left, x_right), (h_left, h_right) = operands(x, w_ih), operands(h, w_hh)
     parts = [z[..., i * H : (i + 1) * H] for i in range(GATES[cell])]
     of_h = [zh[..., i * H : (i + 1) * H] for i in range(GATES[cell])]
-    half, b = np.float32(0.5), b_ih + b_hh
+    half, leak, b = np.float32(0.5), np.float32(LEAK), b_ih + b_hh
     dot, add, multiply, subtract, tanh = np.dot, np.add, np.multiply, np.subtract, np.tanh
 
     def sigmoid(a: Any) -> None:  # 1/2 + tanh(a/2)/2: the fewest ufuncs
@@ -89,6 +94,16 @@ def of_numpy(cell: str, B: int, D: int, H: int) -> Step:
         add(z, zh, out=z)
         add(z, b, out=z)
         tanh(z, out=h)
+
+    def leaky() -> None:
+        dot(x_left, x_right, z)
+        dot(h_left, h_right, zh)
+        add(z, zh, out=z)
+        add(z, b, out=z)
+        tanh(z, out=z)
+        subtract(z, h, out=z)
+        multiply(z, leak, out=z)
+        add(h, z, out=h)
 
     def lstm() -> None:
         c = states[1]
@@ -123,7 +138,7 @@ def of_numpy(cell: str, B: int, D: int, H: int) -> Step:
 
     i_and_f = r_and_z = z[..., : 2 * H]
     r_and_z_of_h = zh[..., : 2 * H]
-    return {"rnn": rnn, "lstm": lstm, "gru": gru}[cell]
+    return {"rnn": rnn, "lstm": lstm, "gru": gru, "leaky": leaky}[cell]
 
 
 def timed(step: Step, count: int) -> float:

@@ -14,11 +14,11 @@ static ALWAYS_INLINE void FN(rnn_unit)(const struct FN(step) *s, int64_t row, in
 }
 
 static ALWAYS_INLINE void FN(rnn_units)(const struct FN(step) *s, int64_t row, int rows, int64_t col, const real *tile,
-                                        vec (*f)(vec))
+                                        enum nonlinearity f)
 {
     for (int i = 0; i < rows; i++)
         for (int64_t j = 0; j < PANEL && col + j < s->a->H; j += W)
-            FN(rnn_unit)(s, row + i, col + j, f(vload(tile + i * PANEL + j)));
+            FN(rnn_unit)(s, row + i, col + j, FN(nonlinearity)(f, vload(tile + i * PANEL + j)));
 }
 
 static ALWAYS_INLINE void FN(rnn_step)(struct FN(step) *s, FN(panel_epilogue) *panel_epilogue, FN(epilogue) *epilogue)
@@ -61,10 +61,7 @@ static int FN(rnn_sources)(const struct fastrnn_direction *a, struct FN(source) 
 static inline void FN(rnn_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)
 {
     const struct FN(step) *s = step;
-    const enum nonlinearity f = s->cell->f;
-    for (int i = 0; i < rows; i++)
-        for (int64_t j = 0; j < PANEL && col + j < s->a->H; j += W)
-            FN(rnn_unit)(s, row + i, col + j, FN(nonlinearity)(f, vload(tile + i * PANEL + j)));
+    FN(rnn_units)(s, row, rows, col, tile, s->cell->f);
 }
 
 static inline void FN(rnn_back_step)(const struct FN(back_step) *s) { FN(rnn_back)(s, s->cell->f); }
@@ -89,7 +86,7 @@ static inline void FN(rnn_back_step)(const struct FN(back_step) *s) { FN(rnn_bac
 #define RNN_OWN_CELL(f)                                                                                                \
     static void FN(rnn_##f##_epilogue)(void *step, int64_t row, int rows, int64_t col, const real *tile)               \
     {                                                                                                                  \
-        FN(rnn_units)(step, row, rows, col, tile, FN(f));                                                              \
+        FN(rnn_units)(step, row, rows, col, tile, NONLINEARITY_##f);                                                   \
     }                                                                                                                  \
     static ALWAYS_INLINE void FN(rnn_##f##_panel_epilogue)(void *step, int64_t col, const vec *z)                      \
     {                                                                                                                  \

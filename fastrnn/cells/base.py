@@ -320,8 +320,10 @@ def _checked(
 def _is_whole(tape: Any) -> bool:
     """`is_whole` of the reference, in less time."""
     cell = _of_tape[type(tape)]
-    number = cell.number if cell.alike else cell.kernel(cell.options_of(tape))[0]
-    return _core.tape_fits(number, tape)
+    if cell.alike:
+        return _core.tape_fits(cell.number, tape)
+    number, _ = cell.kernel(cell.options_of(tape))
+    return (tape.c is not None) == tape._has_c and _core.tape_fits(number, tape)
 
 
 def _gradients(tape: Any, values: list[Any]) -> Any:

@@ -438,6 +438,8 @@ def is_whole(tape: Any) -> bool:
         (needed if e.required else optional).append((a, shape))
     if tape._has_c:
         needed.append((tape.c, (kept, batch, hidden)))
+    elif getattr(tape, "c", None) is not None:  # made by another form
+        return False
     if "c" in cell.states:
         optional.append((tape.c_0, (batch, hidden)))
     if has_gates and checkpoint == 0:

@@ -338,3 +338,11 @@ def test_a_number_is_not_looked_at_before_the_weights(w_hh: Any) -> None:
     for function in (fastrnn.leaky_step, fastrnn.reference.leaky_step):
         with pytest.raises((TypeError, ValueError), match=r"^w_hh "):
             function(x, None, w_ih, w_hh, leak=1e5)
+
+
+@pytest.mark.parametrize("module", [fastrnn, reference], ids=["compiled", "reference"])
+@pytest.mark.parametrize(("made", "claimed"), list(itertools.permutations(FORMS)))
+def test_a_tape_of_the_other_form(module: Any, made: str, claimed: str) -> None:
+    output, _, tape = fastrnn.leaky_forward(**problem(), leak=0.3, form=made)
+    with pytest.raises(ValueError, match="another shape or dtype in place"):
+        module.leaky_backward(tape._replace(form=claimed), output)
