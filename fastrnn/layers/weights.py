@@ -250,11 +250,8 @@ class Weighted(Guarded):
                 raise ValueError(f"{name} is {value}, but no weight has so many rows or columns")
         layer._configure(**arguments)
         shapes = layer._shapes()
-        if set(arrays) != set(shapes):
-            raise ValueError(f"the weights are {', '.join(arrays)}, not {', '.join(shapes)}")
-        for name, shape in shapes.items():
-            if arrays[name].shape != shape:
-                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+        if faults := mismatches(shapes, arrays):
+            raise ValueError("; ".join(faults))
         first, *others = (_checks.array(name, a) for name, a in arrays.items())
         for name, array in zip(list(arrays)[1:], others, strict=True):
             _checks.array(name, array, first.dtype, next(iter(arrays)))
@@ -434,6 +431,18 @@ def copied_gradients(grads: Any) -> Any:
 
 def _gradients(kind: Any, rest: Mapping[str, Any], views: Mapping[str, Any], flat: Any) -> Any:
     return kind(**rest, weights=_weights(views), flat_weights=taken_over(flat))
+
+
+def mismatches(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) -> list[str]:
+    """All that keeps arrays from being weights of these names and shapes, each fault as a text."""
+    missing = [name for name in shapes if name not in arrays]
+    unexpected = [name or "''" for name in arrays if name not in shapes]
+    faults = [f"lacks {', '.join(missing)}"] if missing else []
+    faults += [f"has unexpected {', '.join(unexpected)}"] if unexpected else []
+    for name, shape in shapes.items():
+        if name in arrays and arrays[name].shape != shape:
+            faults.append(f"{name} has shape {arrays[name].shape}, expected {shape}")
+    return faults
 
 
 def _rounded(name: str, value: Array, dtype: np.dtype[Any]) -> Array:
