@@ -55,4 +55,4 @@ __all__ = [
     "set_num_threads", "show_config", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 
-__dir__ = completions(globals(), "char_lm", "torch")
+__dir__ = completions(globals(), "char_lm", "convert", "torch")

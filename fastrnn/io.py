@@ -16,8 +16,8 @@ import reprlib
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Never
@@ -363,16 +363,32 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     >>> head, sgd.lr
     (Linear(4, 2), 0.1)
     """
+    with _opened(path) as file:
+        tensors, metadata = _read(file)
+        return Loaded(_assembled(tensors, metadata), metadata)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the tensors of a safetensors file as they are, whatever wrote it, and its metadata.
+
+    Raises what `load` raises.
+    """
+    with _opened(path) as file:
+        return _read(file)
+
+
+@contextmanager
+def _opened(path: Any) -> Iterator[BufferedReader]:
+    """A file that is read; a ValueError inside says which, and what it seems to be."""
     path, other = _path_text(path), ""
     try:
         # Non-blocking, or opening a pipe would wait for its writer.
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
             try:
-                tensors, metadata = _read(file)
+                yield file
             except ValueError:
                 other = other_format(file, path)
                 raise
-        return Loaded(_assembled(tensors, metadata), metadata)
     except ValueError as error:
         # One line, of moderate length, whatever the file made part of the text.
         text = other or "".join(c if c.isprintable() else "?" for c in str(error)[:500])

@@ -17,7 +17,9 @@ import fastrnn
 import fastrnn.char_lm
 from fastrnn import optim
 
-MODULES = ["fastrnn", "fastrnn.char_lm", "fastrnn.optim", "fastrnn.reference"]
+MODULES = [
+    "fastrnn", "fastrnn.char_lm", "fastrnn.convert", "fastrnn.optim", "fastrnn.reference",
+]  # fmt: skip
 if importlib.util.find_spec("torch") is not None:
     MODULES.append("fastrnn.torch")
 
@@ -47,7 +49,7 @@ def sections(what: Any) -> dict[str, set[str]]:
 @pytest.mark.parametrize("name", MODULES)
 def test_completion_of_a_module_shows_what_is_public(name: str) -> None:
     module = importlib.import_module(name)
-    imported = {"char_lm", "torch"} if name == "fastrnn" else set()
+    imported = {"char_lm", "convert", "torch"} if name == "fastrnn" else set()
     assert public(dir(module)) - imported == set(module.__all__)
     assert dir(module) == sorted(dir(module))
     assert {"__all__", "__doc__", "__name__", "__file__"} <= set(dir(module))

@@ -19,7 +19,7 @@ LAYERS = [
     ["layers"],
     ["losses", "clipping", "norms", "optim", "io", "_formats", "generation", "padding"],
     ["fastrnn"],  # the package itself: what is public
-    ["bench", "char_lm", "gradients", "outputs", "cli", "torch", "__main__"],
+    ["bench", "char_lm", "convert", "gradients", "outputs", "cli", "torch", "__main__"],
 ]
 LEAVES = set(LAYERS[-1])
 

@@ -43,7 +43,8 @@ ALLOWED = {
 PACKAGE = {
     "__init__.py", "cells/__init__.py", "layers/__init__.py", "reference/__init__.py",
     "reference/cells.py", "gradients.py", "bench/frameworks.py", "bench/onnx_peers.py",
-    "torch/__init__.py", "torch/kernels.py", "torch/modules.py", "torch/recompute.py",
+    "convert/_layers.py", "convert/pytorch.py", "torch/__init__.py", "torch/kernels.py",
+    "torch/modules.py", "torch/recompute.py",
 }  # fmt: skip
 
 

@@ -1,0 +1,13 @@
+"""Trained weights from elsewhere: PyTorch, Keras, ONNX and plain NumPy, in and out.
+
+Converting may need the package that has made a file; what was converted runs with NumPy alone.
+"""
+
+from .._attributes import completions
+from .arrays import from_arrays, to_arrays
+from .pytorch import from_torch, to_torch
+
+__all__ = ["from_arrays", "from_torch", "to_arrays", "to_torch"]
+
+
+__dir__ = completions(globals())

@@ -1,0 +1,208 @@
+"""What all readers share: the orders of gates, layers from weights, and what a file holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _checks, _cures
+from ..layers import LAYERS, Recurrent, Weighted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+# How the rows of a layer's weights are stacked.
+ORDERS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn", "LeakyRNN": "h"}
+_OTHER_LETTERS = str.maketrans("ch", "gn")  # for the candidates of an LSTM and of a GRU
+
+NAME = re.compile(r"(weight|bias)_(ih|hh|hr|peephole|leak)_l(\d{1,9})(_reverse)?", re.ASCII)
+
+
+class Entry(NamedTuple):
+    """One thing that a file or model of another format holds.
+
+    Attributes
+    ----------
+    name, kind : str
+        As the other format has them.
+    becomes : str
+        The layer that is made of it, "" for none.
+    why : str
+        Why there is none.
+    weights : dict of str to (str, tuple of int)
+        Type and shape of what is stored.
+    """
+
+    name: str
+    kind: str
+    becomes: str
+    why: str
+    weights: dict[str, tuple[str, tuple[int, ...]]]
+
+
+def described(arrays: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array or tensor."""
+    return {
+        name: (str(a.dtype).removeprefix("torch."), tuple(a.shape)) for name, a in arrays.items()
+    }
+
+
+# ------------------------------------------------------------------------------ gates
+
+
+def letters(kind: str, order: Any) -> str:
+    """The gates of a layer in this order, in our letters; ValueError unless it has just those."""
+    own = ORDERS[kind]
+    if order is None:
+        return own
+    if not isinstance(order, str):
+        raise TypeError(f"order is {_cures.kind(order)}, expected a str")
+    found = order if len(own) == 1 else order.translate(_OTHER_LETTERS)
+    if sorted(found) != sorted(own):
+        raise ValueError(f"order is {order!r}, expected the gates of {kind}, {own!r}, in any order")
+    return found
+
+
+def reorder(rows: Array, have: str, want: str) -> Array:
+    """The blocks of rows, one for each gate, in another order.
+
+    c is another letter for g, and h for n.
+    """
+    have, want = have.translate(_OTHER_LETTERS), want.translate(_OTHER_LETTERS)
+    if have == want:
+        return rows
+    blocks = dict(zip(have, np.split(rows, len(have)), strict=True))
+    return np.concatenate([blocks[gate] for gate in want])
+
+
+# ------------------------------------------------------------------------------ layers
+
+
+def widened(what: str, arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays in float32 or float64, all in one of them; halves are widened to float32."""
+    found: dict[str, Array] = {}
+    faults = []
+    for name, value in arrays.items():
+        _checks.plain_array(name, value)
+        kind = str(value.dtype.newbyteorder("="))
+        if kind not in ("bfloat16", "float16", "float32", "float64"):
+            faults.append(f"{name} is {kind}")
+        found[name] = np.asarray(value, "float64" if kind == "float64" else "float32")
+    if faults:
+        expected = "expected float16, bfloat16, float32 or float64"
+        raise TypeError(f"{what}: {', '.join(faults)}, {expected}")
+    if len({a.dtype for a in found.values()}) > 1:
+        types = ", ".join(f"{name} is {a.dtype}" for name, a in arrays.items())
+        raise TypeError(f"{what}: {types}, expected all in one type")
+    return found
+
+
+def make_layer(kind: str, weights: Mapping[str, Any], what: str, **options: Any) -> Weighted:
+    """A layer with these weights, which say how large it is and what parts it has.
+
+    Parameters
+    ----------
+    kind : str
+        The name of its class.
+    weights : mapping of str to ndarray
+        Under the layer's own names, in its own order of gates. Each of float16, bfloat16, float32
+        or float64.
+    what : str
+        What they are the weights of, for errors.
+    **options
+        What the constructor is to be told besides.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weights are not those of such a layer; one error names all faults.
+    """
+    cls = LAYERS[kind]
+    arrays = widened(what, weights)
+    known = {
+        name: parameter.default
+        for name, parameter in signature(cls).parameters.items()
+        if name not in cls._for_start
+    }
+    try:
+        sizes = _recurrent(cls, arrays) if issubclass(cls, Recurrent) else _plain(cls, arrays)
+        arguments = known | {name: value for name, value in sizes.items() if name in known}
+        for name in options:
+            if name not in known or name in sizes:
+                free = ", ".join(n for n in known if n not in sizes and n != "forget_bias")
+                raise TypeError(f"{name} is no option here: the options of {kind} are {free}")
+        return cls._restored(arguments | options, arrays)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(f"{what}: {error}") from None
+
+
+def _plain(cls: Any, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """The sizes of Linear and Embedding."""
+    sizes = (*arrays["weight"].shape, 1, 1)[:2] if "weight" in arrays else (1, 1)
+    names = ("num_embeddings", "embedding_dim")
+    if cls.__name__ == "Linear":
+        names = ("out_features", "in_features")
+    return dict(zip(names, sizes, strict=True)) | {"bias": "bias" in arrays}
+
+
+def _recurrent(cls: type[Recurrent[Any]], arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """The sizes and parts of a recurrent layer; where weights disagree, those of most of them."""
+    named = {n: m for n in arrays if (m := NAME.fullmatch(n))}
+    layers = max((int(m[3]) + 1 for m in named.values()), default=1)
+    ends = {m[4] is not None for m in named.values()}
+
+    def most(part: str, size: Callable[[tuple[int, ...]], int]) -> int:
+        found = [size(arrays[n].shape) for n, m in named.items() if m[2] in part and arrays[n].ndim]
+        return Counter(n for n in found if n).most_common(1)[0][0] if any(found) else 0
+
+    hidden = most("ih hh", lambda shape: shape[0] // cls._cell.gates) or 1
+    inputs = [arrays[f"weight_ih_l0{end}"].shape for end in ("", "_reverse")
+              if f"weight_ih_l0{end}" in arrays]  # fmt: skip
+    parts = {m[1] + m[2] for m in named.values()}
+    return {
+        "input_size": next((shape[1] for shape in inputs if len(shape) == 2), 1),
+        "hidden_size": hidden,
+        # What is too far up is unexpected, not a sign of as many layers.
+        "num_layers": layers if layers <= len(arrays) else 1,
+        "bias": "biasih" in parts or "biashh" in parts,
+        "bidirectional": len(ends) == 2,
+        "reverse": ends == {True},
+        "proj_size": most("hr", lambda shape: shape[0]),
+        "peephole": "weightpeephole" in parts,
+    }
+
+
+# ------------------------------------------------------------------------------ what to leave out
+
+
+def refuse(what: str, faults: Mapping[str, str], skippable: Collection[str]) -> None:
+    """Raise one ValueError for all that cannot be converted, if there is anything.
+
+    Parameters
+    ----------
+    what : str
+        What holds them.
+    faults : mapping of str to str
+        Reasons, by name.
+    skippable : collection of str
+        Those of the names that `skip` may have.
+    """
+    if not faults:
+        return
+    listed = "; ".join(f"{name}: {why}" for name, why in faults.items())
+    cure = ""
+    if set(faults) <= set(skippable):
+        cure = f": pass skip={list(faults)!r} for what you compute yourself"
+    raise ValueError(f"{what} has what cannot be converted ({listed}){cure}")
+
+
+def check_skip(skip: Any, names: Iterable[str]) -> list[str]:
+    """What to leave out, each one of these names."""
+    return sorted(_checks.names("skip", skip, tuple(names)))
