@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from .. import _checks, _cures
 from ..layers import RECURRENT, Recurrent
-from ._layers import letters, make_layer, reorder
+from ._layers import NAME, letters, make_layer, reorder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -345,7 +345,8 @@ def _weights_of(source: Any) -> dict[str, Array]:
 
 
 def _of_layer(source: Any) -> dict[str, Array]:
-    ends = {name[name.index("_l") :] for name in source.weights if "_l" in name}
+    found = filter(None, map(NAME.fullmatch, source.weights))
+    ends = {f"_l{match[3]}{match[4] or ''}" for match in found}
     if len(ends) > 1 or not ends:
         given = (
             f"weights of {', '.join(sorted(ends))}" if ends else "no weights of a recurrent layer"

@@ -208,7 +208,9 @@ def contents(source: Any) -> list[Entry]:
     return found
 
 
-def layers_of(source: Any, skip: Any = (), **options: Any) -> dict[str, Weighted]:
+def layers_of(
+    source: Any, skip: Any = (), kinds: Mapping[str, str] | None = None, **options: Any
+) -> dict[str, Weighted]:
     """All layers of a model by their paths.
 
     Parameters
@@ -217,6 +219,8 @@ def layers_of(source: Any, skip: Any = (), **options: Any) -> dict[str, Weighted
         As for `from_torch`.
     skip : collection of str
         The paths of what is left out.
+    kinds : mapping of str to str, optional
+        Of layers whose weights leave it open, by their paths.
     **options
         As for `from_torch`: those of the recurrent layers.
 
@@ -229,21 +233,24 @@ def layers_of(source: Any, skip: Any = (), **options: Any) -> dict[str, Weighted
     groups = _groups(model)
     left_out = check_skip(skip, groups)
     kept = {path: weights for path, weights in groups.items() if path not in left_out}
+    found = {path: _kind(model, path, weights) for path, weights in kept.items()}
+    for path, kind in (kinds or {}).items():
+        if found.get(path) != _UNSURE:
+            open_ = [p for p, k in found.items() if k == _UNSURE]
+            raise ValueError(f"kinds has {path!r}, expected what is left open, of {open_}")
+        found[path] = _checks.choice(f"kinds[{path!r}]", kind, ("Linear", "Embedding"))
     faults = {
-        path: kind or ", ".join(f"{n} {shape}" for n, (_, shape) in described(weights).items())
-        for path, weights in kept.items()
-        if (kind := _kind(model, path, weights)) in ("", _UNSURE)
+        path: kind or f"no layer ({_shapes(kept[path])})"
+        for path, kind in found.items()
+        if kind in ("", _UNSURE)
     }
     if faults:
-        texts = "; ".join(f"{path!r}: {why}" for path, why in faults.items())
+        texts = "; ".join(f"{path!r}, {why}" for path, why in faults.items())
         raise ValueError(
-            f"{model.said} has what is no layer ({texts}): pass skip={[*left_out, *faults]!r} for "
-            "what is not to be converted"
+            f"{model.said} has what cannot be converted: {texts}: pass skip="
+            f"{[*left_out, *faults]!r} for what is to be left out"
         )
-    return {
-        path: _made(model, path, weights, _kind(model, path, weights), options)
-        for path, weights in kept.items()
-    }
+    return {path: _made(model, path, kept[path], kind, options) for path, kind in found.items()}
 
 
 # ------------------------------------------------------------------------------ what is there

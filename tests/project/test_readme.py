@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
 
@@ -42,9 +44,22 @@ def test_torch_block(capsys: pytest.CaptureFixture[str]) -> None:
     assert block["network"].weight_hh_l0.grad is not None
 
 
-def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_elsewhere_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     block = executed(2)
+    x = torch.ones(5, 2, 40)
+    loaded = fastrnn.load(tmp_path / "tagger.safetensors")
+    output = loaded["head"](loaded["rnn"](x.numpy())[0])
+    with torch.no_grad():
+        wanted = block["tagger"]["head"](block["tagger"]["rnn"](x)[0]).numpy()
+    # Sums of at most 128 terms of order one, five steps and three layers deep.
+    np.testing.assert_allclose(output, wanted, rtol=0, atol=128 * 15 * 2.0**-24)
+
+
+def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = executed(3)
     losses = block["losses"]
     assert losses[-1] < 0.01 * losses[0]
     x = np.zeros((5, 2, 1), np.float32)
@@ -54,7 +69,7 @@ def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_stream_block() -> None:
-    block = executed(3)  # it compares bits itself
+    block = executed(4)  # it compares bits itself
     assert np.array_equal(block["rest"], block["output"][60:])
     assert block["stream"].state.shape == (2, 1, 64)
 
@@ -71,7 +86,7 @@ def assert_close(actual: Any, expected: Any, terms: int) -> None:
 
 
 def test_column_vector_loop() -> None:
-    block = executed(4)
+    block = executed(5)
     T, D, H = block["T"], block["D"], block["H"]
     Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
     assert np.linalg.norm(Whh, 2) < 1
@@ -97,7 +112,7 @@ def test_column_vector_loop() -> None:
 
 
 def test_batch_first_loop() -> None:
-    block = executed(5)
+    block = executed(6)
     N, T, D, H = (block[name] for name in "NTDH")
     Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
     assert np.linalg.norm(Wh, 2) < 1
@@ -126,7 +141,7 @@ def test_batch_first_loop() -> None:
 
 
 def test_loop_by_steps() -> None:
-    block = executed(6)
+    block = executed(7)
     Wxh, Whh, bh, h = block["Wxh"], block["Whh"], block["bh"], np.zeros(block["H"])
     rng = np.random.default_rng(0)
     for shape in (Wxh.shape, Whh.shape, bh.shape):
@@ -138,8 +153,36 @@ def test_loop_by_steps() -> None:
     assert_close(block["h"], h, block["D"] + block["H"])
 
 
+def test_loop_of_gates() -> None:
+    block = executed(8)
+    T, H, x, dh, W, b = (block[name] for name in ("T", "H", "x", "dh", "W", "b"))
+
+    def loss() -> float:
+        h, c, total = np.zeros((len(x), H)), np.zeros((len(x), H)), 0.0
+        for t in range(T):
+            i, f, o, g = np.split(np.hstack([x[:, t], h]) @ W + b, 4, axis=1)
+            i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+            c = f * c + i * np.tanh(g)
+            h = o * np.tanh(c)
+            total += float((h * dh[:, t]).sum())
+        return total
+
+    for array, gradient in ((W, block["dW"]), (b, block["db"])):
+        assert gradient.shape == array.shape
+        for at in list(np.ndindex(*array.shape))[:: array.size // 20]:
+            kept, losses = array[at], []
+            for step in (1e-5, -1e-5):
+                array[at] = kept + step
+                losses.append(loss())
+            array[at] = kept
+            # Central differences: rounding of the losses, near 100, over 2e-5.
+            assert abs((losses[0] - losses[1]) / 2e-5 - gradient[at]) < 1e-7 + 1e-7 * abs(
+                gradient[at]
+            )
+
+
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 7
+    assert len(PYTHON) == 9
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))
