@@ -87,21 +87,27 @@ def reorder(rows: Array, have: str, want: str) -> Array:
 
 def widened(what: str, arrays: Mapping[str, Any]) -> dict[str, Array]:
     """The arrays in float32 or float64, all in one of them; halves are widened to float32."""
-    found: dict[str, Array] = {}
     faults = []
     for name, value in arrays.items():
         _checks.plain_array(name, value)
-        kind = str(value.dtype.newbyteorder("="))
-        if kind not in ("bfloat16", "float16", "float32", "float64"):
-            faults.append(f"{name} is {kind}")
-        found[name] = np.asarray(value, "float64" if kind == "float64" else "float32")
+        if _kind(value) not in ("bfloat16", "float16", "float32", "float64"):
+            faults.append(f"{name} is {value.dtype}")
     if faults:
         expected = "expected float16, bfloat16, float32 or float64"
         raise TypeError(f"{what}: {', '.join(faults)}, {expected}")
+    found = {
+        name: np.asarray(a, "float64" if _kind(a) == "float64" else "float32")
+        for name, a in arrays.items()
+    }
     if len({a.dtype for a in found.values()}) > 1:
         types = ", ".join(f"{name} is {a.dtype}" for name, a in arrays.items())
         raise TypeError(f"{what}: {types}, expected all in one type")
     return found
+
+
+def _kind(array: Array) -> str:
+    """The type of the elements, in whatever byte order."""
+    return str(array.dtype.newbyteorder("="))
 
 
 def make_layer(kind: str, weights: Mapping[str, Any], what: str, **options: Any) -> Weighted:
