@@ -570,8 +570,8 @@ def _layer(
         layer = LAYERS[kind]._restored(arguments, arrays)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{what} ({kind}): {error}") from None
-    for name, value in layer._arguments().items():
-        given = arguments[name]
+    for name, given in arguments.items():
+        value = getattr(layer, name)
         if type(given) is not type(value) or given != value:  # "0.5" and 0 make floats
             raise ValueError(f"{what} ({kind}): {name} is {_repr(given)}, expected {value!r}")
     return layer

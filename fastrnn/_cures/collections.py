@@ -213,8 +213,10 @@ def for_names(name: str, given: Mapping[Any, Any], wanted: Mapping[str, Any]) ->
         if prefix not in (key, "") and all(prefix + n in given for n in wanted):
             start = f"n.removeprefix({prefix!r}): a for n, a in {name}.items()"
             found[f"{{{start} if n.startswith({prefix!r})}}"] = part
-    if {f"{n}_l0" for n in given} == set(wanted):  # a Cell's
-        found[f"{{n + '_l0': a for n, a in {name}.items()}}"] = {f"{n}_l0": given[n] for n in given}
+    for end in ("_l0", "_reverse", "_l0_reverse"):  # a Cell's; those of a layer the other way round
+        part = {f"{n}{end}": a for n, a in given.items()}
+        if set(part) == set(wanted):
+            found[f"{{n + {end!r}: a for n, a in {name}.items()}}"] = part
     fit = [
         cure
         for cure, part in found.items()

@@ -64,7 +64,7 @@ class Model:
         count = len(model.characters)
         wanted = (count, count, model.embedding.embedding_dim, model.rnn.hidden_size)
         dtypes = {layer.dtype for layer in model.layers()}
-        plain = not (model.rnn.batch_first or model.rnn.bidirectional)
+        plain = not (model.rnn.batch_first or model.rnn.bidirectional or model.rnn.reverse)
         if sizes != wanted or len(dtypes) > 1 or not plain:
             raise CharLMError(f"{path}: its layers do not fit each other")
         return model

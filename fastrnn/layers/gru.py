@@ -48,6 +48,10 @@ class GRU(Recurrent["Array"]):
     reset_after : bool
         Whether the reset gate acts behind the product with W_hn, as in PyTorch, or before it, as in
         the original.
+    reverse : bool
+        Whether every layer runs from the last step to the first, and in this direction only. Output
+        stays in the order of x. With lengths, each row starts at its own last step. The final state
+        is the one after step 0. Not together with `bidirectional`.
     dtype : {"float32", "float64"}
         Of the weights, and of all arrays.
     rng : optional
@@ -60,7 +64,7 @@ class GRU(Recurrent["Array"]):
     ----------
     input_size : int or None
     hidden_size, num_layers : int
-    bias, bidirectional : bool
+    bias, bidirectional, reverse : bool
         As given; fixed.
     batch_first : bool
     dropout : float
@@ -89,9 +93,9 @@ class GRU(Recurrent["Array"]):
     order: layer 0, layer 0 reverse, layer 1, ...
 
     The weights of layer k are weight_ih_l{k} (3·H, D), weight_hh_l{k} (3·H, H), bias_ih_l{k} and
-    bias_hh_l{k} (3·H,), all with the rows of r, z, n in this order, and the same with ``_reverse``
-    behind. From the second layer on, D is H, or 2·H if `bidirectional`. There is no weight_ih_l0 if
-    `input_size` is None.
+    bias_hh_l{k} (3·H,), all with the rows of r, z, n in this order, and of the reverse direction
+    the same with ``_reverse`` behind. From the second layer on, D is H, or 2·H if `bidirectional`.
+    There is no weight_ih_l0 if `input_size` is None.
 
     A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
     gives independent weights, `copy.copy` shares them.
@@ -130,6 +134,7 @@ class GRU(Recurrent["Array"]):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        reverse: bool = False,
         dtype: DTypeLike = "float32",
         rng: Any = None,
         init: str = "uniform",
@@ -137,7 +142,7 @@ class GRU(Recurrent["Array"]):
         what = {
             "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
             "bias": bias, "batch_first": batch_first, "dropout": dropout,
-            "bidirectional": bidirectional, "reset_after": reset_after,
+            "bidirectional": bidirectional, "reset_after": reset_after, "reverse": reverse,
         }  # fmt: skip
         self._make(dtype, rng, init, what)
 

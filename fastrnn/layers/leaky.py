@@ -53,6 +53,10 @@ class LeakyRNN(Recurrent["Array"]):
         a at the start, of every layer and direction: one number, or (H,).
     form : {"rate", "potential"}
         Whether the leak is that of f(z) or of z.
+    reverse : bool
+        Whether every layer runs from the last step to the first, and in this direction only. Output
+        stays in the order of x. With lengths, each row starts at its own last step. The final state
+        is the one after step 0. Not together with `bidirectional`.
     dtype : {"float32", "float64"}
         Of the weights, and of all arrays.
     rng : optional
@@ -65,7 +69,7 @@ class LeakyRNN(Recurrent["Array"]):
     ----------
     input_size : int or None
     hidden_size, num_layers : int
-    bias, bidirectional : bool
+    bias, bidirectional, reverse : bool
         As given; fixed.
     batch_first : bool
     dropout : float
@@ -94,8 +98,9 @@ class LeakyRNN(Recurrent["Array"]):
     order: layer 0, layer 0 reverse, layer 1, ...
 
     The weights of layer k are weight_ih_l{k} (H, D), weight_hh_l{k} (H, H), bias_ih_l{k},
-    bias_hh_l{k} and weight_leak_l{k} (H,), and the same with ``_reverse`` behind. From the second
-    layer on, D is H, or 2·H if `bidirectional`. There is no weight_ih_l0 if `input_size` is None.
+    bias_hh_l{k} and weight_leak_l{k} (H,), and of the reverse direction the same with ``_reverse``
+    behind. From the second layer on, D is H, or 2·H if `bidirectional`. There is no weight_ih_l0 if
+    `input_size` is None.
 
     A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
     gives independent weights, `copy.copy` shares them.
@@ -138,6 +143,7 @@ class LeakyRNN(Recurrent["Array"]):
         *,
         leak: float | Array = 0.5,
         form: str = "rate",
+        reverse: bool = False,
         dtype: DTypeLike = "float32",
         rng: Any = None,
         init: str = "uniform",
@@ -145,7 +151,7 @@ class LeakyRNN(Recurrent["Array"]):
         what = {
             "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
             "nonlinearity": nonlinearity, "bias": bias, "batch_first": batch_first,
-            "dropout": dropout, "bidirectional": bidirectional, "form": form,
+            "dropout": dropout, "bidirectional": bidirectional, "form": form, "reverse": reverse,
         }  # fmt: skip
         self._make(dtype, rng, init, what, leak=leak)
 

@@ -56,6 +56,10 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     forget_bias : float
         What is added to the forget gates' rows of bias_ih once the weights are drawn: 1 or more
         makes a fresh network remember for longer [4]_. It needs `bias` unless it is 0.
+    reverse : bool
+        Whether every layer runs from the last step to the first, and in this direction only. Output
+        stays in the order of x. With lengths, each row starts at its own last step. The final state
+        is the one after step 0. Not together with `bidirectional`.
     dtype : {"float32", "float64"}
         Of the weights, and of all arrays.
     rng : optional
@@ -68,7 +72,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     ----------
     input_size : int or None
     hidden_size, num_layers, proj_size : int
-    bias, bidirectional, peephole : bool
+    bias, bidirectional, peephole, reverse : bool
     forget_bias : float
         As given; fixed.
     batch_first : bool
@@ -98,9 +102,9 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     The weights of layer k are weight_ih_l{k} (4·H, D) and weight_hh_l{k} (4·H, P), bias_ih_l{k} and
     bias_hh_l{k} (4·H,), all with the rows of i, f, g, o in this order; weight_hr_l{k} (P, H) with a
-    projection; weight_peephole_l{k} (3·H,), which is p_i, p_f, p_o; and the same with ``_reverse``
-    behind. From the second layer on, D is P, or 2·P if `bidirectional`. There is no weight_ih_l0 if
-    `input_size` is None.
+    projection; weight_peephole_l{k} (3·H,), which is p_i, p_f, p_o; and of the reverse direction
+    the same with ``_reverse`` behind. From the second layer on, D is P, or 2·P if `bidirectional`.
+    There is no weight_ih_l0 if `input_size` is None.
 
     A layer keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
     gives independent weights, `copy.copy` shares them.
@@ -153,6 +157,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         *,
         peephole: bool = False,
         forget_bias: float = 0.0,
+        reverse: bool = False,
         dtype: DTypeLike = "float32",
         rng: Any = None,
         init: str = "uniform",
@@ -161,7 +166,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
             "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
             "bias": bias, "batch_first": batch_first, "dropout": dropout,
             "bidirectional": bidirectional, "proj_size": proj_size, "peephole": peephole,
-            "forget_bias": forget_bias,
+            "forget_bias": forget_bias, "reverse": reverse,
         }  # fmt: skip
         self._make(dtype, rng, init, what)
 

@@ -47,6 +47,7 @@ class Recurrent(Weighted, Generic[State]):
     _fixed: ClassVar[Checks] = {
         "input_size": _input_size, "hidden_size": _checks.size,
         "num_layers": _checks.size, "bias": _checks.flag, "bidirectional": _checks.flag,
+        "reverse": _checks.flag,
     }  # fmt: skip
     _settable: ClassVar[Checks] = {"batch_first": _checks.flag, "dropout": _checks.fraction}
 
@@ -57,12 +58,16 @@ class Recurrent(Weighted, Generic[State]):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    reverse: bool = False  # of layers that were pickled before there was such a thing
 
-    _derived = (*Weighted._derived, "_directions")
+    _later: ClassVar[tuple[str, ...]] = ("reverse",)
+    _derived = (*Weighted._derived, "_directions", "_ways", "_alone")
     _cell: Cell
     _directions: list[
         tuple[Any, ...]
     ]  # the weights of each: w_ih, w_hh, b_ih, b_hh, the extra ones
+    _ways: tuple[bool, ...]  # of each direction of a layer: whether it is the reverse one
+    _alone: tuple[Any, ...] | None  # the weights of the only one, unless that is the reverse one
 
     @property
     def _options(self) -> tuple[Any, ...]:
@@ -96,6 +101,11 @@ class Recurrent(Weighted, Generic[State]):
 
     def _configure(self, **arguments: Any) -> None:
         super()._configure(**arguments)
+        if self.reverse and self.bidirectional:
+            raise ValueError(
+                "reverse is True, but a bidirectional layer runs in both directions: pass "
+                "reverse=False, or bidirectional=False for the reverse one alone"
+            )
         _checks.elements(num_layers=self.num_layers, hidden_size=self.hidden_size)
 
     def _checked(self, name: str, value: Any) -> Any:
@@ -126,8 +136,8 @@ class Recurrent(Weighted, Generic[State]):
     @property
     def _suffixes(self) -> list[str]:
         """One suffix a direction, in the order of weights and of the state's first axis."""
-        directions = ("", "_reverse") if self.bidirectional else ("",)
-        return [f"_l{k}{end}" for k in range(self.num_layers) for end in directions]
+        ends = ("", "_reverse") if self.bidirectional else ("_reverse" if self.reverse else "",)
+        return [f"_l{k}{end}" for k in range(self.num_layers) for end in ends]
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
@@ -170,6 +180,8 @@ class Recurrent(Weighted, Generic[State]):
             (*(get(name + end) for name in four), tuple(get(name + end) for name in extras))
             for end in self._suffixes
         ]
+        self._ways = (False, True) if self.bidirectional else (self.reverse,)
+        self._alone = self._directions[0] if self._suffixes == ["_l0"] else None
 
     # -------------------------------------------------------------------- forward
 
@@ -190,12 +202,12 @@ class Recurrent(Weighted, Generic[State]):
             If `input_size` is None, D is the number of pre-activations of layer 0.
         state : ndarray, or of an LSTM a pair of them; optional
             h, (layers·directions, B, H), or (layers·directions, H) for one sequence: the state
-            before the first step, in PyTorch's order: layer 0, layer 0 reverse, layer 1, ... Of an
-            LSTM the pair (h, c), where h has `proj_size` units if there is a projection. None:
-            zeros.
+            before the step that is taken first, in PyTorch's order: layer 0, layer 0 reverse,
+            layer 1, ... Of an LSTM the pair (h, c), where h has `proj_size` units if there is a
+            projection. None: zeros.
         lengths : integer sequence, optional
-            (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is
-            zero; see `fastrnn.rnn_forward`.
+            (B,), ``0 <= length <= T``: how many steps of each row count, in the reverse direction
+            too. Beyond them output is zero; see `fastrnn.rnn_forward`.
         restart : boolean array, optional
             The reset mask, (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of
             every layer is zero before that step (in the order in which a direction takes them).
@@ -229,12 +241,12 @@ class Recurrent(Weighted, Generic[State]):
 
     def _fast_path(self, x: Any, state: Any) -> tuple[Array, Any] | None:
         """What `_run` would return, in less time; None where the call is not a common one."""
-        directions, kernel = self._directions, self._cell.known(self._options)
-        if kernel is None or len(directions) > 1:
+        alone, kernel = self._alone, self._cell.known(self._options)
+        if kernel is None or alone is None:
             return None
         if not self._cell.has_c:
             done = _core.fast_forward(
-                kernel, directions[0], x, state, None, self.batch_first, current_threads
+                kernel, alone, x, state, None, self.batch_first, current_threads
             )
             return done and done[:2]
         h = c = None
@@ -242,7 +254,7 @@ class Recurrent(Weighted, Generic[State]):
             if type(state) is not tuple or len(state) != 2 or state[0] is None or state[1] is None:
                 return None
             h, c = state
-        done = _core.fast_forward(kernel, directions[0], x, h, c, self.batch_first, current_threads)
+        done = _core.fast_forward(kernel, alone, x, h, c, self.batch_first, current_threads)
         return done and (done[0], done[1:])
 
     def forward(
@@ -368,8 +380,7 @@ class Recurrent(Weighted, Generic[State]):
             # In float32 whatever the layer's type: one seed then drops the same in both.
             dropout = lambda shape: rng.random(shape, np.float32) < p, 1 / (1 - p)
         x, h_n, c_n, tapes, dropped, _ = run_stack(
-            self._cell, self._options, self._directions, 2 if self.bidirectional else 1,
-            x, h_0, c_0, common, dropout,
+            self._cell, self._options, self._directions, self._ways, x, h_0, c_0, common, dropout,
         )  # fmt: skip
         if unbatched:
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
@@ -486,7 +497,7 @@ class Recurrent(Weighted, Generic[State]):
         Raises
         ------
         ValueError
-            If the layer is bidirectional: its output depends on steps to come.
+            If the layer is bidirectional or runs in reverse: its output depends on steps to come.
 
         Examples
         --------
@@ -556,11 +567,11 @@ class Recurrent(Weighted, Generic[State]):
         _checks.tape(tape, LayerTape, f"{name}.forward")
         if tape.layer != name:
             raise TypeError(f"tape is of {tape.layer}, this layer is {name}")
-        both = tape._directions == 2
-        if len(tape.tapes) != len(self._directions) or both != self.bidirectional:
-            given = len(tape.tapes) // tape._directions
+        n, count, reverse = tape._directions, len(tape.tapes), tape.tapes[0].reverse
+        if count != len(self._directions) or n != len(self._ways) or reverse != self._ways[0]:
             raise ValueError(
-                f"tape is of another layer: of one with num_layers={given}, bidirectional={both}"
+                f"tape is of another layer: of one with num_layers={count // n}, "
+                f"bidirectional={n == 2}, reverse={reverse}"
             )
         names = self._cell.weight_names.items()
         for suffix, own, used in zip(self._suffixes, self._directions, tape.tapes, strict=True):

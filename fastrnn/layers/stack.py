@@ -27,7 +27,7 @@ def run_stack(
     cell: Cell,
     options: tuple[Any, ...],
     directions: Sequence[tuple[Any, ...]],
-    per_layer: int,
+    ways: tuple[bool, ...],
     x: Array,
     h_0: Any,
     c_0: Any,
@@ -44,8 +44,8 @@ def run_stack(
     directions : sequence of tuple
         The weights of each: w_ih, w_hh, b_ih, b_hh and the tuple of the extra ones; w_ih None in
         the first layer where x is its pre-activations.
-    per_layer : int
-        How many directions a layer has, 1 or 2.
+    ways : tuple of bool
+        Of each direction of a layer, one or two: whether it goes from the last step to the first.
     x : ndarray
         (T, B, D). Where the first layer has no w_ih, each direction takes its own part of it.
     h_0, c_0 : ndarray or None
@@ -66,9 +66,10 @@ def run_stack(
     """
     if len(directions) == 1:  # what follows, in less time
         h, c = None if h_0 is None else h_0[0], None if c_0 is None else c_0[0]
-        one = ((x, h, c, *directions[0]), False, None, None if packed is None else packed[0])
+        one = ((x, h, c, *directions[0]), ways[0], None, None if packed is None else packed[0])
         ((x, h, c, tape),) = forward(cell, options, common, [one])
         return x, h[None], None if c is None else c[None], (tape,), (), []
+    per_layer = len(ways)
     made: list[tuple[Any, ...]] = []
     dropped: list[Array] = []
     intermediate: list[Array] = []
@@ -83,10 +84,11 @@ def run_stack(
         output, places = (None, (None,)) if per_layer == 1 else _places(x, weights, common)
         calls = []
         inputs = halves(x, per_layer) if weights[0][0] is None else (x,) * per_layer
-        for i, (part, own, place) in enumerate(zip(inputs, weights, places, strict=True), first):
+        each = zip(inputs, weights, ways, places, strict=True)
+        for i, (part, own, reverse, place) in enumerate(each, first):
             h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
             own_packed = None if packed is None else packed[i]
-            calls.append(((part, h, c, *own), i > first, place, own_packed))
+            calls.append(((part, h, c, *own), reverse, place, own_packed))
         made += forward(cell, options, common, calls)
         x = made[-1][0] if output is None else output
     _, h_n, c_n, tapes = zip(*made, strict=True)

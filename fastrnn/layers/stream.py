@@ -42,7 +42,7 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
     Raises
     ------
     ValueError
-        If the layer is bidirectional: its output depends on steps to come.
+        If the layer is bidirectional or runs in reverse: its output depends on steps to come.
 
     Examples
     --------
@@ -62,9 +62,10 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         if not hasattr(layer, "_packable"):
             layers = _checks.listed([cell.spec.layer for cell in CELLS.values()])
             raise TypeError(f"layer is {_cures.kind(layer)}, expected {_cures.an(layers)}")
-        if layer.bidirectional:
+        if layer.bidirectional or layer.reverse:
+            way = "runs in reverse" if layer.reverse else "is bidirectional"
             raise ValueError(
-                f"{name} is bidirectional: its output depends on steps to come, so it has no stream"
+                f"{name} {way}: its output depends on steps to come, so it has no stream"
             )
         batch_size = _checks.size("batch_size", batch_size, 0)
         self._layer, self._dtype = layer, layer.dtype

@@ -193,7 +193,8 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
     @property
     def _directions(self) -> int:
         """How many directions a layer has, 1 or 2."""
-        return 2 if self.tapes[-1].reverse else 1
+        tapes = self.tapes
+        return 1 if tapes[0].reverse == tapes[-1].reverse else 2
 
     def _norm_arguments(self, d_output: Any, d_h_n: Any, d_c_n: Any) -> tuple[Any, Any, Any, Any]:
         """What `gradient_norms` starts from: the tape without digests, and `_gradients`."""
@@ -236,8 +237,9 @@ class LayerTape(_tapes.Tape, _LayerTapeFields):
         p, h = first.w_hh.shape[1], len(first.w_hh) // self.cell.gates
         letter = "P" if p < h else "H"
         if d_output is not None:
-            last = letter if self._directions == 1 else f"2·{letter}"
-            sizes = {"T": steps, "B": batch, last: self._directions * p}
+            count = self._directions
+            last = letter if count == 1 else f"2·{letter}"
+            sizes = {"T": steps, "B": batch, last: count * p}
             axes = sequence_axes(self.batch_first, self.unbatched, last)
             shape = tuple(map(sizes.__getitem__, axes))
             d_output = fitting("d_output", d_output, dtype, shape, axes)

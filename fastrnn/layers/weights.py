@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -108,6 +108,7 @@ class Weighted(Guarded):
     """
 
     _for_start: ClassVar[tuple[str, ...]] = ("dtype", "rng", "init")
+    _later: ClassVar[tuple[str, ...]] = ()  # parameters that files written before do not have
 
     _flat: Array
     _weights: Weights
@@ -154,11 +155,14 @@ class Weighted(Guarded):
         """How a layer of this kind has a weight of that name, which this one lacks."""
         if name.startswith("bias") and not getattr(self, "bias", True):
             return "; make another one with bias=True"
-        if name.endswith("_reverse") and not getattr(self, "bidirectional", True):
+        reverse = getattr(self, "reverse", None)
+        if name.endswith("_reverse") and not (reverse or getattr(self, "bidirectional", True)):
             return "; make another one with bidirectional=True"
+        layer = re.search(r"_l(\d+)", name)
+        if reverse and layer and not name.endswith("_reverse"):
+            return "; make another one with reverse=False"
         if name.startswith("weight_ih_l0") and getattr(self, "input_size", 0) is None:
             return "; make another one with an input_size"
-        layer = re.search(r"_l(\d+)", name)
         if layer and int(layer[1]) >= getattr(self, "num_layers", 1 << 60):
             return f"; make another one with num_layers={int(layer[1]) + 1}"
         return ""
@@ -226,9 +230,22 @@ class Weighted(Guarded):
         return flat, Weights({name: views[name] for name in named})
 
     def _arguments(self) -> dict[str, Any]:
-        """The constructor's arguments that say what the layer is, defaults included."""
-        names = signature(type(self)).parameters
-        return {name: getattr(self, name) for name in names if name not in self._for_start}
+        """The constructor's arguments that say what the layer is, defaults included.
+
+        Those in `_later` are left out where they have their default: files are as they were.
+        """
+        said = {}
+        for name, parameter in self._told().items():
+            value, default = getattr(self, name), parameter.default
+            if name not in self._later or type(value) is not type(default) or value != default:
+                said[name] = value
+        return said
+
+    @classmethod
+    def _told(cls) -> dict[str, Parameter]:
+        """The constructor's parameters that say what the layer is."""
+        parameters = signature(cls).parameters
+        return {name: p for name, p in parameters.items() if name not in cls._for_start}
 
     @classmethod
     def _restored(cls, arguments: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
@@ -238,9 +255,10 @@ class Weighted(Guarded):
         imply.
         """
         layer = cls.__new__(cls)
-        known = [n for n in signature(cls).parameters if n not in cls._for_start]
-        if set(arguments) != set(known):
+        known = cls._told()
+        if not known.keys() - cls._later <= arguments.keys() <= known.keys():
             raise ValueError(f"the arguments are {', '.join(arguments)}, not {', '.join(known)}")
+        arguments = {name: known[name].default for name in cls._later} | dict(arguments)
         largest = max([len(arrays), *(n for a in arrays.values() if a.size for n in a.shape)])
         for name, value in arguments.items():
             if name == "num_layers":  # before it becomes a list of that length

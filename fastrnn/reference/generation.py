@@ -145,8 +145,9 @@ def generate_arguments(
             raise TypeError(
                 f"{name} is {layer.dtype}, embedding is {embedding.dtype}: make them with one dtype"
             )
-    if rnn.bidirectional:
-        raise ValueError("rnn is bidirectional: it would have to read what is not written yet")
+    if rnn.bidirectional or rnn.reverse:
+        way = "runs in reverse" if rnn.reverse else "is bidirectional"
+        raise ValueError(f"rnn {way}: it would have to read what is not written yet")
     projected = bool(getattr(rnn, "proj_size", 0))
     units = rnn.proj_size if projected else rnn.hidden_size
     units_name = "rnn.proj_size" if projected else "rnn.hidden_size"

@@ -256,8 +256,8 @@ def forward(
             masks = iter(_dropped(inputs, axes))
             dropout = (lambda shape: next(masks)), form.scale
         output, h_n, c_n, tapes, _, intermediate = run_stack(
-            cell, options, weights or directions(form, inputs.weights), form.per_layer,
-            x, axes.state(inputs.h_0), axes.state(inputs.c_0),
+            cell, options, weights or directions(form, inputs.weights),
+            (False, True)[: form.per_layer], x, axes.state(inputs.h_0), axes.state(inputs.c_0),
             (axes.lengths, None, record, axes.batch_major, 0), dropout, packed,
         )  # fmt: skip
     except (TypeError, ValueError) as error:

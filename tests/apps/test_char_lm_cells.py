@@ -155,7 +155,12 @@ def test_a_layer_of_other_options_is_refused(tmp_path: Path) -> None:
     # Its layers are what the program makes, or the file is not of a run of it.
     path = tmp_path / "file"
     Training(split(), network("lstm", 2)).save(str(path))
-    for options in ({"batch_first": True}, {"bidirectional": True}, {"proj_size": 4}):
+    for options in (
+        {"batch_first": True},
+        {"bidirectional": True},
+        {"reverse": True},
+        {"proj_size": 4},
+    ):
         file = fastrnn.load(path)
         file["rnn"] = fastrnn.LSTM(5, 9, 2, **options)
         with pytest.raises(CharLMError) as caught:

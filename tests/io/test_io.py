@@ -55,6 +55,7 @@ LAYERS = [
     *(functools.partial(variant.layer, 3, 5) for variant in VARIANTS.values()),
     *(functools.partial(cell.layer, 3, 5, 2, **OPTIONS) for cell in CELLS.values()),
     *(functools.partial(cell.layer, None, 5, 2, bidirectional=True) for cell in CELLS.values()),
+    *(functools.partial(cell.layer, 3, 5, 2, reverse=True) for cell in CELLS.values()),
     functools.partial(fastrnn.LSTM, 3, 5, forget_bias=1),
     functools.partial(fastrnn.LSTM, 0, 1, dropout=0.1),
     functools.partial(fastrnn.Linear, 3, 5),
@@ -242,6 +243,40 @@ def test_the_same_objects_give_the_same_bytes(path):
     assert path.read_bytes() == written[0]
 
 
+# What the first version wrote of a layer, and so what it reads.
+OF_RNN = (
+    '{"version":1,"objects":{"value":{"kind":"RNN","arguments":{"input_size":2,"hidden_size":3,'
+    '"num_layers":1,"nonlinearity":"tanh","bias":true,"batch_first":false,"dropout":0.0,'
+    '"bidirectional":false}}}}'
+)
+
+
+def test_an_argument_that_came_later(path):
+    """It is not in a file where it has its default: `reverse` is one."""
+    layer = fastrnn.RNN(2, 3, rng=0)
+    assert through(path, layer).reverse is False
+    data = path.read_bytes()
+    assert parts(data)[0]["fastrnn"] == OF_RNN
+    for said, ends in (("false", True), ("true", False)):
+        text = OF_RNN[:-4] + f',"reverse":{said}' + OF_RNN[-4:]
+        metadata, entries, buffer = parts(data)
+        if said == "true":
+            entries = {f"{name}_reverse": value for name, value in entries.items()}
+        path.write_bytes(built({"__metadata__": metadata | {"fastrnn": text}, **entries}, buffer))
+        loaded = fastrnn.load(path)["value"]
+        assert loaded.reverse is not ends
+        assert_same(loaded.flat_weights, layer.flat_weights)
+        fastrnn.save(path, {"value": loaded})  # a default that somebody wrote is left out
+        assert (path.read_bytes() == data) == ends
+        assert parts(path.read_bytes())[0]["fastrnn"] == (OF_RNN if ends else text)
+    for cell in CELLS.values():
+        later = set(cell.layer._later)
+        plain, other = cell.layer(2, 3), cell.layer(2, 3, reverse=True)
+        assert plain._arguments() | {"reverse": True} == other._arguments()
+        assert later == {"reverse"}
+        assert not later & set(plain._arguments())
+
+
 def test_layout(path):
     fastrnn.save(path, everything() | {"scalar": np.array(1.5), "z": np.ones(3, "u1")})
     data = path.read_bytes()
@@ -383,6 +418,8 @@ CYCLE.append(CYCLE)
         ({"a": overwritten("hidden_size", 4)}, ValueError, "objects['a'] (RNN): "),
         ({"a": overwritten("dropout", "x")}, ValueError, "objects['a'] (RNN): dropout is 'x'"),
         ({"a": overwritten("dropout", 0)}, ValueError, "dropout is 0, expected 0.0"),
+        ({"a": overwritten("reverse", 0)}, ValueError, "(RNN): reverse is 0, expected True or"),
+        ({"a": overwritten("reverse", True)}, ValueError, "lacks weight_ih_l0_reverse"),
         ({"a": np.zeros(2, complex)}, ValueError, "tensor 'a' is complex128, expected one of"),
         ({"a": np.zeros(2, "g")}, ValueError, "tensor 'a' is float128"),
         ({"a": np.array(["a"])}, ValueError, "tensor 'a' is <U1"),

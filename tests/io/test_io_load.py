@@ -245,6 +245,8 @@ ARRAY, ONE = {"a": {"kind": "array"}}, np.ones(1)
         (ours(*rnn(hidden_size=2)), "weight_ih_l0 has shape (3, 2), expected (2, 2)"),
         (ours(*rnn(num_layers=4)), "objects['rnn'] (RNN): lacks weight_ih_l1, weight_hh_l1, bias"),
         (ours(*rnn(num_layers=5)), "(RNN): num_layers is 5, but there are 4 weights"),
+        (ours(*rnn(reverse=True)), "objects['rnn'] (RNN): lacks weight_ih_l0_reverse, weight_hh_l"),
+        (ours(*rnn(reverse=True, bidirectional=True)), "(RNN): reverse is True, but a bidirec"),
         (ours(*rnn(bidirectional=True)), "objects['rnn'] (RNN): lacks weight_ih_l0_reverse, wei"),
         (ours(*lstm(proj_size=2)), "weight_hh_l0 has shape (12, 1), expected (12, 2)"),
         (ours(*lstm(proj_size=0)), "objects['lstm'] (LSTM): has unexpected weight_hr_l0; "
@@ -290,7 +292,7 @@ WRONG = [None, True, False, 0, 1, -1, 2**62, 10**400, -(10**400), 0.0, -0.5, 2.0
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *(("RNN", name) for name in fastrnn.RNN(2, 3)._arguments()),
+        *(("RNN", name) for name in (*fastrnn.RNN(2, 3)._arguments(), "reverse")),
         *(("LSTM", name) for name in ("num_layers", "proj_size", "peephole", "forget_bias")),
         ("GRU", "reset_after"),
     ],
@@ -299,7 +301,7 @@ WRONG = [None, True, False, 0, 1, -1, 2**62, 10**400, -(10**400), 0.0, -0.5, 2.0
 def test_arguments_of_wrong_types(path, kind, name, value):
     layer = getattr(fastrnn, kind)(2, 3)
     arguments = layer._arguments()
-    right = arguments[name]
+    right = getattr(layer, name)
     described = {"layer": {"kind": kind, "arguments": arguments | {name: value}}}
     data = ours(described, {f"layer.{weight}": a for weight, a in layer.weights.items()})
     if type(value) is not type(right) or value != right:

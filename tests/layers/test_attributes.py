@@ -155,7 +155,7 @@ def test_gradients_are_not_replaced_by_name(kind: str) -> None:
 
 # ----------------------------------------------------------------------------- fixed attributes
 
-EVERY = ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dtype"]
+EVERY = ["input_size", "hidden_size", "num_layers", "bias", "bidirectional", "reverse", "dtype"]
 FIXED = {
     name: EVERY + [option for extra in cell.extras for option in EXTRAS[extra].option(4)]
     for name, cell in CELLS.items()
@@ -308,7 +308,8 @@ def test_a_schedule_of_float32() -> None:
 @pytest.mark.parametrize("cls", RECURRENT)
 def test_a_change_between_forward_and_backward(cls: Any) -> None:
     # A gradient has the axes that x had, whatever the layer takes now.
-    for options in ({}, {"bidirectional": True}, {"num_layers": 2, "dropout": 0.5}):
+    directions = {"bidirectional": True}, {"reverse": True}
+    for options in ({}, *directions, {"num_layers": 2, "dropout": 0.5}):
         layer = cls(3, 4, **options, rng=0)
         x = X[:2]  # as many steps as rows: a turned gradient would fit too
         output, _, tape = layer.forward(x, rng=1)

@@ -90,6 +90,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
         3, 5, 2, dropout=0.5, bidirectional=True, proj_size=2, peephole=True, rng=0
     ),
     "gru": lambda: fastrnn.GRU(3, 5, 2, bias=False, rng=0),
+    "reverse": lambda: fastrnn.RNN(3, 5, 2, reverse=True, rng=0),
     "given": lambda: fastrnn.GRU(None, 5, rng=0),
     "linear": lambda: fastrnn.Linear(5, 3, rng=0),
     "embedding": lambda: fastrnn.Embedding(5, 3, rng=0),

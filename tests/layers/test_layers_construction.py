@@ -26,16 +26,13 @@ SIGNATURES = {
         "batch_first": True, "dropout": 0.25, "bidirectional": True,
     },
 }  # fmt: skip
+SHARED = {"reverse": False, "dtype": "float32", "rng": None, "init": "uniform"}
 KEYWORDS = {
-    fastrnn.RNN: {"dtype": "float32", "rng": None, "init": "uniform"},
-    fastrnn.LSTM: {
-        "peephole": False, "forget_bias": 0.0, "dtype": "float32", "rng": None, "init": "uniform",
-    },
-    fastrnn.GRU: {"reset_after": True, "dtype": "float32", "rng": None, "init": "uniform"},
-    fastrnn.LeakyRNN: {
-        "leak": 0.5, "form": "rate", "dtype": "float32", "rng": None, "init": "uniform",
-    },
-}  # fmt: skip
+    fastrnn.RNN: SHARED,
+    fastrnn.LSTM: {"peephole": False, "forget_bias": 0.0} | SHARED,
+    fastrnn.GRU: {"reset_after": True} | SHARED,
+    fastrnn.LeakyRNN: {"leak": 0.5, "form": "rate"} | SHARED,
+}
 
 
 @pytest.mark.parametrize("cls", [cell.layer for cell in CELLS.values()])
@@ -75,6 +72,7 @@ def test_repr(options, text):
     ("layer", "text"),
     [
         (fastrnn.RNN(4, 8, 2, bidirectional=True), "RNN(4, 8, num_layers=2, bidirectional=True)"),
+        (fastrnn.RNN(4, 8, 2, reverse=True), "RNN(4, 8, num_layers=2, reverse=True)"),
         (fastrnn.LSTM(4, 8, proj_size=2, forget_bias=1),
          "LSTM(4, 8, proj_size=2, forget_bias=1.0)"),
         (fastrnn.LSTM(4, 8, 3, False, peephole=True),
@@ -98,6 +96,12 @@ def test_repr_of_others(layer, text):
         ({"num_layers": 0}, ValueError, "num_layers is 0, expected at least 1"),
         ({"num_layers": 2.0}, TypeError, "num_layers is 2.0, expected an integer"),
         ({"bidirectional": 2}, TypeError, "bidirectional is 2, expected True or False"),
+        ({"reverse": 1}, TypeError, "reverse is 1, expected True or False"),
+        (
+            {"reverse": True, "bidirectional": True},
+            ValueError,
+            "reverse is True, but a bidirectional layer runs in both directions: pass reverse=F",
+        ),
         ({"nonlinearity": "sin"}, ValueError, "nonlinearity is 'sin'"),
         ({"bias": 1}, TypeError, "bias is 1, expected True or False"),
         ({"batch_first": None}, TypeError, "batch_first is None"),
@@ -192,9 +196,9 @@ def test_orthogonal_initialisation():
             np.testing.assert_allclose(gate.T @ gate, eye, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_forget_bias(bidirectional):
-    options = {"num_layers": 2, "bidirectional": bidirectional, "rng": 3, "dtype": "float64"}
+@pytest.mark.parametrize("direction", [{}, {"bidirectional": True}, {"reverse": True}])
+def test_forget_bias(direction):
+    options = {"num_layers": 2, "rng": 3, "dtype": "float64"} | direction
     plain, biased = (fastrnn.LSTM(4, 6, forget_bias=b, **options) for b in (0, 1.5))
     for name, w in plain.weights.items():
         expected = w.copy()

@@ -16,7 +16,13 @@ OPTIONS = {
     "restart": {"restart": RESTART},
     "both": {"lengths": [2, 6, 1, 0], "restart": RESTART},
 }
-SHAPES = {"one": (1, False), "both": (1, True), "two": (2, False), "three-both": (3, True)}
+SHAPES = {
+    "one": {"num_layers": 1},
+    "both": {"num_layers": 1, "bidirectional": True},
+    "two": {"num_layers": 2},
+    "three-both": {"num_layers": 3, "bidirectional": True},
+    "two-reverse": {"num_layers": 2, "reverse": True},
+}
 
 each_backend = pytest.mark.parametrize("backend", ["compiled", "reference"])
 each_shape = pytest.mark.parametrize("shape", SHAPES)
@@ -24,14 +30,17 @@ each_shape = pytest.mark.parametrize("shape", SHAPES)
 
 def make(kind, shape="two", **options):
     """A layer of a variant; some have no biases."""
-    layers, both = SHAPES[shape]
-    bias = kind not in UNBIASED
-    own = {"bidirectional": both, "bias": bias, "dtype": "float64", "rng": 0}
-    return VARIANTS[kind].layer(D, H, **{"num_layers": layers} | own | options)
+    own = {"bias": kind not in UNBIASED, "dtype": "float64", "rng": 0}
+    return VARIANTS[kind].layer(D, H, **SHAPES[shape] | own | options)
+
+
+def ways(layer):
+    """Of the directions of each layer, whether it is the reverse one."""
+    return [False, True] if layer.bidirectional else [layer.reverse]
 
 
 def directions(layer):
-    return 2 if layer.bidirectional else 1
+    return len(ways(layer))
 
 
 def units(layer):
@@ -77,7 +86,7 @@ def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, drop
         if k > 0 and dropped:
             x = np.where(dropped[k - 1], 0, x * scale)
         outputs = []
-        for reverse in [False, True][:n]:
+        for reverse in ways(layer):
             i = len(tapes)
             suffix = f"_l{k}" + "_reverse" * reverse
             names = cell_of(layer).weights.items()
@@ -113,7 +122,8 @@ def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, drop
     for name in layer.weights:
         base, _, rest = name.rpartition("_l")
         k, _, reverse = rest.partition("_")
-        results[name] = getattr(grads[n * int(k) + bool(reverse)], cell_of(layer).weights[base])
+        i = n * int(k) + ways(layer).index(bool(reverse))
+        results[name] = getattr(grads[i], cell_of(layer).weights[base])
     return results, tapes
 
 

@@ -566,6 +566,8 @@ CASES: dict[str, Case] = {
         "fastrnn.Linear(4, 10), [1], 3, rng=rng)"),
     "torch's generator": Case("rng = torch.Generator()", "fastrnn.GRU(3, 4, rng=rng)",
                               needs="torch"),
+    "both directions and one of them": Case(
+        "reverse = True", "fastrnn.GRU(3, 4, bidirectional=True, reverse=reverse)"),
     "a size that is a float": Case("hidden_size = 4.0", "fastrnn.RNN(3, hidden_size)"),
     "a flag that is a number": Case("bias = 1", "fastrnn.RNN(3, 4, bias=bias)"),
     "one name for wrt": Case("wrt = 'x'", "layer.backward(tape, output, wrt=wrt)"),
@@ -588,6 +590,9 @@ CASES: dict[str, Case] = {
     "a Cell's state": Case(
         "d = {n.removesuffix('_l0'): a for n, a in layer.state_dict().items()}",
         "layer.load_state_dict(d)"),
+    "the weights of a layer for one in reverse": Case(
+        "d, backwards = layer.state_dict(), fastrnn.RNN(3, 4, reverse=True)",
+        "backwards.load_state_dict(d)"),
     "a loaded file for a state": Case(
         "fastrnn.save(folder / 'a', {'r': layer}); d = fastrnn.load(folder / 'a')",
         "layer.load_state_dict(d)"),
