@@ -192,7 +192,7 @@ def test_gradients_are_those_of_the_loop(
             )
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "leaky"])
+@pytest.mark.parametrize("cell", fastrnn.layers.RECURRENT)
 def test_gradients_of_functions_are_taken_too(cell: str) -> None:
     layer = fastrnn.layers.RECURRENT[cell](D, H, dtype="float64", rng=0)
     x = np.random.default_rng(0).standard_normal((T, B, D))

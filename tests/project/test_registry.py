@@ -35,6 +35,10 @@ ALLOWED = {
     ("project/test_c_source.py", "def words("): "files made up for a lint",
     ("project/test_c_source.py", "def test_words_come"): "files made up for a lint",
     ("pytorch/test_pytorch_frozen.py", "MODULES"): "modules of PyTorch",
+    ("convert/test_convert_arrays.py", "for cell, letters in"): "what NumPy code calls its gates",
+    ("convert/test_convert_arrays.py", '"order", "transposed"'): "layouts of NumPy code",
+    ("convert/test_convert_arrays.py", '"error", "text")'): "messages",
+    ("convert/test_convert_torch.py", '"layer"'): "what PyTorch lacks",
     ("apps/test_gradients.py", '("Elman", "GRU", "LSTM"'): "the curves of the command",
 }
 
