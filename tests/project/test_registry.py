@@ -39,6 +39,10 @@ ALLOWED = {
     ("convert/test_convert_arrays.py", '"order", "transposed"'): "layouts of NumPy code",
     ("convert/test_convert_arrays.py", '"error", "text")'): "messages",
     ("convert/test_convert_torch.py", '"layer"'): "what PyTorch lacks",
+    ("support/onnx_models.py", "GATES"): "the operators of ONNX",
+    ("convert/test_convert_onnx.py", "for own in {"): "what one operator of ONNX has alone",
+    ("convert/test_convert_onnx.py", '("case", "attributes"'): "attributes of ONNX's operators",
+    ("convert/test_convert_onnx_files.py", '("kind", "H", "batch_first"'): "modules of PyTorch",
     ("apps/test_gradients.py", '("Elman", "GRU", "LSTM"'): "the curves of the command",
 }
 
@@ -47,8 +51,8 @@ ALLOWED = {
 PACKAGE = {
     "__init__.py", "cells/__init__.py", "layers/__init__.py", "reference/__init__.py",
     "reference/cells.py", "gradients.py", "bench/frameworks.py", "bench/onnx_peers.py",
-    "convert/_layers.py", "convert/pytorch.py", "torch/__init__.py", "torch/kernels.py",
-    "torch/modules.py", "torch/recompute.py",
+    "convert/_layers.py", "convert/onnx_cells.py", "convert/pytorch.py", "torch/__init__.py",
+    "torch/kernels.py", "torch/modules.py", "torch/recompute.py",
 }  # fmt: skip
 
 

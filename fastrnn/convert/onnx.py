@@ -1,0 +1,525 @@
+"""ONNX models: their recurrent nodes, dense products and embeddings become layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
+
+import numpy as np
+
+from .. import _checks, _cures
+from ..layers import Weighted
+from ._layers import ORDERS, Entry, check_skip, described, make_layer, refuse, reorder
+from .onnx_cells import ACTIVATIONS, DEFAULTS, OPERATORS, OUR_PEEPHOLES, PEEPHOLES
+from .onnx_graph import MOVES, Graph, Kind
+from .onnx_operators import Node
+from .onnx_tensors import load, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_HALVES = ("float16", "bfloat16")
+_TYPES = (*_HALVES, "float32", "float64")
+_PLAIN = ("Gemm", "MatMul", "Gather")  # what may be a Linear or an Embedding
+_DIRECTIONS = {
+    "forward": ("_l0",), "reverse": ("_l0_reverse",), "bidirectional": ("_l0", "_l0_reverse"),
+}  # fmt: skip
+
+
+@overload
+def from_onnx(
+    source: Any,
+    name: None = None,
+    *,
+    batch_first: bool | None = None,
+    skip: Collection[str] = (),
+) -> dict[str, Weighted]: ...
+@overload
+def from_onnx(
+    source: Any, name: str, *, batch_first: bool | None = None, skip: Collection[str] = ()
+) -> Weighted: ...
+def from_onnx(
+    source: Any,
+    name: str | None = None,
+    *,
+    batch_first: bool | None = None,
+    skip: Collection[str] = (),
+) -> dict[str, Weighted] | Weighted:
+    """Make layers of the nodes of an ONNX model.
+
+    RNN, LSTM and GRU nodes become layers of that name; Gemm and MatMul with constant weights, and
+    an Add of a constant behind, become Linear; Gather from a constant matrix becomes Embedding. The
+    dict holds the layers, not how they are joined: nodes that slice, turn, reshape and concatenate
+    what is computed are left to the caller. A node that computes and is no layer is an error,
+    unless `skip` names it.
+
+    Parameters
+    ----------
+    source : path, onnx.ModelProto or bytes
+        The model: a file, which may have external data beside it, or what it holds.
+    name : str, optional
+        Of the one node to convert; nothing else has to be convertible then.
+    batch_first : bool, optional
+        Of the layers. None: as each node's attribute `layout` says, so mostly False.
+    skip : collection of str
+        Names of nodes that the caller computes himself, which are left out; and "NODE/initial_h",
+        "NODE/initial_c" or "NODE/sequence_lens" for a constant that he passes to the layer of NODE.
+
+    Returns
+    -------
+    dict of str to layer, or a layer
+        By the names of the nodes, in the order of their use; with `name`, the layer of that node. A
+        node without a name is called by its operator and its number, "LSTM_3". A stack is a node
+        for each layer.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If the model is damaged, holds no recurrent node, or holds what cannot be converted: the
+        error names each such node, and why.
+    OSError
+        If the file cannot be read.
+    ImportError
+        If the onnx package is missing. Layers that were converted run without it.
+
+    Notes
+    -----
+    Initial states and sequence_lens that are computed while the model runs, or are its inputs, are
+    what the layer is called with, ``layer(x, state, lengths=...)``; the state has the shape of
+    initial_h with layout 0. Weights of float16 and bfloat16 are widened to float32.
+
+    The models are those of operator sets from 7 on. A layer has one nonlinearity for all
+    directions: Tanh, Relu, Sigmoid, Affine with alpha 1 and beta 0, HardSigmoid with alpha 1/6 and
+    beta 1/2 of an RNN, the defaults of LSTM and GRU. `clip`, `input_forget` and other activations
+    are refused, so are nodes inside of Loop, Scan and If.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn.convert
+    >>> from onnx import helper, numpy_helper
+    >>> weights = {"W": np.zeros((1, 12, 3), "f4"), "R": np.zeros((1, 12, 4), "f4")}
+    >>> node = helper.make_node("GRU", ["x", "W", "R"], ["y"], name="encoder", hidden_size=4)
+    >>> x = helper.make_tensor_value_info("x", 1, ["T", "B", 3])
+    >>> tensors = [numpy_helper.from_array(a, name) for name, a in weights.items()]
+    >>> model = helper.make_model(helper.make_graph([node], "g", [x], [], tensors))
+    >>> fastrnn.convert.from_onnx(model)
+    {'encoder': GRU(3, 4, bias=False, reset_after=False)}
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name is {_cures.kind(name)}, expected a str or None")
+    if batch_first is not None:
+        batch_first = _checks.flag("batch_first", batch_first)
+    reader = _Reader(Graph(load(source)), skip)
+    said = reader.graph.said
+    if name is None:
+        reader.check_recurrent()
+        found = [part for part in reader.parts() if part.node.name not in reader.skip]
+    else:
+        found = [reader.only(name)]
+    faults = {key: f"{p.node.operator}: {why}" for p in found for key, why in p.faults.items()}
+    refuse(said, faults, [key for key in faults if key != name])
+    layers: dict[str, Weighted] = {}
+    for part in found:
+        layers |= _made(part, batch_first, faults)
+    refuse(said, faults, [key for key in faults if key != name])
+    return layers if name is None else layers[name]
+
+
+def contents(source: Any) -> list[Entry]:
+    """What a model holds: all nodes that compute, and what would be made of them."""
+    reader = _Reader(Graph(load(source)), ())
+    entries = []
+    for part in reader.parts():
+        faults = dict(part.faults)
+        made = {} if faults else _made(part, None, faults)
+        becomes = "".join(map(repr, made.values()))
+        why = "; ".join(faults.values())
+        entries.append(
+            Entry(part.node.name, part.node.operator, becomes, why, described(part.arrays))
+        )
+    return entries
+
+
+class _Part(NamedTuple):
+    """A node that computes: what its layer is to be made of, or why there is none."""
+
+    node: Node
+    kind: str  # of layer
+    arrays: dict[str, Array]  # as the node has them
+    weights: dict[str, Array]  # as the layer has them
+    options: dict[str, Any]
+    faults: dict[str, str]  # by what `skip` would have to name
+
+    @classmethod
+    def refused(cls, node: Node, why: str, arrays: dict[str, Array] | None = None) -> Self:
+        return cls(node, "", arrays or {}, {}, {}, {node.name: why})
+
+
+def _made(part: _Part, batch_first: bool | None, faults: dict[str, str]) -> dict[str, Weighted]:
+    """The layer by its name; where its weights are at fault, that is added to the faults."""
+    options = dict(part.options)
+    if "batch_first" in options and batch_first is not None:
+        options["batch_first"] = batch_first
+    try:
+        return {part.node.name: make_layer(part.kind, part.weights, part.node.operator, **options)}
+    except (TypeError, ValueError) as error:
+        faults[part.node.name] = str(error)
+        return {}
+
+
+class _Reader:
+    """Walks a graph in the order of use and says what becomes of each node that computes."""
+
+    def __init__(self, graph: Graph, skip: Collection[str]) -> None:
+        self.graph = graph
+        valid = []
+        for node in graph.nodes:
+            if self._computes(node):
+                valid.append(node.name)
+            if node.operator in OPERATORS:
+                given = {"sequence_lens": 4, "initial_h": 5, "initial_c": 6}
+                valid += [f"{node.name}/{what}" for what, i in given.items() if node.input(i)]
+        self.skip = frozenset(check_skip(skip, valid))
+        self._absorbed: set[str] = set()  # names of nodes that are part of the layer before
+
+    def _computes(self, node: Node) -> bool:
+        """Whether a node may do more than hand on data, or reckon with sizes."""
+        kind = self.graph.kind
+        if node.operator in OPERATORS:
+            return True
+        if all(kind(value) is not Kind.DATA for value in node.outputs):
+            # An embedding of positions reads from constants alone.
+            picks = [kind(value) for value in node.inputs] == [Kind.CONSTANT, Kind.SIZES]
+            return node.operator == "Gather" and picks and self._is_table(node.input(0))
+        if node.operator == "Dropout" and (training := node.input(2)):
+            return not self.graph.is_zero(training)
+        # What hands on constants, at a place that is computed, or beside data, adds them to these.
+        handed_on = node.inputs if node.operator == "Concat" else node.inputs[:1]
+        return node.operator not in MOVES or any(kind(v) is not Kind.DATA for v in handed_on)
+
+    def _is_table(self, name: str) -> bool:
+        """Whether a constant may be what an embedding picks from, or cannot be read."""
+        try:
+            value = self.graph.value(name)
+        except ValueError:
+            return True
+        return value.ndim == 2 and str(value.dtype) in _TYPES
+
+    def parts(self) -> Iterator[_Part]:
+        """Every node that computes, but for what another one's layer does."""
+        for node in self.graph.nodes:
+            if self._computes(node) and node.name not in self._absorbed:
+                if node.name in self.skip:
+                    continue
+                yield self._part(node)
+
+    def only(self, name: str) -> _Part:
+        """The part of this name."""
+        node = next((n for n in self.graph.nodes if n.name == name), None)
+        if node is not None and self._computes(node):
+            return self._part(node)
+        layers = [part.node.name for part in self.parts() if not part.faults]
+        raise ValueError(
+            f"{self.graph.said} has no layer {shown(name)}: its layers are "
+            f"{', '.join(map(shown, layers)) or 'none'}"
+        )
+
+    def check_recurrent(self) -> None:
+        """Raise ValueError where there is no recurrent node at all."""
+        loops = []
+        for node in self.graph.nodes:
+            if node.operator in OPERATORS:
+                return
+            bodies = node.bodies()
+            if _recurrent_in(bodies):
+                return
+            if bodies:
+                loops.append(f"{shown(node.name)} ({node.operator})")
+        text = f"{self.graph.said} has no RNN, LSTM or GRU node"
+        if loops:
+            text += f"; a recurrence may be written out in the body of {', '.join(loops[:5])}"
+        layers = [part.node.name for part in self.parts() if not part.faults]
+        if layers:
+            text += f"; for one of its other layers, pass name={layers[0]!r}"
+            text += f", or {', '.join(map(repr, layers[1:9]))}" if layers[1:] else ""
+        raise ValueError(text)
+
+    def _part(self, node: Node) -> _Part:
+        try:
+            if node.operator in OPERATORS:
+                return self._recurrent(node)
+            if node.operator in ("Gemm", "MatMul"):
+                return self._linear(node)
+            if node.operator == "Gather":
+                return self._embedding(node)
+        except ValueError as error:
+            return _Part.refused(node, str(error))
+        if bodies := node.bodies():
+            inside = _recurrent_in(bodies)
+            holds = f", which holds {', '.join(inside)}" if inside else ""
+            return _Part.refused(node, f"runs a body of its own{holds}")
+        return _Part.refused(node, "computes, and is none of the layers here")
+
+    # -------------------------------------------------------------------- recurrent nodes
+
+    def _recurrent(self, node: Node) -> _Part:
+        given = node.attributes(
+            activation_alpha="FLOATS", activation_beta="FLOATS", activations="STRINGS",
+            clip="FLOAT", direction="STRING", hidden_size="INT", input_forget="INT", layout="INT",
+            linear_before_reset="INT",
+        )  # fmt: skip
+        kind, order = node.operator, OPERATORS[node.operator].order
+        names = ("W", "R", "B", "P")
+        arrays = {
+            name: self.graph.value(node.input(i))
+            for name, i in zip(names, (1, 2, 3, 7), strict=True)
+            if node.input(i)
+        }
+        if not node.input(0) or "W" not in arrays or "R" not in arrays:
+            raise ValueError("lacks X, W or R")
+        if len(node.inputs) > (8 if kind == "LSTM" else 6):
+            raise ValueError(f"has {len(node.inputs)} inputs")
+        faults: list[str] = []
+        if self.graph.kind(node.input(0)) is not Kind.DATA:
+            faults.append("has an X that does not depend on the graph's inputs")
+        ends, options = _options(kind, given, faults)
+        _check_shapes(kind, len(ends), arrays, given.get("hidden_size"), faults)
+        if faults:
+            return _Part.refused(node, ", ".join(faults), arrays)
+
+        weights = {}
+        for i, end in enumerate(ends):
+            weights[f"weight_ih{end}"] = reorder(arrays["W"][i], order, ORDERS[kind])
+            weights[f"weight_hh{end}"] = reorder(arrays["R"][i], order, ORDERS[kind])
+            if "B" in arrays:
+                of_x, of_h = np.split(arrays["B"][i], 2)
+                weights[f"bias_ih{end}"] = reorder(of_x, order, ORDERS[kind])
+                weights[f"bias_hh{end}"] = reorder(of_h, order, ORDERS[kind])
+            if "P" in arrays:
+                peepholes = reorder(arrays["P"][i], PEEPHOLES, OUR_PEEPHOLES)
+                weights[f"weight_peephole{end}"] = peepholes
+        return _Part(node, kind, arrays, weights, options, self._fixed_inputs(node, given))
+
+    def _fixed_inputs(self, node: Node, given: dict[str, Any]) -> dict[str, str]:
+        """What of the initial state and the lengths the model itself fixes, by name for `skip`."""
+        faults = {}
+        for what, i in {"initial_h": 5, "initial_c": 6}.items():
+            value = node.input(i)
+            if value and self.graph.kind(value) is not Kind.DATA and not self.graph.is_zero(value):
+                faults[f"{node.name}/{what}"] = (
+                    f"starts from an {what} that the model fixes, and that is not evidently zero: "
+                    "pass it to the layer as state"
+                )
+        value = node.input(4)
+        if value and self.graph.kind(value) is not Kind.DATA and not self._is_whole(node, given):
+            faults[f"{node.name}/sequence_lens"] = (
+                "has sequence_lens that the model fixes, and that are not evidently the number of "
+                "steps: pass them to the layer as lengths"
+            )
+        return {key: why for key, why in faults.items() if key not in self.skip}
+
+    def _is_whole(self, node: Node, given: dict[str, Any]) -> bool:
+        """Whether constant sequence_lens are all of the steps that the model says X has."""
+        value = node.input(4)
+        if self.graph.kind(value) is not Kind.CONSTANT:
+            return False
+        steps = self.graph.declared_size(node.input(0), given.get("layout", 0))
+        return steps is not None and bool((self.graph.value(value) == steps).all())
+
+    # -------------------------------------------------------------------- the others
+
+    def _linear(self, node: Node) -> _Part:
+        graph = self.graph
+        given = node.attributes(alpha="FLOAT", beta="FLOAT", transA="INT", transB="INT")
+        if node.operator == "MatMul" and given:
+            raise ValueError(f"has the attributes {', '.join(given)}")
+        if graph.kind(node.input(1)) is not Kind.CONSTANT:
+            raise ValueError("is no product of what is computed with a constant matrix behind it")
+        weight = graph.value(node.input(1))
+        arrays = {"B": weight}
+        if weight.ndim != 2 or str(weight.dtype) not in _TYPES or given.get("transA", 0):
+            how = " with transA" if given.get("transA", 0) else ""
+            raise ValueError(f"is a product with {weight.dtype} {weight.shape}{how}, no Linear")
+        weight = _scaled(weight if given.get("transB", 0) else weight.T, given.get("alpha", 1.0))
+        bias = None
+        if node.operator == "Gemm" and node.input(2):
+            arrays["C"] = graph.value(node.input(2))
+            bias = _bias(arrays["C"], weight)
+            if bias is None:
+                raise ValueError(f"adds C of the shape {arrays['C'].shape}, no bias")
+            bias = _scaled(bias, given.get("beta", 1.0))
+        elif node.operator == "MatMul":
+            bias = self._bias_behind(node, weight)
+            arrays |= {} if bias is None else {"bias": bias}
+        weights = {"weight": weight} | ({} if bias is None else {"bias": bias})
+        return _Part(node, "Linear", arrays, weights, {}, {})
+
+    def _bias_behind(self, node: Node, weight: Array) -> Array | None:
+        """The constant that an Add behind a product adds, if nothing else reads the product."""
+        graph = self.graph
+        value = node.outputs[0]
+        while True:
+            users = graph.users(value)
+            if len(users) != 1 or value in graph.outputs or users[0].name in self.skip:
+                return None
+            user = users[0]
+            # tf2onnx writes a product of two axes and restores the others before it adds.
+            if user.operator == "Reshape" and user.input(0) == value:
+                if not self._keeps_last(user, len(weight)):
+                    return None
+                value = user.outputs[0]
+                continue
+            others = [name for name in user.inputs if name != value]
+            if user.operator != "Add" or len(others) != 1 or len(user.inputs) != 2:
+                return None
+            if graph.kind(others[0]) is not Kind.CONSTANT:
+                return None
+            bias = _bias(graph.value(others[0]), weight)
+            if bias is not None:
+                self._absorbed.add(user.name)
+            return bias
+
+    def _keeps_last(self, node: Node, size: int) -> bool:
+        """Whether a Reshape evidently leaves the last axis with this size."""
+        name = node.input(1)
+        for _ in range(8):
+            if self.graph.kind(name) is Kind.CONSTANT:
+                sizes = self.graph.value(name)
+                return bool(sizes.ndim == 1 and sizes.size and sizes[-1] == size)
+            made = self.graph.producer(name)
+            if made is None or made.operator not in ("Cast", "Identity", "Concat"):
+                return False
+            name = made.inputs[-1]
+        return False
+
+    def _embedding(self, node: Node) -> _Part:
+        table = self.graph.value(node.input(0))
+        axis = node.attributes(axis="INT").get("axis", 0)
+        if table.ndim != 2 or str(table.dtype) not in _TYPES or axis not in (0, -2):
+            raise ValueError(f"picks from {table.dtype} {table.shape} on axis {axis}, no Embedding")
+        return _Part(node, "Embedding", {"data": table}, {"weight": table}, {}, {})
+
+
+def _recurrent_in(bodies: list[Any]) -> list[str]:
+    """The recurrent operators in bodies of nodes, however deep."""
+    found, stack = set(), list(bodies)
+    while stack:
+        for proto in stack.pop().node:
+            if proto.op_type in OPERATORS:
+                found.add(proto.op_type)
+            stack += [g for a in proto.attribute for g in (a.g, *a.graphs) if len(g.node)]
+    return sorted(found)
+
+
+def _scaled(array: Array, factor: float) -> Array:
+    """A weight times alpha or beta."""
+    if factor == 1:
+        return array
+    wide = array.astype(np.float32) if str(array.dtype) in _HALVES else array
+    return wide * wide.dtype.type(factor)
+
+
+def _bias(array: Array, weight: Array) -> Array | None:
+    """A constant that is added to every row of a product, as (O,); None where it is none."""
+    n = len(weight)
+    if array.size not in (1, n) or (array.ndim and array.shape[-1] != array.size):
+        return None
+    return np.broadcast_to(array.reshape(-1), (n,))
+
+
+def _options(
+    kind: str, given: dict[str, Any], faults: list[str]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The ends of the weights' names, one for each direction, and the options of the layer."""
+    for name in ("input_forget", "linear_before_reset"):
+        if name in given and name != OPERATORS[kind].attribute:
+            faults.append(f"has the attribute {name}, which is not its own")
+    if "clip" in given:
+        faults.append(f"clips at {given['clip']:g}")
+    if given.get("input_forget", 0):
+        faults.append("couples its input and forget gates (input_forget)")
+    for name in ("layout", "linear_before_reset"):
+        if given.get(name, 0) not in (0, 1):
+            faults.append(f"has the {name} {given[name]}")
+    direction = given.get("direction", "forward")
+    ends = _DIRECTIONS.get(direction, ())
+    if not ends:
+        faults.append(f"has the direction {shown(direction)}")
+    options: dict[str, Any] = {"batch_first": given.get("layout", 0) == 1}
+    if kind == "GRU":
+        options["reset_after"] = given.get("linear_before_reset", 0) == 1
+    nonlinearity = _nonlinearity(kind, len(ends) or 1, given, faults)
+    if kind == "RNN":
+        options["nonlinearity"] = nonlinearity
+    return ends, options
+
+
+def _nonlinearity(kind: str, directions: int, given: dict[str, Any], faults: list[str]) -> str:
+    """Our name of a node's activation, "" for the gates of LSTM and GRU."""
+    own = OPERATORS[kind].activations
+    names = given.get("activations", own * directions)
+    # The schema's own default of an RNN has two, whatever the direction.
+    expected = {len(own) * directions, 2 if kind == "RNN" else 0}
+    if len(names) not in expected or any(
+        n.lower() != names[i % len(own)].lower() for i, n in enumerate(names)
+    ):
+        faults.append(
+            f"has the activations {_listed(names)}, not one and the same for each direction"
+        )
+        return ""
+    if kind != "RNN":
+        if [n.lower() for n in names[: len(own)]] != [n.lower() for n in own]:
+            faults.append(f"has the activations {_listed(names)}, not {_listed(own)}")
+        return ""
+    for ours, (operator, alpha, beta) in ACTIVATIONS.items():
+        if names[0].lower() != operator.lower():
+            continue
+        if alpha is None or beta is None:  # then nothing reads the lists
+            return ours
+        for i, (what, want) in enumerate((("alpha", alpha), ("beta", beta))):
+            values = given.get(f"activation_{what}", [])
+            if len(values) > directions:
+                faults.append(f"has {len(values)} of activation_{what}")
+            values = [*values, *[DEFAULTS[operator][i]] * directions][:directions]
+            if any(np.float32(v) != np.float32(want) for v in values):
+                faults.append(
+                    f"has the activation {operator} with {what} {values[0]:g}, not {want:g}"
+                )
+        return ours
+    faults.append(f"has the activation {shown(names[0])}")
+    return ""
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(map(shown, list(names)[:9]))
+
+
+def _check_shapes(
+    kind: str, directions: int, arrays: dict[str, Array], hidden: int | None, faults: list[str]
+) -> None:
+    """Say what is wrong with the shapes and types of W, R, B, P."""
+    gates, R = len(OPERATORS[kind].order), arrays["R"]
+    H = R.shape[-1] if R.ndim == 3 else 0
+    D = arrays["W"].shape[-1] if arrays["W"].ndim == 3 else 0
+    n = directions or len(R)
+    shapes = {
+        "W": (n, gates * H, D),
+        "R": (n, gates * H, H),
+        "B": (n, 2 * gates * H),
+        "P": (n, 3 * H),
+    }
+    for name, array in arrays.items():
+        if array.shape != shapes[name] or 0 in array.shape:
+            of = f"{n} direction{'s' * (n != 1)} of {H} units and {D} features"
+            faults.append(
+                f"has {name} of the shape {array.shape}, expected {shapes[name]} for {of}"
+            )
+    types = {str(array.dtype) for array in arrays.values()}
+    if len(types) != 1 or not types <= set(_TYPES):
+        faults.append(f"has weights of {', '.join(sorted(types))}")
+    if hidden is not None and hidden != H:
+        faults.append(f"has hidden_size={hidden}, but weights of {H} units")
