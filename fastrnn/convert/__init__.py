@@ -5,10 +5,11 @@ Converting may need the package that has made a file; what was converted runs wi
 
 from .._attributes import completions
 from .arrays import from_arrays, to_arrays
+from .keras import from_keras
 from .onnx import from_onnx
 from .pytorch import from_torch, to_torch
 
-__all__ = ["from_arrays", "from_onnx", "from_torch", "to_arrays", "to_torch"]
+__all__ = ["from_arrays", "from_keras", "from_onnx", "from_torch", "to_arrays", "to_torch"]
 
 
 __dir__ = completions(globals())

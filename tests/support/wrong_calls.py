@@ -704,4 +704,12 @@ CASES: dict[str, Case] = {
         "_use_new_zipfile_serialization=False)",
         "layer.load_state_dict(fastrnn.load(path)['model'])", "(.pt)",
         "path = str(folder / 'a.safetensors')", needs="torch"),
+    # -------------------------------------------------------------------- weights of Keras
+    "lists for weights": Case(
+        "import fastrnn.convert; source = [[[1.0, 2.0], [3.0, 4.0]], [0.0, 0.0]]",
+        "fastrnn.convert.from_keras(source)"),
+    "an activation behind a Dense": Case(
+        "import fastrnn.convert; source = [weight, np.zeros(3)]; "
+        "config = {'units': 3, 'activation': 'relu', 'name': 'out'}",
+        "fastrnn.convert.from_keras(source, config=config)"),
 }  # fmt: skip
