@@ -211,4 +211,4 @@ def refuse(what: str, faults: Mapping[str, str], skippable: Collection[str]) -> 
 
 def check_skip(skip: Any, names: Iterable[str]) -> list[str]:
     """What to leave out, each one of these names."""
-    return sorted(_checks.names("skip", skip, tuple(names)))
+    return sorted(_checks.names("skip", () if skip is None else skip, tuple(names)))
