@@ -6,6 +6,18 @@ import os
 import stat
 from io import BufferedReader
 
+SAFETENSORS, KERAS = "a safetensors file", "a Keras file (.keras)"
+HDF5, ONNX = "an HDF5 file (.h5)", "an ONNX model"
+
+
+def format_of(path: str) -> str:
+    """What a file seems to be by how it begins, in words; "" where that is unknown."""
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return ""
+        start = file.read(4096)
+    return SAFETENSORS if start[8:9] == b"{" else _recognised(start, "")[0]
+
 
 def other_format(file: BufferedReader, path: str) -> str:
     """What a file seems to be that is none of ours, and what to do with it; "" where unknown."""
@@ -42,7 +54,7 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
         if first.endswith((b"/data.pkl", b"/version", b"/byteorder", b"/.format_version")):
             return "a PyTorch file (.pt), if it has a state_dict", torch
         if first in (b"metadata.json", b"config.json"):
-            return "a Keras file (.keras)", ""
+            return KERAS, ""
         return "a zip archive", ""
     if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
         return "a PyTorch file (.pt), if it has a state_dict", torch
@@ -50,7 +62,7 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
         return "a pickle, which may run any code when it is read: have its maker save arrays", ""
     for magic, seems, made in (
         (b"\x93NUMPY", "a NumPy array (.npy)", numpy),
-        (b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5)", ""),
+        (b"\x89HDF\r\n\x1a\n", HDF5, ""),
         (b"\x1f\x8b\x08", "compressed by gzip", ""),
         (b"BZh", "compressed by bzip2", ""),
         (b"\xfd7zXZ\x00", "compressed by xz", ""),
@@ -65,8 +77,9 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
             return seems, made
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model", ""
-    if start[:1] == b"\x08" and start[2:3] in (b"\x12", b":"):  # ir_version, producer or graph
-        return "an ONNX model", ""
+    # ir_version, and another field: names and versions of the producer, a text, the graph, sets.
+    if start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x1a", b'"', b"(", b"2", b":", b"B"):
+        return ONNX, ""
     text = "".join(start.decode(errors="replace").split())
     if text.isprintable() and "�" not in text[:-1]:
         return ("JSON" if text.startswith(("{", "[")) else "text"), ""

@@ -52,7 +52,22 @@ def make_parser() -> Parser:
     parser = Parser(prog="fastrnn", description="Recurrent networks on a CPU, fast.")
     parser.add_argument("--version", action="version", version=f"fastrnn {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("info", help="print the version, the instruction set and the threads")
+    commands.add_parser(
+        "info",
+        options=_add_info,
+        help="print the version, the instruction set and the threads, or what a model file holds",
+        description="Print the version, the instruction set and the threads; or, of a model file, "
+        "its layers, shapes, types and sizes, and what would be converted and what not.",
+    )
+    commands.add_parser(
+        "convert",
+        options=_add_convert,
+        help="make layers of a PyTorch, Keras or ONNX file, or an ONNX model of a layer",
+        description="Write the layers of a file into another. IN: a .safetensors file of fastrnn "
+        "or with PyTorch's names, a .keras or .weights.h5 file of Keras, an ONNX model. OUT: a "
+        ".safetensors file, which fastrnn.load reads; or an .onnx model, of one layer. All that is "
+        "in IN has to become a layer or be named in --skip.",
+    )
     commands.add_parser(
         "train",
         options=_add_train,
@@ -84,6 +99,34 @@ def make_parser() -> Parser:
         "results are checked first, and turns are interleaved.",
     )
     return parser
+
+
+def _add_config(add: Any) -> None:
+    add("--config", metavar=FILE,
+        help="of a .weights.h5 file: the text of model.to_json(), which it lacks")  # fmt: skip
+
+
+def _add_info(add: Any) -> None:
+    add("model", nargs="?", metavar="MODEL", help="a file that `fastrnn convert` takes")
+    _add_config(add)
+
+
+def _add_convert(add: Any) -> None:
+    add("source", metavar="IN", help="the file to read")
+    add("target", metavar="OUT", help="the file to write: .safetensors or .onnx")
+    add("--name", metavar=NAME, help="only this layer; of PyTorch, where it is in the model")
+    add("--skip", nargs="+", action="extend", default=[], metavar=NAME,
+        help="leave these out: what is no layer here, or is computed otherwise")  # fmt: skip
+    add("--kind", nargs="+", action="extend", default=[], metavar="NAME=KIND",
+        help="what a layer of PyTorch is whose weights do not say: Linear or Embedding; with "
+        "--name, KIND alone")  # fmt: skip
+    add("--nonlinearity", metavar=NAME,
+        help="of an RNN of PyTorch, whose weights do not say: tanh (default) or relu")  # fmt: skip
+    add("--batch-first", action="store_true", help="the layers take (B, T, D), not (T, B, D)")
+    _add_config(add)
+    add("--lengths", action="store_true", help="give the ONNX model an input of lengths")
+    add("--state", action="store_true", help="give the ONNX model inputs of initial states")
+    add("--force", action="store_true", help="replace OUT if need be")
 
 
 def _add_bench(add: Any) -> None:
@@ -215,11 +258,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, options: dict[str, Any], argv: list[str]) -> int:
-    if command == "info":
+    if command == "info" and options["model"] is None and options["config"] is None:
         import fastrnn
 
         fastrnn.show_config()
         return 0
+    if command in ("info", "convert"):
+        from fastrnn.convert import files
+
+        try:
+            if command == "info":
+                return files.info(**options)
+            return files.convert(files.ConvertOptions(**options))
+        except files.FilesError as error:
+            return _fail(command, str(error))
     if command == "bench":
         from fastrnn import bench
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     # return ``load(path)["rnn"]`` from a function that says which layer it returns.
     Saved = Never | Any  # noqa: RUF020
 
+    # Begin and end of a tensor in the file's data, its name, type and shape.
+    _Place = tuple[int, int, str, str, tuple[int, ...]]
+
 _OWN, _VERSION = "fastrnn", 1  # the key of what is ours in the metadata, and its version
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("f8"), "F32": np.dtype("f4"), "F16": np.dtype("f2"), "BOOL": np.dtype("?"),
@@ -124,7 +127,7 @@ def save(
             f"path is {_cures.kind(path)}, expected a str or an os.PathLike of one: the path comes "
             "first"
         )
-    path = _path_text(path)
+    path = path_text(path)
     metadata = {} if metadata is None else metadata
     for what, value in (("objects", objects), ("metadata", metadata)):
         if not isinstance(value, Mapping):
@@ -157,7 +160,8 @@ def save(
     replace_file(path, chain((start,), map(_bytes_of, tensors.values())))
 
 
-def _path_text(path: Any) -> str:
+def path_text(path: Any) -> str:
+    """The path that an argument is, a str; TypeError for anything else."""
     text = os.fspath(path) if isinstance(path, str | bytes | os.PathLike) else None
     if isinstance(text, str):
         return text
@@ -377,10 +381,24 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
         return _read(file)
 
 
+def read_types(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str], bool]:
+    """Return type and shape of each tensor of a safetensors file, as it has them, and its metadata.
+
+    Last, whether `save` has written it. No data is read; raises what `load` raises.
+    """
+    with _opened(path) as file:
+        places, metadata = _header(file)
+    types = {"BF16": "bfloat16"} | {name: str(dtype) for name, dtype in _DTYPES.items()}
+    held = {name: (types[dtype], shape) for _, _, name, dtype, shape in places.values()}
+    return held, metadata, metadata.pop(_OWN, None) is not None
+
+
 @contextmanager
 def _opened(path: Any) -> Iterator[BufferedReader]:
     """A file that is read; a ValueError inside says which, and what it seems to be."""
-    path, other = _path_text(path), ""
+    path, other = path_text(path), ""
     try:
         # Non-blocking, or opening a pipe would wait for its writer.
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
@@ -440,8 +458,8 @@ def _fields(what: str, value: Any, /, **types: type) -> list[Any]:
     return [value[name] for name in types]
 
 
-def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
-    """The tensors, in the header's order, and the metadata."""
+def _header(file: BufferedReader) -> tuple[dict[str, _Place], dict[str, str]]:
+    """Where the tensors are, in the header's order, and the metadata."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
@@ -463,18 +481,23 @@ def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
     for text in (*header, *metadata, *metadata.values()):
         _text("a string in the header", text)
 
-    entries = sorted(_entry(name, entry, size) for name, entry in header.items())
+    places = {name: _entry(name, entry, size) for name, entry in header.items()}
     position = 0
-    for begin, end, name, _, _ in entries:
+    for begin, end, name, _, _ in sorted(places.values()):
         if begin != position:
             fault = "leaves a gap behind" if begin > position else "overlaps"
             raise ValueError(f"tensor {_repr(name)} {fault} the one before: it begins at {begin}")
         position = end
     if position < size:
         raise ValueError(f"the last {size - position} bytes of the file belong to no tensor")
+    return places, metadata
 
+
+def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors, in the header's order, and the metadata."""
+    places, metadata = _header(file)
     tensors = {}
-    for _, _, name, dtype, shape in entries:
+    for _, _, name, dtype, shape in sorted(places.values()):
         a = np.empty(shape, _STORED[dtype].newbyteorder("<"))
         data = a.reshape(-1).view(np.uint8)
         if file.readinto(data.data) < data.size:
@@ -483,11 +506,11 @@ def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
             raise ValueError(f"tensor {_repr(name)} is BOOL, but has other bytes than 0 and 1")
         a = a.astype(_STORED[dtype], copy=False)
         tensors[name] = (a.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else a
-    return {name: tensors[name] for name in header}, metadata
+    return {name: tensors[name] for name in places}, metadata
 
 
-def _entry(name: str, entry: Any, size: int) -> tuple[int, int, str, str, tuple[int, ...]]:
-    """Begin and end of a tensor in data of this size, name, type, and shape."""
+def _entry(name: str, entry: Any, size: int) -> _Place:
+    """Where a tensor is in data of this size."""
     what = f"tensor {_repr(name)}"
     dtype, shape, offsets = _fields(what, entry, dtype=str, shape=list, data_offsets=list)
     if dtype not in _STORED:

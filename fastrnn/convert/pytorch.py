@@ -236,8 +236,8 @@ def layers_of(
     found = {path: _kind(model, path, weights) for path, weights in kept.items()}
     for path, kind in (kinds or {}).items():
         if found.get(path) != _UNSURE:
-            open_ = [p for p, k in found.items() if k == _UNSURE]
-            raise ValueError(f"kinds has {path!r}, expected what is left open, of {open_}")
+            unsure = [p for p, k in found.items() if k == _UNSURE]
+            raise ValueError(f"kinds has {path!r}, expected what is left open, of {unsure}")
         found[path] = _checks.choice(f"kinds[{path!r}]", kind, ("Linear", "Embedding"))
     faults = {
         path: kind or f"no layer ({_shapes(kept[path])})"
@@ -246,9 +246,13 @@ def layers_of(
     }
     if faults:
         texts = "; ".join(f"{path!r}, {why}" for path, why in faults.items())
+        open_ = {path: "Embedding" for path, why in faults.items() if why == _UNSURE}
+        others = [*left_out, *(path for path in faults if path not in open_)]
+        cures = [f"skip={others!r} for what is to be left out"] * bool(others)
+        said = {**open_, **(kinds or {})}
+        cures += [f"kinds={said!r}, or 'Linear' for such a one"] * bool(open_)
         raise ValueError(
-            f"{model.said} has what cannot be converted: {texts}: pass skip="
-            f"{[*left_out, *faults]!r} for what is to be left out"
+            f"{model.said} has what cannot be converted: {texts}: pass {', and '.join(cures)}"
         )
     return {path: _made(model, path, kept[path], kind, options) for path, kind in found.items()}
 

@@ -354,7 +354,8 @@ def test_a_whole_model_is_listed_and_converted() -> None:
     with pytest.raises(ValueError, match=r"'words'.*'mix'.*'norm'.*'tied'") as info:
         layers_of(model.state_dict())
     assert str(info.value).endswith(
-        "pass skip=['words', 'mix', 'norm', 'tied'] for what is to be left out"
+        "pass skip=['mix', 'norm'] for what is to be left out, and kinds={'words': 'Embedding', "
+        "'tied': 'Embedding'}, or 'Linear' for such a one"
     )
     found = layers_of(model, ["mix", "norm"])
     assert list(found) == ["words", "encoder.rnn", "cell", "head", "tied"]

@@ -16,7 +16,17 @@ import fastrnn
 PACKAGE = Path(fastrnn.__file__).parent
 
 # Built on the public names and deletable without a change elsewhere. __main__ only starts cli.
-LEAVES = {"bench", "cli", "char_lm", "gradients", "outputs", "torch", "estimators", "__main__"}
+LEAVES = {
+    "bench",
+    "cli",
+    "char_lm",
+    "convert",
+    "gradients",
+    "outputs",
+    "torch",
+    "estimators",
+    "__main__",
+}
 
 # Nothing compiled is in these modules (settings, moving rows about, files) and in these functions.
 WITHOUT_REFERENCE = {"fastrnn.config", "fastrnn.runtime", "fastrnn.padding", "fastrnn.io"}

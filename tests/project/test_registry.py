@@ -43,6 +43,7 @@ ALLOWED = {
     ("convert/test_convert_onnx.py", "for own in {"): "what one operator of ONNX has alone",
     ("convert/test_convert_onnx.py", '("case", "attributes"'): "attributes of ONNX's operators",
     ("convert/test_convert_onnx_files.py", '("kind", "H", "batch_first"'): "modules of PyTorch",
+    ("convert/test_convert_to_onnx.py", '"error", "text")'): "messages",
     ("convert/test_convert_keras.py", "keras.Sequential("): "a model of Keras",
     ("convert/test_convert_keras_files.py", "keras.Sequential("): "a model of Keras",
     ("convert/test_convert_keras_files.py", "def rest("): "a model of Keras",
@@ -55,9 +56,8 @@ ALLOWED = {
 PACKAGE = {
     "__init__.py", "cells/__init__.py", "layers/__init__.py", "reference/__init__.py",
     "reference/cells.py", "gradients.py", "bench/frameworks.py", "bench/onnx_peers.py",
-    "convert/_layers.py", "convert/keras_config.py", "convert/onnx_cells.py",
-    "convert/pytorch.py", "torch/__init__.py",
-    "torch/kernels.py", "torch/modules.py", "torch/recompute.py",
+    "convert/_layers.py", "convert/keras_config.py", "convert/onnx_cells.py", "convert/pytorch.py",
+    "torch/__init__.py", "torch/kernels.py", "torch/modules.py", "torch/recompute.py",
 }  # fmt: skip
 
 
