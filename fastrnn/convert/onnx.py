@@ -176,6 +176,7 @@ class _Reader:
 
     def __init__(self, graph: Graph, skip: Collection[str]) -> None:
         self.graph = graph
+        self._lengths = self._of_lengths()
         valid = []
         for node in graph.nodes:
             if self._computes(node):
@@ -186,11 +187,29 @@ class _Reader:
         self.skip = frozenset(check_skip(skip, valid))
         self._absorbed: set[str] = set()  # names of nodes that are part of the layer before
 
+    def _of_lengths(self) -> set[str]:
+        """The values that depend on an input which is the lengths of rows, and on no other."""
+        kind = self.graph.kind
+        found = {
+            node.input(4)
+            for node in self.graph.nodes
+            if node.operator in OPERATORS
+            and kind(node.input(4)) is Kind.DATA
+            and self.graph.producer(node.input(4)) is None
+        }
+        for node in self.graph.nodes:
+            others = {v for v in node.inputs if kind(v) is Kind.DATA}
+            if others and others <= found and not node.bodies():
+                found |= set(node.outputs)
+        return found
+
     def _computes(self, node: Node) -> bool:
-        """Whether a node may do more than hand on data, or reckon with sizes."""
+        """Whether a node may do more than hand on data, or reckon with sizes and lengths."""
         kind = self.graph.kind
         if node.operator in OPERATORS:
             return True
+        if self._lengths.issuperset(node.outputs):
+            return False
         if all(kind(value) is not Kind.DATA for value in node.outputs):
             # An embedding of positions reads from constants alone.
             picks = [kind(value) for value in node.inputs] == [Kind.CONSTANT, Kind.SIZES]
@@ -199,6 +218,8 @@ class _Reader:
             return not self.graph.is_zero(training)
         # What hands on constants, at a place that is computed, or beside data, adds them to these.
         handed_on = node.inputs if node.operator == "Concat" else node.inputs[:1]
+        if node.operator == "Where" and node.input(0) in self._lengths:
+            return any(kind(v) is not Kind.DATA for v in node.inputs[1:])
         return node.operator not in MOVES or any(kind(v) is not Kind.DATA for v in handed_on)
 
     def _is_table(self, name: str) -> bool:

@@ -352,15 +352,16 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("options", [{}, {"state": True}, {"lengths": True}], ids=str)
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_back_has_the_same_bits(
-    kind: str, shape: str, bias: bool, options: dict[str, Any], dtype: str, tmp_path: Path
+    kind: str, shape: str, bias: bool, lengths: bool, state: bool, dtype: str, tmp_path: Path
 ) -> None:
     layer = make(kind, shape, bias=bias, batch_first=True, dtype=dtype)
-    convert.to_onnx(layer, tmp_path / "layer.onnx", **options)
+    convert.to_onnx(layer, tmp_path / "layer.onnx", lengths=lengths, state=state)
     found = convert.from_onnx(tmp_path / "layer.onnx", batch_first=True)
     cell = type(layer).__name__.lower()
     assert list(found) == [f"{cell}_l{k}" for k in range(layer.num_layers)]
@@ -375,17 +376,25 @@ def test_what_is_read_back_has_the_same_bits(
         assert read[name].tobytes() == a.tobytes(), name
 
 
-def test_lengths_and_state_together_and_the_others(tmp_path: Path) -> None:
-    """Rows of no steps keep their state by nodes that are no layer."""
+def test_of_a_where_only_lengths_may_choose(tmp_path: Path) -> None:
     layer = make("lstm", "both")
     convert.to_onnx(layer, tmp_path / "layer.onnx", lengths=True, state=True)
-    with pytest.raises(ValueError, match=r"is_empty.*keep_h_0.*keep_c_0"):
-        convert.from_onnx(tmp_path / "layer.onnx")
-    one = convert.from_onnx(tmp_path / "layer.onnx", "lstm_l0")
-    assert one.flat_weights.tobytes() == layer.flat_weights.tobytes()
-    for other in (fastrnn.Linear(3, 2), fastrnn.Linear(3, 2, bias=False), fastrnn.Embedding(4, 3)):
-        convert.to_onnx(other, tmp_path / "other.onnx")
-        name = type(other).__name__.lower()
-        back = convert.from_onnx(tmp_path / "other.onnx", name)
-        assert repr(back) == repr(other)
-        assert back.flat_weights.tobytes() == other.flat_weights.tobytes()
+    model = onnx.load(tmp_path / "layer.onnx")
+    (where, *_) = (node for node in model.graph.node if node.op_type == "Where")
+    where.input[0] = "is_large"
+    large = onnx.helper.make_node("Greater", ["h_0", "c_0"], ["is_large"], "is_large")
+    model.graph.node.insert(0, large)
+    with pytest.raises(ValueError, match=rf"is_large: Greater.*{where.name}: Where"):
+        convert.from_onnx(model)
+    found = convert.from_onnx(model, skip=["is_large", where.name])
+    assert list(found) == ["lstm_l0"]
+
+
+@pytest.mark.parametrize(
+    "other", [fastrnn.Linear(3, 2), fastrnn.Linear(3, 2, bias=False), fastrnn.Embedding(4, 3)]
+)
+def test_other_layers_are_read_back(other: Any, tmp_path: Path) -> None:
+    convert.to_onnx(other, tmp_path / "other.onnx")
+    back = convert.from_onnx(tmp_path / "other.onnx", type(other).__name__.lower())
+    assert repr(back) == repr(other)
+    assert back.flat_weights.tobytes() == other.flat_weights.tobytes()
