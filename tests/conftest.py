@@ -1,10 +1,12 @@
 """Shared by the tests: settings go back after each one, and problems of any size are drawn here."""
 
+import importlib
 import importlib.util
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # The reference is small products: threads of BLAS only get in the way of the threads under test.
@@ -18,6 +20,8 @@ from language_model import TEXT
 
 import fastrnn
 from fastrnn import _core
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,6 +78,13 @@ def settings_restored() -> Iterator[tuple[float, float]]:
 def one_thread(settings_restored: Any) -> None:
     """For many small calls under which no thread is under test: teams of them would take long."""
     fastrnn.set_num_threads(1)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Callable[[str], ModuleType]:
+    """Imports an example by its name."""
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script there
+    return importlib.import_module
 
 
 @pytest.fixture

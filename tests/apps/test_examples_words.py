@@ -4,7 +4,6 @@ All but the last test run on words that are made up here; that one needs the pac
 --full.
 """
 
-import importlib.util
 import itertools
 import os
 import re
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,6 @@ import fastrnn
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 ON_WORDS = ["seq2seq", "stress", "syllables"]
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Callable[[str], ModuleType]:
-    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script there
-    return importlib.import_module
 
 
 def made_up_dictionary() -> list[tuple[str, list[str]]]:

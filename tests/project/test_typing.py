@@ -42,7 +42,7 @@ def test_mypy_has_nothing_to_say(torch: bool, tmp_path: Path) -> None:
         paths.append(tmp_path / f"readme_{i}.py")
         paths[-1].write_text(block)
     chosen = [path for path in paths if ("import torch" in path.read_text("utf-8")) == torch]
-    assert len(chosen) == (3 if torch else len(paths) - 3)
+    assert len(chosen) == (4 if torch else len(paths) - 4)
     assert mypy(tmp_path, *chosen) == ""
 
 
