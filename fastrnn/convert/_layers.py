@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -132,16 +131,12 @@ def make_layer(kind: str, weights: Mapping[str, Any], what: str, **options: Any)
     """
     cls = LAYERS[kind]
     arrays = widened(what, weights)
-    known = {
-        name: parameter.default
-        for name, parameter in signature(cls).parameters.items()
-        if name not in cls._for_start
-    }
+    known = {name: parameter.default for name, parameter in cls._told().items()}
     try:
         sizes = _recurrent(cls, arrays) if issubclass(cls, Recurrent) else _plain(cls, arrays)
         arguments = known | {name: value for name, value in sizes.items() if name in known}
         for name in options:
-            if name not in known or name in sizes:
+            if name not in known or name in sizes or name == "forget_bias":  # of weights to draw
                 free = ", ".join(n for n in known if n not in sizes and n != "forget_bias")
                 raise TypeError(f"{name} is no option here: the options of {kind} are {free}")
         return cls._restored(arguments | options, arrays)
@@ -185,10 +180,29 @@ def _recurrent(cls: type[Recurrent[Any]], arrays: Mapping[str, Array]) -> dict[s
     }
 
 
-# ------------------------------------------------------------------------------ what to leave out
+# ------------------------------------------------------------------------------ errors
 
 
-def refuse(what: str, faults: Mapping[str, str], skippable: Collection[str]) -> None:
+def shown(value: Any) -> str:
+    """A name of a file, or what it has instead, for an error: one line, of moderate length."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:80]}...{text[-30:]}"
+
+
+def several(texts: Iterable[str], most: int = 20, between: str = ", ") -> str:
+    """The texts, but of many the first; so an error stays readable however large a file is."""
+    found = list(texts)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return between.join(found[:most]) + more
+
+
+def refuse(
+    what: str,
+    faults: Mapping[str, str],
+    skippable: Collection[str],
+    left_out: Iterable[str] = (),
+    cures: Iterable[str] = (),
+) -> None:
     """Raise one ValueError for all that cannot be converted, if there is anything.
 
     Parameters
@@ -199,16 +213,27 @@ def refuse(what: str, faults: Mapping[str, str], skippable: Collection[str]) -> 
         Reasons, by name.
     skippable : collection of str
         Those of the names that `skip` may have.
+    left_out : iterable of str
+        What `skip` has already.
+    cures : iterable of str
+        What else can be passed.
     """
     if not faults:
         return
-    listed = "; ".join(f"{name}: {why}" for name, why in faults.items())
-    cure = ""
-    if set(faults) <= set(skippable):
-        cure = f": pass skip={list(faults)!r} for what you compute yourself"
-    raise ValueError(f"{what} has what cannot be converted ({listed}){cure}")
+    told = several((f"{shown(name)[1:-1]}: {why}" for name, why in faults.items()), between="; ")
+    skip = [name for name in faults if name in skippable]
+    passed = [f"skip={[*sorted(left_out), *skip]!r} for what you compute yourself"] if skip else []
+    passed += cures
+    # What helps with some of them, and not with the others, would be no cure.
+    whole = (cures or len(skip) == len(faults)) and len(faults) <= 20
+    cure = f": pass {', and '.join(passed)}" if passed and whole else ""
+    raise ValueError(f"{what} has what cannot be converted ({told}){cure}")
 
 
-def check_skip(skip: Any, names: Iterable[str]) -> list[str]:
-    """What to leave out, each one of these names."""
-    return sorted(_checks.names("skip", () if skip is None else skip, tuple(names)))
+def check_skip(skip: Any, names: Iterable[str], name: str | None = None) -> frozenset[str]:
+    """What to leave out, each one of these names; not beside the name of the one that is wanted."""
+    if skip and name is not None:
+        raise ValueError(
+            f"skip is {skip!r}, but name is {name!r}, which leaves out all others: pass skip=()"
+        )
+    return _checks.names("skip", () if skip is None else skip, tuple(names))

@@ -24,11 +24,6 @@ _WEIGHTS = {
     "w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh",
     "w_hr": "weight_hr", "w_peep": "weight_peephole", "leak": "weight_leak",
 }  # fmt: skip
-# What the arrays say, or what is of weights that are still to be drawn.
-_TAKEN = (
-    "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size", "peephole",
-    "forget_bias", "dtype", "rng", "init",
-)  # fmt: skip
 
 
 def from_arrays(
@@ -109,9 +104,7 @@ def from_arrays(
     _checks.choice("joined", joined, _JOINED)
     transposed = _checks.flag("transposed", transposed)
     signs = _takes(cell, update_gate)
-    for name in options:
-        if name in _TAKEN:
-            raise TypeError(f"{name} is no option here: the weights are given, and say how many")
+    reverse = _checks.flag("reverse", options.pop("reverse", False))
     arrays = {"w_ih": w_ih, "w_hh": w_hh, "w": w, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr,
               "w_peep": w_peep}  # fmt: skip
     if cell == "leaky" and isinstance(options.get("leak"), ndarray):
@@ -132,9 +125,9 @@ def from_arrays(
     if cell == "leaky" and "leak" not in weights:
         start = _checks.numbers("leak", options.pop("leak", 0.5), hidden, weights["w_hh"].dtype)
         weights["leak"] = np.full(hidden, start, weights["w_hh"].dtype)
-    end = "_l0_reverse" if options.get("reverse", False) else "_l0"
+    end = "_l0" + "_reverse" * reverse
     named = {_WEIGHTS[name] + end: a for name, a in weights.items()}
-    layer = make_layer(cls.__name__, named, "the arrays", **_without_reverse(options))
+    layer = make_layer(cls.__name__, named, "the arrays", **options)
     assert isinstance(layer, Recurrent)
     return layer
 
@@ -373,9 +366,3 @@ def _kind_of(source: Any, weights: Mapping[str, Array]) -> str:
     rows, units = weights["w_hh"].shape
     gates = rows // units
     return next(n for n, c in RECURRENT_NAMES.items() if RECURRENT[c]._cell.gates == gates)
-
-
-def _without_reverse(options: Mapping[str, Any]) -> dict[str, Any]:
-    if "reverse" in options:
-        _checks.flag("reverse", options["reverse"])
-    return {name: value for name, value in options.items() if name != "reverse"}

@@ -184,7 +184,7 @@ class _Reader:
             if node.operator in OPERATORS:
                 given = {"sequence_lens": 4, "initial_h": 5, "initial_c": 6}
                 valid += [f"{node.name}/{what}" for what, i in given.items() if node.input(i)]
-        self.skip = frozenset(check_skip(skip, valid))
+        self.skip = check_skip(skip, valid)
         self._absorbed: set[str] = set()  # names of nodes that are part of the layer before
 
     def _of_lengths(self) -> set[str]:
