@@ -46,6 +46,11 @@ class Entry(NamedTuple):
     weights: dict[str, tuple[str, tuple[int, ...]]]
 
 
+def kind_of(layer: Weighted) -> str:
+    """The name of our class that a layer is of, or derived from."""
+    return next(cls.__name__ for cls in type(layer).__mro__ if cls in LAYERS.values())
+
+
 def described(arrays: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of each array or tensor."""
     return {

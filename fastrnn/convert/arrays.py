@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from .. import _checks, _cures
 from ..layers import RECURRENT, Recurrent
-from ._layers import NAME, letters, make_layer, reorder
+from ._layers import NAME, kind_of, letters, make_layer, reorder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _JOINED = ("xh", "hx")
 _UPDATE = ("keeps", "takes")
+_CELLS = {cls.__name__: name for name, cls in RECURRENT.items()}
 # The arguments that are arrays, and the weights of layers that they become.
 _WEIGHTS = {
     "w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh",
@@ -197,7 +198,7 @@ def to_arrays(
     weights = _weights_of(source)
     kind = _kind_of(source, weights)
     order = letters(kind, order)
-    signs = _takes(RECURRENT_NAMES[kind], update_gate)
+    signs = _takes(_CELLS[kind], update_gate)
     gradients = not isinstance(source, Recurrent)
     if one_bias and "b_hh" in weights:
         b_hh = weights.pop("b_hh")
@@ -217,9 +218,6 @@ def to_arrays(
     if transposed:
         found = {name: a.T if a.ndim == 2 else a for name, a in found.items()}
     return {name: np.array(a, order="C") for name, a in found.items()}
-
-
-RECURRENT_NAMES = {cls.__name__: name for name, cls in RECURRENT.items()}
 
 
 # ------------------------------------------------------------------------------ theirs and ours
@@ -353,9 +351,9 @@ def _of_layer(source: Any) -> dict[str, Array]:
 def _kind_of(source: Any, weights: Mapping[str, Array]) -> str:
     """The layer's class: of gradients, what they are of."""
     if isinstance(source, Recurrent):
-        return next(cls.__name__ for cls in type(source).__mro__ if cls.__name__ in RECURRENT_NAMES)
+        return kind_of(source)
     name = type(source).__name__.removesuffix("Gradients")
-    if name in RECURRENT_NAMES:
+    if name in _CELLS:
         return name
     if "leak" in weights:
         return "LeakyRNN"
@@ -365,4 +363,4 @@ def _kind_of(source: Any, weights: Mapping[str, Array]) -> str:
         raise ValueError("source has no gradient of weight_hh, which says of what cell it is")
     rows, units = weights["w_hh"].shape
     gates = rows // units
-    return next(n for n, c in RECURRENT_NAMES.items() if RECURRENT[c]._cell.gates == gates)
+    return next(n for n, c in _CELLS.items() if RECURRENT[c]._cell.gates == gates)

@@ -13,7 +13,7 @@ import numpy as np
 from .. import _checks, _cures
 from ..io import read_tensors
 from ..layers import LAYERS, RECURRENT, Recurrent, Weighted
-from ._layers import NAME, Entry, check_skip, described, make_layer
+from ._layers import NAME, Entry, check_skip, described, kind_of, make_layer, refuse, several, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,8 @@ def from_torch(
     Raises
     ------
     TypeError
-        If the source is none of these, or holds weights that are no floating numbers.
+        If the source is none of these, holds weights that are no floating numbers, or becomes a
+        layer that has no such option.
     ValueError
         If there is no layer, or more than one, of which the error says where they are; or its
         weights do not fit together, of which the error names all. Also for a file that is damaged,
@@ -120,6 +121,10 @@ def from_torch(
     if kind is not None and kind != found:
         raise ValueError(f"kind is {kind!r}, but {_where(model, path)} is {_cures.an(found)}")
     options = {name: value for name, value in given.items() if value is not None}
+    takes = _options_of(found)
+    for name in options:
+        if name not in takes:
+            raise TypeError(f"{name} is given, but {_where(model, path)} is {_cures.an(found)}")
     return _made(model, path, groups[path], found, options)
 
 
@@ -159,12 +164,12 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
     """
     if not isinstance(layer, Weighted):
         raise TypeError(f"layer is {_cures.kind(layer)}, expected a layer of fastrnn")
-    name = type(layer).__name__
+    name = kind_of(layer)
     f = getattr(layer, "nonlinearity", "tanh")
     why = [
         text
         for text, there in (
-            (f"{name}", name not in _KINDS),
+            (name, name not in _KINDS),
             ("layer without weight_ih", getattr(layer, "input_size", 0) is None),
             (f"nonlinearity {f!r}", f not in ("tanh", "relu")),
             ("reset gate before the product", not getattr(layer, "reset_after", True)),
@@ -236,25 +241,29 @@ def layers_of(
     found = {path: _kind(model, path, weights) for path, weights in kept.items()}
     for path, kind in (kinds or {}).items():
         if found.get(path) != _UNSURE:
-            unsure = [p for p, k in found.items() if k == _UNSURE]
-            raise ValueError(f"kinds has {path!r}, expected what is left open, of {unsure}")
+            open_ = several(repr(p) for p, k in found.items() if k == _UNSURE)
+            raise ValueError(
+                f"kinds has {path!r}, expected what is left open: {open_ or 'nothing'}"
+            )
         found[path] = _checks.choice(f"kinds[{path!r}]", kind, ("Linear", "Embedding"))
     faults = {
         path: kind or f"no layer ({_shapes(kept[path])})"
         for path, kind in found.items()
         if kind in ("", _UNSURE)
     }
-    if faults:
-        texts = "; ".join(f"{path!r}, {why}" for path, why in faults.items())
-        open_ = {path: "Embedding" for path, why in faults.items() if why == _UNSURE}
-        others = [*left_out, *(path for path in faults if path not in open_)]
-        cures = [f"skip={others!r} for what is to be left out"] * bool(others)
-        said = {**open_, **(kinds or {})}
-        cures += [f"kinds={said!r}, or 'Linear' for such a one"] * bool(open_)
-        raise ValueError(
-            f"{model.said} has what cannot be converted: {texts}: pass {', and '.join(cures)}"
-        )
-    return {path: _made(model, path, kept[path], kind, options) for path, kind in found.items()}
+    unsure = {path: "Embedding" for path, kind in found.items() if kind == _UNSURE}
+    layers = {}
+    for path in [p for p in kept if p not in faults]:
+        takes = _options_of(found[path])
+        own = {name: value for name, value in options.items() if name in takes}
+        try:
+            layers[path] = _made(model, path, kept[path], found[path], own)
+        except (TypeError, ValueError) as error:
+            faults[path] = str(error).removeprefix(f"{_where(model, path)}: ")
+    said = unsure | dict(kinds or {})
+    cures = [f"kinds={said!r}, or 'Linear' for such a one"] if unsure else []
+    refuse(model.said, faults, faults.keys() - unsure.keys(), left_out, cures)
+    return {path: layers[path] for path in kept}
 
 
 # ------------------------------------------------------------------------------ what is there
@@ -264,17 +273,15 @@ def _opened(source: Any) -> _Source:
     modules: dict[str, Any] = {}
     if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):
         return _Source("the file", read_tensors(source)[0], {})
-    said, weights = "source", source
+    weights = source
     if not isinstance(source, Mapping):
-        if isinstance(source, type) or not hasattr(source, "state_dict"):
-            cure = ": make one of it" if isinstance(source, type) else ""
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(source, torch.nn.Module):
             raise TypeError(
-                f"source is {_cures.kind(source)}, expected a module of PyTorch, a state_dict or a "
-                f"path{cure}"
+                f"source is {_cures.kind(source)}, expected a torch.nn.Module, a state_dict or the "
+                f"path of a safetensors file{_cure_of_source(source)}"
             )
-        if hasattr(source, "named_modules"):
-            modules = dict(source.named_modules())
-        weights = source.state_dict()
+        modules, weights = dict(source.named_modules()), source.state_dict()
     for name, value in weights.items():
         if not isinstance(name, str):
             raise TypeError(f"source has the key {_cures.shown(name)}, expected names of weights")
@@ -285,7 +292,15 @@ def _opened(source: Any) -> _Source:
                 f"pass source[{name!r}]"
             )
     # What is no tensor at all is no weight: the extra state of a module, the step of a checkpoint.
-    return _Source(said, {n: a for n, a in weights.items() if hasattr(a, "shape")}, modules)
+    return _Source("source", {n: a for n, a in weights.items() if hasattr(a, "shape")}, modules)
+
+
+def _cure_of_source(source: Any) -> str:
+    if isinstance(source, type):
+        return ": make one of it"
+    if isinstance(source, Weighted):
+        return ": it is a layer of fastrnn already"
+    return ": pass source.state_dict()" if hasattr(source, "state_dict") else ""
 
 
 def _groups(model: _Source) -> dict[str, dict[str, Any]]:
@@ -340,18 +355,16 @@ def _chosen(model: _Source, groups: Mapping[str, Mapping[str, Any]], prefix: str
     if inside:
         # What is recurrent is more likely to be meant.
         meant = next((p for p in inside if layers[p] in ("RNN", "LSTM", "GRU")), inside[0])
-        shown = "; ".join(
-            f"{path!r}, {layers[path]} ({_shapes(groups[path])})" for path in inside[:20]
+        listed = several(
+            (f"{shown(p)}, {layers[p]} ({_shapes(groups[p])})" for p in inside), between="; "
         )
-        more = f"; and {len(inside) - 20} more" if len(inside) > 20 else ""
         raise ValueError(
-            f"{model.said} has {len(inside)} layers{_under(prefix)}: {shown}{more}: pass "
+            f"{model.said} has {len(inside)} layers{_under(prefix)}: {listed}: pass "
             f"prefix={meant!r}, or another of these"
         )
-    some = ", ".join(map(repr, layers)) if layers else ""
-    have = f"; there are layers at {some}" if some else ""
+    have = f"; there are layers at {several(map(shown, layers))}" if layers else ""
     names = [n for n in model.weights if not prefix or n.startswith(f"{prefix}.")]
-    if names and not some:
+    if names and not layers:
         have = f"; what there is: {_shapes({n: model.weights[n] for n in names})}"
     elif not model.weights:
         have = "; it is empty"
@@ -366,8 +379,7 @@ def _under(prefix: str) -> str:
 
 
 def _shapes(weights: Mapping[str, Any]) -> str:
-    shown = [f"{name} {tuple(a.shape)}" for name, a in list(weights.items())[:8]]
-    return ", ".join(shown) + (f" and {len(weights) - 8} more" if len(weights) > 8 else "")
+    return several((f"{shown(name)[1:-1]} {tuple(a.shape)}" for name, a in weights.items()), 8)
 
 
 def _rewritten(names: list[str]) -> str:
@@ -385,33 +397,37 @@ def _rewritten(names: list[str]) -> str:
     return ""
 
 
+def _options_of(kind: str) -> tuple[str, ...]:
+    """What from_torch may be told of a layer of this kind."""
+    if not issubclass(LAYERS[kind], Recurrent):
+        return ()
+    return ("batch_first", "dropout", *(("nonlinearity",) if kind == "RNN" else ()))
+
+
 def _where(model: _Source, path: str) -> str:
-    return f"{model.said} at {path!r}" if path else model.said
+    return f"{model.said} at {shown(path)}" if path else model.said
 
 
 def _made(
-    model: _Source, path: str, weights: Mapping[str, Any], kind: str, options: Mapping[str, Any]
+    model: _Source, path: str, weights: Mapping[str, Any], kind: str, options: dict[str, Any]
 ) -> Weighted:
-    """The layer at a path; options that are not of its kind are passed over."""
+    """The layer at a path."""
     where, module = _where(model, path), model.modules.get(path)
-    inside = [n for n in model.weights if n.startswith(f"{path}." if path else "parametrizations.")]
-    if note := _rewritten(inside):
+    start = f"{path}.parametrizations." if path else "parametrizations."
+    rewritten = [n for n in model.weights if n.startswith(start)]
+    if note := _rewritten([*weights, *rewritten]):
         raise ValueError(f"{where}{note.replace('; some', ': some')}")
     if kind == "Embedding" and getattr(module, "max_norm", None) is not None:
         raise ValueError(f"{where} is an Embedding with max_norm, which changes when it is called")
     arrays = {name: _array(f"{where}, {name},", a) for name, a in weights.items()}
     if not issubclass(LAYERS[kind], Recurrent):
         return make_layer(kind, arrays, where)
-    own = {}
-    for name in ("batch_first", "dropout", *(("nonlinearity",) if kind == "RNN" else ())):
-        if hasattr(module, name):
-            own[name] = getattr(module, name)
-    asked = {name: a for name, a in options.items() if name != "nonlinearity" or kind == "RNN"}
+    own = {name: getattr(module, name) for name in _options_of(kind) if hasattr(module, name)}
     f = own.get("nonlinearity")
-    if f is not None and asked.get("nonlinearity", f) != f:
-        raise ValueError(f"nonlinearity is {asked['nonlinearity']!r}, but {where} has {f!r}")
+    if f is not None and options.get("nonlinearity", f) != f:
+        raise ValueError(f"nonlinearity is {options['nonlinearity']!r}, but {where} has {f!r}")
     arrays = {f"{n}_l0" if _CELL.fullmatch(n) else n: a for n, a in arrays.items()}
-    return make_layer(kind, arrays, where, **own | asked)
+    return make_layer(kind, arrays, where, **own | options)
 
 
 def _array(what: str, value: Any) -> Array:

@@ -100,7 +100,7 @@ def test_a_whole_model_of_pytorch(run: Any) -> None:
 
 def test_what_is_no_layer_has_to_be_named_and_the_cure_works(run: Any) -> None:
     write("m.safetensors", drawn(SHAPES))
-    text = "(?=.*'conv', no layer)(?=.*'words', Linear without bias, or Embedding)"
+    text = "(?=.*conv: no layer)(?=.*words: Linear without bias, or Embedding)"
     err = refused(run, "convert m.safetensors out.safetensors", text)
     cure = err.rpartition(": pass ")[2]
     words = [re.search(r"--skip \w+", cure), re.search(r"--kind \S+(?=,)", cure)]
@@ -114,10 +114,13 @@ def test_one_layer_by_name(run: Any) -> None:
     for name, layer in (
         ("encoder.rnn", "encoder_rnn: GRU(3, 4, batch_first=True)"),
         ("encoder", "encoder: GRU(3, 4, batch_first=True)"),
-        ("head", "head: Linear(4, 2)"),
     ):
         _, out, _ = run(f"convert m.safetensors o.safetensors --force --batch-first --name {name}")
         assert out.startswith(layer)
+    assert run("convert m.safetensors h.safetensors --name head")[1].startswith(
+        "head: Linear(4, 2)"
+    )
+    refused(run, "convert m.safetensors x.safetensors --name head --batch-first", "is a Linear")
     _, out, _ = run("convert m.safetensors w.safetensors --name words --kind Linear")
     assert out.startswith("words: Linear(3, 11, bias=False)")
     refused(run, "convert m.safetensors x.safetensors --name words", "pass --kind Linear, or")

@@ -175,10 +175,11 @@ def test_loop_of_gates() -> None:
                 array[at] = kept + step
                 losses.append(loss())
             array[at] = kept
-            # Central differences: rounding of the losses, near 100, over 2e-5.
-            assert abs((losses[0] - losses[1]) / 2e-5 - gradient[at]) < 1e-7 + 1e-7 * abs(
-                gradient[at]
-            )
+            # Central differences: each of the 25 additions of losses of up to 100 rounds by half of
+            # 2^-52 · 64, over 2 · 1e-5; and the third derivative, of the gradient's order, times
+            # 1e-10 / 6.
+            bound = 25 * 64 * 2.0**-53 / 1e-5 + 1e-9 * abs(gradient[at])
+            assert abs((losses[0] - losses[1]) / 2e-5 - gradient[at]) < bound
 
 
 def test_every_python_block_is_tested() -> None:
