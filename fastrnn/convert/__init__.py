@@ -1,6 +1,6 @@
 """Trained weights from elsewhere: PyTorch, Keras, ONNX and plain NumPy, in and out.
 
-Converting may need the package that has made a file; what was converted runs with NumPy alone.
+ONNX takes the package onnx; all else, and what was converted, takes NumPy alone.
 """
 
 from .._attributes import completions
