@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from .. import _checks, _cures
-from ..io import read_tensors
-from ..layers import LAYERS, RECURRENT, Recurrent, Weighted
-from ._layers import NAME, Entry, check_skip, described, kind_of, make_layer, refuse, several, shown
+from ..layers import Recurrent, Weighted
+from ._layers import Entry, check_skip, described, kind_of, refuse, several, shown
+from .pytorch_model import UNSURE, Part, listed, made, options_of, parts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-_CELL = re.compile(r"(weight|bias)_(ih|hh)")  # what a Cell has
 _KINDS = ("RNN", "LSTM", "GRU", "Linear", "Embedding")
-_GATES = {RECURRENT[name]._cell.gates: RECURRENT[name].__name__ for name in ("rnn", "gru", "lstm")}
-_UNSURE = "Linear without bias, or Embedding"  # which no state_dict tells
-
-
-class _Source(NamedTuple):
-    """A model: its weights, and its modules if there are any to ask."""
-
-    said: str  # what the caller calls it
-    weights: Mapping[str, Any]
-    modules: Mapping[str, Any]
 
 
 def from_torch(
@@ -107,25 +91,22 @@ def from_torch(
         _checks.flag("batch_first", batch_first)
     if dropout is not None:
         _checks.fraction("dropout", dropout)
-    model = _opened(source)
-    groups = _groups(model)
-    path = _chosen(model, groups, prefix.removesuffix("."))
-    found = _kind(model, path, groups[path])
-    if found == _UNSURE and kind in ("Linear", "Embedding"):
+    part = _chosen(*parts_of(source), prefix.removesuffix("."))
+    found = part.kind
+    if found == UNSURE and kind in ("Linear", "Embedding"):
         found = kind
-    if found == _UNSURE:
+    if found == UNSURE:
         raise ValueError(
-            f"{_where(model, path)} is a {found}: its weight does not say which: pass kind='Linear'"
-            ", or kind='Embedding'"
+            f"{part.where} is a {found}: its weight does not say which: pass kind='Linear', or "
+            "kind='Embedding'"
         )
-    if kind is not None and kind != found:
-        raise ValueError(f"kind is {kind!r}, but {_where(model, path)} is {_cures.an(found)}")
     options = {name: value for name, value in given.items() if value is not None}
-    takes = _options_of(found)
-    for name in options:
-        if name not in takes:
-            raise TypeError(f"{name} is given, but {_where(model, path)} is {_cures.an(found)}")
-    return _made(model, path, groups[path], found, options)
+    if not part.why:
+        if kind not in (None, found):
+            raise ValueError(f"kind is {kind!r}, but {part.where} is {_cures.an(found)}")
+        for name in options.keys() - options_of(found):
+            raise TypeError(f"{name} is given, but {part.where} is {_cures.an(found)}")
+    return made(part, found, options)
 
 
 def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
@@ -196,20 +177,19 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
 
 def contents(source: Any) -> list[Entry]:
     """What a model, a state_dict or a safetensors file holds, layers or not."""
-    model = _opened(source)
     found = []
-    for path, weights in _groups(model).items():
-        kind, why, becomes = _kind(model, path, weights), "", ""
-        if not kind:
+    for part in parts_of(source)[1].values():
+        why, becomes = part.why, ""
+        if not part.kind:
             why = "no layer that there is here"
-        elif kind == _UNSURE:
+        elif part.kind == UNSURE:
             why = "which of them it is, its weight does not say"
-        else:
+        elif not why:
             try:
-                becomes = repr(_made(model, path, weights, kind, {}))
+                becomes = repr(made(part, part.kind, {}))
             except (TypeError, ValueError) as error:
-                why = str(error)
-        found.append(Entry(path, kind, becomes, why, described(weights)))
+                why = str(error).removeprefix(f"{part.where}: ")
+        found.append(Entry(part.path, part.kind, becomes, why, described(part.weights)))
     return found
 
 
@@ -234,212 +214,60 @@ def layers_of(
     ValueError
         If there is anything else than layers and what is left out.
     """
-    model = _opened(source)
-    groups = _groups(model)
-    left_out = check_skip(skip, groups)
-    kept = {path: weights for path, weights in groups.items() if path not in left_out}
-    found = {path: _kind(model, path, weights) for path, weights in kept.items()}
+    said, parts = parts_of(source)
+    left_out = check_skip(skip, parts)
+    kept = {path: part for path, part in parts.items() if path not in left_out}
+    found = {path: part.kind for path, part in kept.items()}
     for path, kind in (kinds or {}).items():
-        if found.get(path) != _UNSURE:
-            open_ = several(repr(p) for p, k in found.items() if k == _UNSURE)
+        if found.get(path) != UNSURE:
+            open_ = several(repr(p) for p, k in found.items() if k == UNSURE)
             raise ValueError(
                 f"kinds has {path!r}, expected what is left open: {open_ or 'nothing'}"
             )
         found[path] = _checks.choice(f"kinds[{path!r}]", kind, ("Linear", "Embedding"))
-    faults = {
-        path: kind or f"no layer ({_shapes(kept[path])})"
-        for path, kind in found.items()
-        if kind in ("", _UNSURE)
-    }
-    unsure = {path: "Embedding" for path, kind in found.items() if kind == _UNSURE}
-    layers = {}
-    for path in [p for p in kept if p not in faults]:
-        takes = _options_of(found[path])
-        own = {name: value for name, value in options.items() if name in takes}
+    unsure = {path: "Embedding" for path, kind in found.items() if kind == UNSURE}
+    layers, faults = {}, {}
+    for path, part in kept.items():
+        kind = found[path]
+        if path in unsure or not kind:
+            faults[path] = kind or f"no layer ({listed(part.weights)})"
+            continue
+        own = {} if part.why else {n: a for n, a in options.items() if n in options_of(kind)}
         try:
-            layers[path] = _made(model, path, kept[path], found[path], own)
+            layers[path] = made(part, kind, own)
         except (TypeError, ValueError) as error:
-            faults[path] = str(error).removeprefix(f"{_where(model, path)}: ")
-    said = unsure | dict(kinds or {})
-    cures = [f"kinds={said!r}, or 'Linear' for such a one"] if unsure else []
-    refuse(model.said, faults, faults.keys() - unsure.keys(), left_out, cures)
-    return {path: layers[path] for path in kept}
+            faults[path] = str(error).removeprefix(f"{part.where}: ")
+    told = unsure | dict(kinds or {})
+    cures = [f"kinds={told!r}, or 'Linear' for such a one"] if unsure else []
+    refuse(said, faults, faults.keys() - unsure.keys(), left_out, cures)
+    return layers
 
 
-# ------------------------------------------------------------------------------ what is there
-
-
-def _opened(source: Any) -> _Source:
-    modules: dict[str, Any] = {}
-    if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):
-        return _Source("the file", read_tensors(source)[0], {})
-    weights = source
-    if not isinstance(source, Mapping):
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(source, torch.nn.Module):
-            raise TypeError(
-                f"source is {_cures.kind(source)}, expected a torch.nn.Module, a state_dict or the "
-                f"path of a safetensors file{_cure_of_source(source)}"
-            )
-        modules, weights = dict(source.named_modules()), source.state_dict()
-    for name, value in weights.items():
-        if not isinstance(name, str):
-            raise TypeError(f"source has the key {_cures.shown(name)}, expected names of weights")
-        # As in a checkpoint.
-        if isinstance(value, Mapping) and any(hasattr(a, "shape") for a in value.values()):
-            raise TypeError(
-                f"source[{name!r}] is {_cures.kind(value)}, expected a tensor or an array: "
-                f"pass source[{name!r}]"
-            )
-    # What is no tensor at all is no weight: the extra state of a module, the step of a checkpoint.
-    return _Source("source", {n: a for n, a in weights.items() if hasattr(a, "shape")}, modules)
-
-
-def _cure_of_source(source: Any) -> str:
-    if isinstance(source, type):
-        return ": make one of it"
-    if isinstance(source, Weighted):
-        return ": it is a layer of fastrnn already"
-    return ": pass source.state_dict()" if hasattr(source, "state_dict") else ""
-
-
-def _groups(model: _Source) -> dict[str, dict[str, Any]]:
-    """The weights of each module, by its path and their own names."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in model.weights.items():
-        path, _, own = name.rpartition(".")
-        found.setdefault(path, {})[own] = value
-    return found
-
-
-def _kind(model: _Source, path: str, weights: Mapping[str, Any]) -> str:
-    """Of which kind a layer is, "" where it is none."""
-    module = model.modules.get(path)
-    if module is not None:
-        torch = sys.modules["torch"]
-        nn = torch.nn
-        if isinstance(module, nn.Linear | nn.Embedding):
-            return "Linear" if isinstance(module, nn.Linear) else "Embedding"
-        if not isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            return ""
-    shapes = {name: tuple(a.shape) for name, a in weights.items()}
-    if any(NAME.fullmatch(n) or _CELL.fullmatch(n) for n in shapes):
-        return _recurrent_kind(shapes)
-    if module is None and len(shapes.get("weight", ())) == 2:
-        if set(shapes) == {"weight", "bias"} and shapes["bias"] == shapes["weight"][:1]:
-            return "Linear"
-        if set(shapes) == {"weight"}:
-            return _UNSURE
-    return ""
-
-
-def _recurrent_kind(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """RNN, LSTM or GRU by the number of gates, which most weights agree on; "" where none does."""
-    if any("_hr_" in name or "_peephole_" in name for name in shapes):
-        return "LSTM"
-    units = [shape[1] for name, shape in shapes.items() if "_hh" in name and len(shape) == 2]
-    rows = [shape[0] for name, shape in shapes.items() if shape]
-    found = [_GATES.get(n // H) for H in units if H for n in rows if n % H == 0]
-    known = [kind for kind in found if kind is not None]
-    return max(known, key=known.count, default="")
-
-
-def _chosen(model: _Source, groups: Mapping[str, Mapping[str, Any]], prefix: str) -> str:
-    """The path of the one layer that the prefix means."""
-    layers = {path: kind for path, own in groups.items() if (kind := _kind(model, path, own))}
-    if prefix in layers:
-        return prefix
-    inside = [path for path in layers if not prefix or path.startswith(f"{prefix}.")]
+def _chosen(said: str, parts: Mapping[str, Part], prefix: str) -> Part:
+    """The one layer that the prefix means."""
+    layers = [part for part in parts.values() if part.kind]
+    if prefix in parts and parts[prefix].kind:
+        return parts[prefix]
+    inside = [part for part in layers if not prefix or part.path.startswith(f"{prefix}.")]
     if len(inside) == 1:
         return inside[0]
+    under = f" under the prefix {prefix!r}" if prefix else ""
     if inside:
         # What is recurrent is more likely to be meant.
-        meant = next((p for p in inside if layers[p] in ("RNN", "LSTM", "GRU")), inside[0])
-        listed = several(
-            (f"{shown(p)}, {layers[p]} ({_shapes(groups[p])})" for p in inside), between="; "
-        )
+        meant = next((p for p in inside if p.kind in ("RNN", "LSTM", "GRU")), inside[0]).path
+        texts = (f"{shown(p.path)}, {p.kind} ({listed(p.weights)})" for p in inside)
         raise ValueError(
-            f"{model.said} has {len(inside)} layers{_under(prefix)}: {listed}: pass "
+            f"{said} has {len(inside)} layers{under}: {several(texts, between='; ')}: pass "
             f"prefix={meant!r}, or another of these"
         )
-    have = f"; there are layers at {several(map(shown, layers))}" if layers else ""
-    names = [n for n in model.weights if not prefix or n.startswith(f"{prefix}.")]
-    if names and not layers:
-        have = f"; what there is: {_shapes({n: model.weights[n] for n in names})}"
-    elif not model.weights:
-        have = "; it is empty"
+    have = "; it is empty"
+    if layers:
+        have = f"; there are layers at {several(shown(part.path) for part in layers)}"
+    elif parts:
+        start = [f"{path}." if path else "" for path in parts]
+        weights = {s + n: a for s, p in zip(start, parts.values(), strict=True)
+                   for n, a in p.weights.items()}  # fmt: skip
+        have = f"; what there is: {listed(weights)}"
     raise ValueError(
-        f"{model.said} has no RNN, LSTM, GRU, Cell of these, Linear or Embedding{_under(prefix)}"
-        f"{have}{_rewritten(names)}"
+        f"{said} has no RNN, LSTM, GRU, Cell of these, Linear or Embedding{under}{have}"
     )
-
-
-def _under(prefix: str) -> str:
-    return f" under the prefix {prefix!r}" if prefix else ""
-
-
-def _shapes(weights: Mapping[str, Any]) -> str:
-    return several((f"{shown(name)[1:-1]} {tuple(a.shape)}" for name, a in weights.items()), 8)
-
-
-def _rewritten(names: list[str]) -> str:
-    """What undoes a module's second way of holding its weights; "" where there is none."""
-    if any(".parametrizations." in f".{name}" for name in names):
-        return (
-            "; some weights are parametrized: torch.nn.utils.parametrize.remove_parametrizations "
-            "makes them plain"
-        )
-    if any(name.endswith(("_orig", "_g")) for name in names):
-        return (
-            "; some weights are pruned or normalised: torch.nn.utils.prune.remove, or "
-            "torch.nn.utils.remove_weight_norm, makes them plain"
-        )
-    return ""
-
-
-def _options_of(kind: str) -> tuple[str, ...]:
-    """What from_torch may be told of a layer of this kind."""
-    if not issubclass(LAYERS[kind], Recurrent):
-        return ()
-    return ("batch_first", "dropout", *(("nonlinearity",) if kind == "RNN" else ()))
-
-
-def _where(model: _Source, path: str) -> str:
-    return f"{model.said} at {shown(path)}" if path else model.said
-
-
-def _made(
-    model: _Source, path: str, weights: Mapping[str, Any], kind: str, options: dict[str, Any]
-) -> Weighted:
-    """The layer at a path."""
-    where, module = _where(model, path), model.modules.get(path)
-    start = f"{path}.parametrizations." if path else "parametrizations."
-    rewritten = [n for n in model.weights if n.startswith(start)]
-    if note := _rewritten([*weights, *rewritten]):
-        raise ValueError(f"{where}{note.replace('; some', ': some')}")
-    if kind == "Embedding" and getattr(module, "max_norm", None) is not None:
-        raise ValueError(f"{where} is an Embedding with max_norm, which changes when it is called")
-    arrays = {name: _array(f"{where}, {name},", a) for name, a in weights.items()}
-    if not issubclass(LAYERS[kind], Recurrent):
-        return make_layer(kind, arrays, where)
-    own = {name: getattr(module, name) for name in _options_of(kind) if hasattr(module, name)}
-    f = own.get("nonlinearity")
-    if f is not None and options.get("nonlinearity", f) != f:
-        raise ValueError(f"nonlinearity is {options['nonlinearity']!r}, but {where} has {f!r}")
-    arrays = {f"{n}_l0" if _CELL.fullmatch(n) else n: a for n, a in arrays.items()}
-    return make_layer(kind, arrays, where, **own | options)
-
-
-def _array(what: str, value: Any) -> Array:
-    """What a tensor or an array holds."""
-    if _cures.is_tensor(value):
-        try:
-            value = value.detach().cpu()
-            return np.asarray(value.float() if value.dtype.itemsize < 4 else value)
-        except Exception:  # sparse, quantised, without memory, and whatever else there is
-            given = f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
-            raise TypeError(f"{what} is {given}, expected floating numbers") from None
-    try:
-        return value if isinstance(value, np.ndarray) else np.asarray(value)
-    except Exception:  # whatever another library's object raises
-        raise TypeError(f"{what} is {_cures.kind(value)}, expected an array") from None

@@ -11,6 +11,7 @@ import copy
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def test_one_error_names_all_faults() -> None:
         (lambda: nn.utils.parametrizations.weight_norm(nn.LSTM(2, 3), "weight_hh_l0"), ValueError,
          "remove_parametrizations"),
         (lambda: {"weight_ih_l0": np.ones((6, 2), "f4"), "bias_ih_l99999999": np.ones(3, "f4")},
-         ValueError, r"what there is: weight_ih_l0 \(6, 2\)"),
+         ValueError, "its weights are of no number of gates"),
     ],
 )  # fmt: skip
 def test_what_is_no_layer_is_refused(source: Any, error: Any, text: str) -> None:
@@ -318,6 +319,122 @@ class Foreign:
 def test_what_only_looks_like_a_module_is_refused(source: Any, cure: str) -> None:
     with pytest.raises(TypeError, match=f"expected a torch.nn.Module, .*: {cure}"):
         from_torch(source)
+
+
+def doubled(*arguments: Any) -> Any:
+    return arguments[-1] * 2
+
+
+class Scaled(nn.Embedding):
+    def forward(self, indices: Any) -> Any:
+        return super().forward(indices) * 2
+
+
+class Flipped(nn.LSTM):
+    def forward(self, x: Any, hx: Any = None) -> Any:  # type: ignore[override]
+        return super().forward(x.flip(0), hx)
+
+
+def hooked(register: str) -> Any:
+    module = nn.Linear(2, 3)
+    getattr(module, register)(doubled)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        (Scaled(4, 3), "a forward of its own"),
+        (Flipped(2, 3), "a forward of its own"),
+        (hooked("register_forward_hook"), "forward hooks"),
+        (hooked("register_forward_pre_hook"), "forward hooks"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "0"])
+def test_a_module_that_does_more_than_its_weights_say_is_refused(
+    module: Any, what: str, prefix: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"it has {what}: its state_dict\(\) is taken"):
+        from_torch(nn.Sequential(module) if prefix else module, prefix)
+    kind = "Embedding" if isinstance(module, Scaled) else None
+    assert from_torch(module.state_dict(), kind=kind)
+
+
+def test_a_module_that_is_used_twice_has_its_options_under_both_names() -> None:
+    inner: Any = nn.ModuleList([nn.RNN(3, 4, nonlinearity="relu", batch_first=True)])
+    words = nn.Embedding(3, 4)
+    model = nn.ModuleDict({"a": inner, "b": inner, "c": words, "d": words})
+    shown = "RNN(3, 4, nonlinearity='relu', batch_first=True)"
+    assert [repr(from_torch(model, name)) for name in ("a.0", "b.0")] == [shown, shown]
+    assert repr(from_torch(model, "d")) == "Embedding(3, 4)"
+
+
+def test_rewritten_weights_are_not_passed_over() -> None:
+    norm = nn.utils.parametrizations.weight_norm
+    model = nn.Sequential(
+        norm(nn.LSTM(3, 4), "weight_hh_l0"), norm(nn.Linear(4, 4)), nn.Linear(4, 4)
+    )
+    for source in (model, model.state_dict()):
+        with pytest.raises(ValueError, match=r"3 layers: .*'0'.*'1'.*'2'"):
+            from_torch(source)
+        for prefix in "01":
+            with pytest.raises(ValueError, match="remove_parametrizations"):
+                from_torch(source, prefix)
+        assert repr(from_torch(source, "2")) == "Linear(4, 4)"
+    for i, weight in enumerate(("weight_hh_l0", "weight")):
+        nn.utils.parametrize.remove_parametrizations(model[i], weight)
+    assert repr(from_torch(model, "0")) == "LSTM(3, 4)"
+
+
+def test_quantised_modules_are_not_passed_over() -> None:
+    model = nn.Sequential(nn.Embedding(3, 4), nn.GRU(4, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(model)
+    with pytest.raises(ValueError, match=r"2 layers: .*'1', GRU"):
+        from_torch(model)
+    with pytest.raises(ValueError, match="its weights are quantised"):
+        from_torch(model, "1")
+    assert repr(from_torch(model, "0")) == "Embedding(3, 4)"
+
+
+def test_names_of_a_layer_and_of_a_cell_together_are_refused() -> None:
+    state = nn.LSTM(3, 4).state_dict()
+    both = state | {name.removesuffix("_l0"): a for name, a in state.items()}
+    with pytest.raises(ValueError, match="it has both weight_ih and weight_ih_l0"):
+        from_torch(both)
+
+
+def test_what_else_a_model_holds_is_not_in_the_way() -> None:
+    class Extra(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(2, 3)
+
+        def get_extra_state(self) -> Any:
+            return {"mean": torch.ones(3)}
+
+        def set_extra_state(self, state: Any) -> None: ...
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lazy = nn.Sequential(Extra(), nn.LazyLinear(3))
+    for source in (lazy, lazy.state_dict()):
+        assert repr(from_torch(source)) == "GRU(2, 3)"
+
+
+def test_scripted_and_exported_models_are_refused_and_the_cure_works() -> None:
+    model = nn.Sequential(nn.Linear(2, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(model)
+    with pytest.raises(TypeError, match=r"ScriptModule.*: pass source.state_dict\(\), and"):
+        from_torch(scripted)
+    assert repr(from_torch(scripted.state_dict())) == "Linear(2, 3)"
+    exported = torch.export.export(model, (torch.ones(1, 2),))
+    with pytest.raises(TypeError, match=r"pass source.state_dict$"):
+        from_torch(exported)
+    assert repr(from_torch(exported.state_dict)) == "Linear(2, 3)"
 
 
 @pytest.mark.parametrize(
