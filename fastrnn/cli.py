@@ -115,11 +115,11 @@ def _add_convert(add: Any) -> None:
     add("source", metavar="IN", help="the file to read")
     add("target", metavar="OUT", help="the file to write: .safetensors or .onnx")
     add("--name", metavar=NAME, help="only this layer; of PyTorch, where it is in the model")
-    add("--skip", nargs="+", action="extend", default=[], metavar=NAME,
-        help="leave these out: what is no layer here, or is computed otherwise")  # fmt: skip
-    add("--kind", nargs="+", action="extend", default=[], metavar="NAME=KIND",
-        help="what a layer of PyTorch is whose weights do not say: Linear or Embedding; with "
-        "--name, KIND alone")  # fmt: skip
+    add("--skip", action="append", default=[], metavar=NAME,
+        help="leave this out: no layer here, or computed otherwise; may be repeated")  # fmt: skip
+    add("--kind", action="append", default=[], metavar="NAME=KIND",
+        help="what a layer of PyTorch is whose weights do not say: Linear or Embedding; may be "
+        "repeated; with --name, KIND alone")  # fmt: skip
     add("--nonlinearity", metavar=NAME,
         help="of an RNN of PyTorch, whose weights do not say: tanh (default) or relu")  # fmt: skip
     add("--batch-first", action="store_true", help="the layers take (B, T, D), not (T, B, D)")

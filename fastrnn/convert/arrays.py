@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+_MATRICES = ("w", "w_ih", "w_hh", "w_hr")
 _JOINED = ("xh", "hx")
 _UPDATE = ("keeps", "takes")
 _CELLS = {cls.__name__: name for name, cls in RECURRENT.items()}
@@ -111,14 +112,19 @@ def from_arrays(
     if cell == "leaky" and isinstance(options.get("leak"), ndarray):
         arrays["leak"] = options.pop("leak")
     given = _typed({name: a for name, a in arrays.items() if a is not None})
-    if transposed:
-        given = {
-            name: a.T if name in ("w", "w_ih", "w_hh", "w_hr") else a for name, a in given.items()
-        }
-    gates, hidden = len(order), _hidden(given, len(order))
-    if w is not None:
-        given |= _parted(given.pop("w"), joined, hidden, transposed, given)
-    _check_shapes(given, gates, hidden, transposed)
+    both = [name for name in ("w_ih", "w_hh") if "w" in given and name in given]
+    if both:
+        raise ValueError(f"w is given and {' and '.join(both)} too: pass w alone, or w_ih and w_hh")
+    gates = len(order)
+    laid_out, hidden, faults, cures = _laid_out(given, joined, transposed, gates)
+    if faults:
+        if len(_laid_out(given, joined, not transposed, gates)[2]) < len(faults):
+            cures = [f"transposed={not transposed}"]
+        elif len(faults) > 1:
+            cures = []
+        cure = f": pass {cures[0]}" if cures else ""
+        raise ValueError(f"with {gates} gates of {hidden} units, {'; '.join(faults)}{cure}")
+    given = laid_out
     if "b_ih" in given or "b_hh" in given:
         zeros = np.zeros(gates * hidden, next(iter(given.values())).dtype)
         given = {"b_ih": zeros, "b_hh": zeros} | given
@@ -265,53 +271,40 @@ def _hidden(given: Mapping[str, Array], gates: int) -> int:
     return 1
 
 
-def _parted(
-    w: Array, joined: str, hidden: int, transposed: bool, given: Mapping[str, Array]
-) -> dict[str, Array]:
-    """The two matrices that are joined in one."""
-    both = [name for name in ("w_ih", "w_hh") if name in given]
-    if both:
-        raise ValueError(f"w is given and {' and '.join(both)} too: pass w alone, or w_ih and w_hh")
-    units = len(given["w_hr"]) if "w_hr" in given and given["w_hr"].ndim else hidden
-    if w.ndim != 2 or w.shape[1] < units:
-        shape, expected = w.shape, "(G·H, D + H)"
-        if transposed:
-            shape, expected = w.shape[::-1], "(D + H, G·H)"
-        raise ValueError(f"w has shape {shape}, expected {expected} with H = {hidden}")
-    D = w.shape[1] - units
-    if joined == "xh":
-        return {"w_ih": w[:, :D], "w_hh": w[:, D:]}
-    return {"w_ih": w[:, units:], "w_hh": w[:, :units]}
-
-
-def _check_shapes(given: Mapping[str, Array], gates: int, hidden: int, transposed: bool) -> None:
-    """Raise one ValueError for all arrays that are missing or do not fit to H units."""
-    faults = [f"{name} is missing" for name in ("w_ih", "w_hh") if name not in given]
-    w_hr = given.get("w_hr")
-    units = len(w_hr) if w_hr is not None and w_hr.ndim == 2 else hidden
-    rows = gates * hidden
+def _laid_out(
+    given: Mapping[str, Array], joined: str, transposed: bool, gates: int
+) -> tuple[dict[str, Array], int, list[str], list[str]]:
+    """The arrays with a row for each unit, w in its parts; H; all that does not fit, and cures."""
+    found = {name: a.T if transposed and name in _MATRICES else a for name, a in given.items()}
+    hidden = _hidden(found, gates)
+    rows, units = gates * hidden, hidden
+    if "w_hr" in found and found["w_hr"].ndim == 2:
+        units = len(found["w_hr"])
     expected: dict[str, tuple[int | str, ...]] = {
-        "w_ih": (rows, "D"), "w_hh": (rows, units), "b_ih": (rows,), "b_hh": (rows,),
-        "w_hr": ("P", hidden), "w_peep": (3 * hidden,), "leak": (hidden,),
+        "w": (rows, f"D + {units}"), "w_ih": (rows, "D"), "w_hh": (rows, units), "b_ih": (rows,),
+        "b_hh": (rows,), "w_hr": ("P", hidden), "w_peep": (3 * hidden,), "leak": (hidden,),
     }  # fmt: skip
-    cures = set()
-    for name, a in given.items():
-        if _fits(a.shape, expected[name]):
+    faults, cures = [], []
+    if "w" not in found:
+        faults = [f"{name} is missing" for name in ("w_ih", "w_hh") if name not in found]
+    for name, a in found.items():
+        want = expected[name]
+        if _fits(a.shape, want) and (name != "w" or a.shape[1] >= units):
             continue
-        shape, want = a.shape, expected[name]
-        if a.ndim == 2 and len(want) == 2 and transposed:
-            shape, want = shape[::-1], want[::-1]
+        if transposed and name in _MATRICES:
+            want = want[::-1]
         text = f"({', '.join(map(str, want))}{',' * (len(want) == 1)})"
-        faults.append(f"{name} has shape {shape}, expected {text}")
+        faults.append(f"{name} has shape {given[name].shape}, expected {text}")
         if len(want) == 1 and a.size == want[0]:
-            cures.add(f"{name}.ravel()")
-    if not faults:
-        return
-    w_hh = given.get("w_hh")
-    cure = f": pass {cures.pop()}" if len(cures) == len(faults) == 1 else ""
-    if w_hh is not None and w_hh.ndim == 2 and w_hh.shape[1] == gates * w_hh.shape[0]:
-        cure = f": pass transposed={not transposed}"
-    raise ValueError(f"with {gates} gates of {hidden} units, {'; '.join(faults)}{cure}")
+            cures.append(f"{name}.ravel()")
+    if "w" in found and not faults:
+        w = found.pop("w")
+        cut = units if joined == "hx" else w.shape[1] - units
+        parts = {"w_ih": w[:, :cut], "w_hh": w[:, cut:]}
+        if joined == "hx":
+            parts = {"w_ih": w[:, cut:], "w_hh": w[:, :cut]}
+        found |= parts
+    return found, hidden, faults, cures
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:

@@ -20,8 +20,9 @@ from ..layers import Recurrent, Weighted
 from ..layers.rnn import RNN
 from ..outputs import OutputError, check_output, same_file
 from . import keras, onnx, pytorch
-from ._layers import Entry, check_skip, described, refuse
+from ._layers import Entry, check_skip, described, refuse, several
 from .onnx_writer import to_onnx
+from .pytorch_model import UNSURE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def convert(options: ConvertOptions) -> int:
         some = ", ".join(list(layers)[:5]) + ", ..." * (len(layers) > 5)
         raise FilesError(
             f"{options.source} has {len(named)} layers ({some}), and an ONNX model is written of "
-            f"one: pass {shlex.join(['--name', next(iter(layers))])}, or another of these"
+            f"one: pass {_with('--name', next(iter(layers)))}, or another of these"
         )
     with _explained(options.target):
         if ending == ".onnx":
@@ -186,19 +187,23 @@ def _read_own(
     if (kinds or options.nonlinearity) and (name in layers or not tensors):
         which = "--kind" if kinds else "--nonlinearity"
         raise FilesError(f"{which} does not apply to layers of fastrnn, as {path} has them")
+    groups = [e for n, o in dicts.items() for e in _of_dict(n, o)]
     if name in layers:
         layers = {name: layers[name]}
     elif name is not None:
         if not any(f"{tensor}.".startswith(f"{name}.") for tensor in tensors):
-            raise FilesError(f"{path} has no layer {name!r}: it has {', '.join(layers) or 'none'}")
+            there = several([*layers, *(e.name for e in groups if e.kind and e.weights)])
+            raise FilesError(f"{path} has no layer {name!r}: it has {there or 'none'}")
         return _of_torch(tensors, name, skip, kinds, how), held.metadata
     else:
-        groups = [e for n, o in dicts.items() for e in _of_dict(n, o)]
         faults = {e.name: e.why or f"{e.kind}, no layer" for e in groups if not e.becomes}
         faults |= {n: f"an array, {a.dtype} {a.shape}" for n, a in held.items() if _is_array(a)}
         check_skip(skip, (*layers, *faults, *(e.name for e in groups)))
         left = {n: why for n, why in faults.items() if n not in skip and n not in kinds}
-        refuse("the file", left, faults)
+        unsure = {e.name: "Embedding" for e in groups if e.kind == UNSURE and e.name in left}
+        told = unsure | dict(kinds)
+        cures = [f"kinds={told!r}, or 'Linear' for such a one"] if unsure else []
+        refuse("the file", left, left.keys() - unsure.keys(), skip, cures)
         layers = {n: layer for n, layer in layers.items() if n not in skip}
         if tensors:
             others = [e.name for e in groups if e.weights and e.name in skip]
@@ -250,8 +255,8 @@ def _renamed(layers: Mapping[str, Weighted]) -> dict[str, Weighted]:
         if new in found:
             raise FilesError(
                 f"{before[new]!r} and {name!r} would both be {new!r} in OUT, where names have no "
-                f"dots: pass {shlex.join(['--skip', name])}, and convert that one by itself with "
-                f"{shlex.join(['--name', name])}"
+                f"dots: pass {_with('--skip', name)}, and convert that one by itself with "
+                f"{_with('--name', name)}"
             )
         found[new], before[new] = layer, name
     return found
@@ -423,18 +428,24 @@ def _with_config(text: str) -> str:
 def _in_options(text: str) -> str:
     """An error's text whose cure is an option of the command, not an argument."""
 
-    def option(found: re.Match[str]) -> str:
+    def reworded(found: re.Match[str]) -> str:
         try:
             value = ast.literal_eval(found[2])
         except (SyntaxError, ValueError):
             return found[0]
         if isinstance(value, dict):
             value = [f"{name}={kind}" for name, kind in value.items()]
-        words = value if isinstance(value, list) else [] if value is True else [value]
-        return shlex.join([_CURES[found[1]], *map(str, words)])
+        option = _CURES[found[1]]
+        words = value if isinstance(value, list) else [value]
+        return option if value is True else " ".join(_with(option, str(word)) for word in words)
 
     before, cure, after = text.rpartition(": pass ")
-    return before + cure + _CURE.sub(option, after) if cure else text
+    return before + cure + _CURE.sub(reworded, after) if cure else text
+
+
+def _with(option: str, word: str) -> str:
+    """An option and its value; a value that looks like an option is joined to it."""
+    return shlex.join([f"{option}={word}"] if word.startswith("-") else [option, word])
 
 
 def _clean(text: str) -> str:

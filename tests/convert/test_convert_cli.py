@@ -137,6 +137,16 @@ def test_weights_at_the_top_and_the_nonlinearity(run: Any) -> None:
     refused(run, "convert gru.safetensors p.safetensors --nonlinearity relu", "there is no RNN")
 
 
+def test_names_that_look_like_options_are_joined_to_theirs(run: Any) -> None:
+    shapes = {"--skip.weight": (3, 4), "-d.weight": (2, 2, 2)} | {
+        f"g.{n}": s for n, s in CELL.items()
+    }
+    write("m.safetensors", drawn(shapes))
+    cure = "pass --skip=-d for what you compute yourself, and --kind=--skip=Embedding"
+    refused(run, "convert m.safetensors o.safetensors", cure)
+    assert run("convert m.safetensors o.safetensors --skip=-d --kind=--skip=Embedding")[0] == 0
+
+
 def test_names_that_would_be_one(run: Any) -> None:
     write("m.safetensors", drawn({f"{a}.{n}": s for a in ("a.b", "a_b") for n, s in CELL.items()}))
     refused(run, "convert m.safetensors o.safetensors", "'a.b' and 'a_b' would both be 'a_b'")
@@ -198,10 +208,13 @@ def test_info_of_our_own(run: Any) -> None:
 
 def test_our_own_again(run: Any) -> None:
     objects = own("m.safetensors")
-    err = refused(run, "convert m.safetensors o.safetensors", r"x: an array.*--skip \w+ \w+ \w+")
+    err = refused(
+        run, "convert m.safetensors o.safetensors", r"x: an array.*(--skip \w+ ){2}--skip"
+    )
     assert all(name in err for name in ("run", "x", "notes"))
-    refused(run, "convert m.safetensors o.safetensors --skip run y", "skip holds 'y'")
-    run("convert m.safetensors o.safetensors --skip run x notes head --batch-first")
+    refused(run, "convert m.safetensors o.safetensors --skip run --skip y", "skip holds 'y'")
+    left_out = "--skip run --skip x --skip notes --skip head"
+    run(f"convert m.safetensors o.safetensors {left_out} --batch-first")
     loaded = fastrnn.load("o.safetensors")
     assert repr(loaded["rnn"]) == "LSTM(3, 4, batch_first=True, bidirectional=True)"
     np.testing.assert_array_equal(loaded["rnn"].flat_weights, objects["rnn"].flat_weights)
@@ -233,7 +246,9 @@ def test_onnx_out_and_in(run: Any) -> None:
     onnx = pytest.importorskip("onnx")
     layer = own("m.safetensors")["rnn"]
     refused(
-        run, "convert m.safetensors o.onnx --skip run x notes", "2 layers .rnn, head.*--name rnn"
+        run,
+        "convert m.safetensors o.onnx --skip run --skip x --skip notes",
+        "2 layers .rnn, head.*--name rnn",
     )
     _, out, _ = run("convert m.safetensors o.onnx --name rnn --lengths --state")
     assert out.splitlines()[-1] == f"o.onnx: {os.path.getsize('o.onnx'):,} bytes"
@@ -284,8 +299,9 @@ def test_keras_in(run: Any, keras: Any) -> None:
     assert out.startswith("renamed.zip: a Keras file (.keras), ")
     assert "g: GRU, becomes GRU(3, 4)" in out
     assert re.search("^c: Conv1D, not converted: .", out, re.MULTILINE)
-    refused(run, "convert renamed.zip o.safetensors", "c: .*d/activation: .*--skip c d/activation")
-    run("convert renamed.zip o.safetensors --skip c d/activation --batch-first")
+    cure = "--skip c --skip d/activation"
+    refused(run, "convert renamed.zip o.safetensors", f"c: .*d/activation: .*{cure}")
+    run("convert renamed.zip o.safetensors --skip c --skip d/activation --batch-first")
     loaded = fastrnn.load("o.safetensors")
     assert [repr(a) for a in loaded.values()] == ["GRU(3, 4, batch_first=True)", "Linear(4, 2)"]
     run("convert renamed.zip d.safetensors --name d --skip d/activation")
