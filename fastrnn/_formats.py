@@ -8,21 +8,30 @@ from io import BufferedReader
 
 SAFETENSORS, KERAS = "a safetensors file", "a Keras file (.keras)"
 HDF5, ONNX = "an HDF5 file (.h5)", "an ONNX model"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def open_regular(path: str) -> BufferedReader | None:
+    """The file, open for reading; None where it is no regular one, but a pipe or a device."""
+    # Non-blocking, or opening a pipe would wait for its writer.
+    file = open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
 
 
 def format_of(path: str) -> str:
     """What a file seems to be by how it begins, in words; "" where that is unknown."""
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return ""
+    if (file := open_regular(path)) is None:
+        return ""
+    with file:
         start = file.read(4096)
     return SAFETENSORS if start[8:9] == b"{" else _recognised(start, "")[0]
 
 
 def other_format(file: BufferedReader, path: str) -> str:
     """What a file seems to be that is none of ours, and what to do with it; "" where unknown."""
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return ""
     file.seek(0)
     start = file.read(4096)
     if len(start) < 9 or start[8:9] == b"{":  # a safetensors file, or too short for any
@@ -47,6 +56,9 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
     )
     numpy = f"fastrnn.save(\0, {{'array': np.load({path})}})"
     archive = f"fastrnn.save(\0, {{'arrays': dict(np.load({path}))}})"
+    layers = "import fastrnn.convert; layers = fastrnn.convert"
+    keras, onnx = f"{layers}.from_keras({path})", f"{layers}.from_onnx({path})"
+    weights = f"{layers}.from_keras({path}, config=model.to_json())"
     first = start[30 : 30 + int.from_bytes(start[26:28], "little")]  # file in a zip archive
     if start.startswith(b"PK\x03\x04"):
         if first.endswith(b".npy"):
@@ -54,7 +66,7 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
         if first.endswith((b"/data.pkl", b"/version", b"/byteorder", b"/.format_version")):
             return "a PyTorch file (.pt), if it has a state_dict", torch
         if first in (b"metadata.json", b"config.json"):
-            return KERAS, ""
+            return KERAS, keras
         return "a zip archive", ""
     if start.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
         return "a PyTorch file (.pt), if it has a state_dict", torch
@@ -62,7 +74,7 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
         return "a pickle, which may run any code when it is read: have its maker save arrays", ""
     for magic, seems, made in (
         (b"\x93NUMPY", "a NumPy array (.npy)", numpy),
-        (b"\x89HDF\r\n\x1a\n", HDF5, ""),
+        (HDF5_SIGNATURE, HDF5, weights),
         (b"\x1f\x8b\x08", "compressed by gzip", ""),
         (b"BZh", "compressed by bzip2", ""),
         (b"\xfd7zXZ\x00", "compressed by xz", ""),
@@ -79,7 +91,7 @@ def _recognised(start: bytes, path: str) -> tuple[str, str]:
         return "a TensorFlow Lite model", ""
     # ir_version, and another field: names and versions of the producer, a text, the graph, sets.
     if start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x1a", b'"', b"(", b"2", b":", b"B"):
-        return ONNX, ""
+        return ONNX, onnx
     text = "".join(start.decode(errors="replace").split())
     if text.isprintable() and "�" not in text[:-1]:
         return ("JSON" if text.startswith(("{", "[")) else "text"), ""

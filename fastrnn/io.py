@@ -26,7 +26,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import _checks, _cures
-from ._formats import other_format
+from ._formats import open_regular, other_format
 from .layers import LAYERS, Weighted
 
 if TYPE_CHECKING:
@@ -400,8 +400,9 @@ def _opened(path: Any) -> Iterator[BufferedReader]:
     """A file that is read; a ValueError inside says which, and what it seems to be."""
     path, other = path_text(path), ""
     try:
-        # Non-blocking, or opening a pipe would wait for its writer.
-        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+        if (file := open_regular(path)) is None:
+            raise ValueError("not a regular file")
+        with file:
             try:
                 yield file
             except ValueError:
@@ -413,8 +414,8 @@ def _opened(path: Any) -> Iterator[BufferedReader]:
         raise ValueError(f"{path}: {text}") from None
 
 
-def _parse(what: str, text: bytes) -> dict[str, Any]:
-    """The JSON object that the text is."""
+def parse_json(what: str, text: str | bytes) -> dict[str, Any]:
+    """The JSON object that the text is, with no key twice and no number that is not finite."""
 
     def finite(number: str) -> float:
         if math.isfinite(value := float(number)):
@@ -430,8 +431,9 @@ def _parse(what: str, text: bytes) -> dict[str, Any]:
         return result
 
     try:
+        text = text if isinstance(text, str) else text.decode()
         value = json.loads(
-            text.decode(), object_pairs_hook=unique, parse_float=finite, parse_constant=finite
+            text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite
         )
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{what} is not valid JSON: {error}") from None
@@ -460,21 +462,18 @@ def _fields(what: str, value: Any, /, **types: type) -> list[Any]:
 
 def _header(file: BufferedReader) -> tuple[dict[str, _Place], dict[str, str]]:
     """Where the tensors are, in the header's order, and the metadata."""
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
     start = file.read(8)
     if len(start) < 8:
         raise ValueError(f"the file has {len(start)} bytes, expected at least 8")
     length = int.from_bytes(start, "little")
-    size = status.st_size - 8 - length  # of the data
+    size = os.fstat(file.fileno()).st_size - 8 - length  # of the data
     if length > _MAX_HEADER:
         raise ValueError(f"the header has {length} bytes, expected at most {_MAX_HEADER}")
     if size < 0 or len(encoded := file.read(length)) < length:
         raise ValueError(f"the header has {length} bytes, but the file ends before")
     if not encoded.startswith(b"{"):
         raise ValueError(f"the header starts with {encoded[:1]!r}, expected '{{'")
-    header = _parse("the header", encoded)
+    header = parse_json("the header", encoded)
     metadata = header.pop("__metadata__", {})
     keys = metadata if type(metadata) is dict else ()
     _fields("__metadata__", metadata, **dict.fromkeys(keys, str))
@@ -538,7 +537,7 @@ def _assembled(tensors: dict[str, Array], metadata: dict[str, str]) -> dict[str,
     if _OWN not in metadata:  # another writer's file
         return tensors
     what = f"__metadata__[{_OWN!r}]"
-    record = _parse(what, metadata.pop(_OWN).encode())
+    record = parse_json(what, metadata.pop(_OWN))
     version = record.get("version")
     if type(version) is not int or version != _VERSION:
         newer = type(version) is int and version > _VERSION

@@ -11,19 +11,20 @@ The words are those of the "HDF5 File Format Specification", version 3.0.
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from .._formats import HDF5_SIGNATURE
+from ._layers import shown
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _TIMES = 4  # how often the file may be read
 _MAX_AXES = 32  # the format's own limit
 _MAX_SIZE = 2**48  # of an axis
@@ -55,7 +56,7 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{reprlib.repr(raw)} is no text in UTF-8") from None
+        raise ValueError(f"{shown(raw)} is no text in UTF-8") from None
 
 
 class File:
@@ -85,7 +86,7 @@ class File:
         self._nodes: dict[int, Node] = {}
         self._heaps: dict[int, dict[int, bytes]] = {}
         start = self.take(0, min(96, self._size))
-        if not start.startswith(SIGNATURE):
+        if not start.startswith(HDF5_SIGNATURE):
             raise ValueError("this is no HDF5 file")
         version = _number(start, 8, 1)
         if version > 1:
@@ -207,7 +208,7 @@ class Node:
                 end = names.find(b"\0", start)
                 name = _text(names[start:end]) if end >= start else ""
                 if not name or "/" in name or name in found:
-                    raise ValueError(f"{self.name} has the name {reprlib.repr(name)}, or twice so")
+                    raise ValueError(f"{self.name} has the name {shown(name)}, or twice so")
                 found[name] = _number(entries, at + 8), _number(entries, at + 16, 4)
         return found
 
@@ -237,7 +238,7 @@ class Node:
         if name not in self._links:
             return None
         address, kind = self._links[name]
-        path = f"{self.name}/{name}" if self is not self._file.root else name
+        path = shown(f"{self.name}/{name}" if self is not self._file.root else name)[1:-1]
         if kind == _SOFT:
             raise ValueError(f"{path} is a symbolic link, which no file of weights needs")
         return self._file.node(address, path)
@@ -346,5 +347,5 @@ def _shape(raw: bytes, what: str) -> tuple[int, ...]:
         raise ValueError(f"{what} has no shape")
     sizes = tuple(_number(raw, (8 if version == 1 else 4) + 8 * i) for i in range(axes))
     if any(size > _MAX_SIZE for size in sizes):
-        raise ValueError(f"{what} has the shape {sizes}, which is too large")
+        raise ValueError(f"{what} has shape {sizes}, which is too large")
     return sizes

@@ -6,14 +6,24 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 import numpy as np
 
 from .. import _checks, _cures
-from ..layers import LAYERS, Recurrent, Weighted
+from ..layers import Weighted
 from . import keras_files
-from ._layers import ORDERS, Entry, check_skip, described, make_layer, refuse, reorder
+from ._layers import (
+    ORDERS,
+    Entry,
+    check_skip,
+    described,
+    make_layer,
+    refuse,
+    reorder,
+    several,
+    shown,
+)
 from .keras_config import RECURRENT, Cell, Part, check_version, numbered, parsed, parts_of
 
 if TYPE_CHECKING:
@@ -43,6 +53,24 @@ class _Model(NamedTuple):
     variables: _Variables
 
 
+@overload
+def from_keras(
+    source: Any,
+    name: None = None,
+    *,
+    config: str | Mapping[str, Any] | None = None,
+    batch_first: bool = False,
+    skip: Collection[str] = (),
+) -> dict[str, Weighted]: ...
+@overload
+def from_keras(
+    source: Any,
+    name: str,
+    *,
+    config: str | Mapping[str, Any] | None = None,
+    batch_first: bool = False,
+    skip: Collection[str] = (),
+) -> Weighted: ...
 def from_keras(
     source: Any,
     name: str | None = None,
@@ -50,7 +78,7 @@ def from_keras(
     config: str | Mapping[str, Any] | None = None,
     batch_first: bool = False,
     skip: Collection[str] = (),
-) -> Any:
+) -> dict[str, Weighted] | Weighted:
     """Make layers of a Keras 3 model or layer, of its weights, or of its file.
 
     SimpleRNN, LSTM, GRU, Bidirectional, RNN of cells or of stacked cells, Dense, TimeDistributed
@@ -76,7 +104,8 @@ def from_keras(
         The names of layers that the caller computes himself, which are left out; and of parts of
         a layer that he sees to: "dense/activation" (not linear), "embedding/mask_zero",
         "gru/stateful" (he passes the state on), "gru/go_backwards" (he reverses x in time),
-        "bidirectional/merge_mode" (what is made concatenates).
+        "bidirectional/merge_mode" (what is made concatenates). Beside `name`, only parts of that
+        layer.
 
     Returns
     -------
@@ -89,8 +118,8 @@ def from_keras(
     Raises
     ------
     ValueError
-        If something in the model has no counterpart: one error names all of it, with reasons.
-        If weights do not fit the configuration; if the file is damaged, is of another kind, or of
+        If something in the model has no counterpart, or weights do not fit the configuration: one
+        error names all of it, with reasons. If the file is damaged, is of another kind, or of
         Keras 2; or if the configuration is missing.
     TypeError
         If an argument is of the wrong type.
@@ -125,16 +154,23 @@ def from_keras(
         left_out = check_skip(skip, names)
         parts = [part for part in model.parts if part.name not in left_out]
         if name is not None:
-            parts = [_named(model, name, left_out)]
+            parts = [_named(model, name)]
+            # What the caller sees to of the one layer is no other layer that is left out.
+            check_skip(sorted(left_out - (parts[0].faults.keys() - {name})), names, name)
         faults = {
             key: why for part in parts for key, why in part.faults.items() if key not in left_out
         }
-        refuse(model.said, faults, faults)
-        layers = {
-            part.name: _layer(part, model.variables, batch_first) for part in parts if part.cells
-        }
+        layers: dict[str, Weighted] = {}
+        for part in parts:
+            if part.cells:
+                try:
+                    layers[part.name] = _layer(part, model.variables, batch_first)
+                except (TypeError, ValueError) as error:
+                    faults[part.name] = str(error)
+        # Without all that is at fault there has to be something left.
+        refuse(model.said, faults, faults.keys() - {name} if layers else (), left_out)
         if not layers:
-            kinds = ", ".join(dict.fromkeys(part.kind for part in model.parts))
+            kinds = several(dict.fromkeys(part.kind for part in model.parts))
             raise ValueError(f"{model.said} has no layer to convert: there is {kinds or 'none'}")
     return layers if name is None else layers[name]
 
@@ -296,13 +332,13 @@ def _guessed(shapes: list[tuple[int, ...]]) -> dict[str, Any]:
                 cells = [{"class_name": f"{kind}Cell", "config": cell}] * len(groups)
                 inner = {"class_name": "StackedRNNCells", "config": {"cells": cells}}
                 return {"class_name": "RNN", "config": {"cell": inner}}
-    listed = ", ".join(map(str, shapes[:8])) + (", ..." if len(shapes) > 8 else "")
+    listed = several(map(str, shapes), 8)
     if unsure:
         raise ValueError(
-            f"source has the shapes {listed}, those of {unsure}: pass config=layer.get_config()"
+            f"source has shapes {listed}, those of {unsure}: pass config=layer.get_config()"
         )
     raise ValueError(
-        f"source has the shapes {listed}, which are of no SimpleRNN, LSTM, GRU, Bidirectional, "
+        f"source has shapes {listed}, which are of no SimpleRNN, LSTM, GRU, Bidirectional, "
         "Dense or Embedding: expected what one layer's get_weights() returns"
     )
 
@@ -328,38 +364,29 @@ def _guessed_cell(
 # ------------------------------------------------------------------------------ layers
 
 
-def _named(model: _Model, name: str, left_out: Collection[str]) -> Part:
+def _named(model: _Model, name: str) -> Part:
     """The layer that is asked for."""
     found = {part.name: part for part in model.parts}
     if name not in found:
-        have = ", ".join(repr(n) for n, part in found.items() if part.cells)
-        raise ValueError(f"name is {name!r}, expected that of a layer: {have or 'there is none'}")
-    if name in left_out:
-        raise ValueError(f"name is {name!r}, which skip has, too")
+        have = several(shown(n) for n, part in found.items() if part.cells) or "there is none"
+        raise ValueError(f"name is {shown(name)}, expected that of a layer: {have}")
     part = found[name]
     if not part.cells and not part.faults:
-        raise ValueError(f"name is {name!r}, {_cures.an(part.kind)}, which becomes no layer")
+        raise ValueError(f"name is {shown(name)}, {_cures.an(part.kind)}, which becomes no layer")
     return part
 
 
 def _layer(part: Part, variables: _Variables, batch_first: bool) -> Weighted:
     """The layer that a part becomes."""
-    what = f"layer {part.name!r}"
+    first = part.cells[0][0]
+    recurrent = first.kind in _ORDERS  # as all cells of a layer are, or none
     weights: dict[str, Array] = {}
     for i, cells in enumerate(part.cells):
         for cell, end in zip(cells, ("", "_reverse"), strict=False):
-            try:
-                found = variables.read(cell.path, 1 + (cell.kind in _ORDERS) + cell.bias)
-                own = _own_weights(cell, found)
-            except ValueError as error:
-                raise ValueError(f"{what}: {error}") from None
-            recurrent = cell.kind in _ORDERS
+            own = _own_weights(cell, variables.read(cell.path, 1 + recurrent + cell.bias))
             weights |= {n + f"_l{i}{end}" * recurrent: a for n, a in own.items()}
-    first = part.cells[0][0]
-    options = dict(first.options)
-    if issubclass(LAYERS[first.kind], Recurrent):
-        options["batch_first"] = batch_first
-    return make_layer(first.kind, weights, what, **options)
+    options = first.options | ({"batch_first": batch_first} if recurrent else {})
+    return make_layer(first.kind, weights, part.kind, **options)
 
 
 def _own_weights(cell: Cell, found: Sequence[Any]) -> dict[str, Array]:
@@ -393,7 +420,7 @@ def _check_shapes(
     for name, array, shape in zip(names, found, expected, strict=False):
         sizes = tuple(n if m is None else m for n, m in zip(array.shape, shape, strict=False))
         if sizes != array.shape or len(shape) != array.ndim:
-            said = ", ".join("any" if n is None else str(n) for n in shape)
-            faults.append(f"{name} has the shape {array.shape}, expected ({said})")
+            said = str(shape).replace("None", "any")
+            faults.append(f"{name} has shape {array.shape}, expected {said}")
     if faults:
         raise ValueError(", ".join(faults))

@@ -6,17 +6,18 @@ known here, and means the same here, passes.
 
 from __future__ import annotations
 
-import json
 import re
-import reprlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..io import parse_json
+from ._layers import several, shown
+
 _MAX_DEPTH = 50  # of models in models
+_MAX_NESTING = 300  # of lists and dicts: far from the limits of repr
 _MAX_NAME = 1000
-_shortened = reprlib.Repr()
-_shortened.maxstring = _shortened.maxother = 80
-shown = _shortened.repr
+_MAX_CLASS = 100  # of the name of a class
 
 # Keras's class to ours, and that of its cell.
 RECURRENT = {"SimpleRNN": "RNN", "LSTM": "LSTM", "GRU": "GRU"}
@@ -103,13 +104,16 @@ class _Node(NamedTuple):
     is_layer: bool  # no bare operation
 
 
-def parsed(text: str | bytes, what: str) -> Any:
-    """The value of a JSON text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        why = "is nested too deep" if isinstance(error, RecursionError) else f"is no JSON: {error}"
-        raise ValueError(f"{what} {why}") from None
+def parsed(text: str | bytes, what: str) -> dict[str, Any]:
+    """The dict that a JSON text says."""
+    found = parse_json(what, text)
+    level: list[Any] = [found]
+    for _ in range(_MAX_NESTING):
+        inside = (held.values() if isinstance(held, dict) else held for held in level)
+        level = [v for values in inside for v in values if isinstance(v, dict | list)]
+        if not level:
+            return found
+    raise ValueError(f"{what} is nested more than {_MAX_NESTING} deep")
 
 
 def parts_of(config: Any, what: str) -> list[Part]:
@@ -135,10 +139,9 @@ def parts_of(config: Any, what: str) -> list[Part]:
         _walk(node, "", (), parts, what, False)
     else:
         parts.append(_part(node, _name(node, what), (), False))
-    names = [part.name for part in parts]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{what} has two layers with the name {shown(twice)}")
+    counts = Counter(part.name for part in parts)
+    if twice := [name for name, n in counts.items() if n > 1]:
+        raise ValueError(f"{what} has several layers with the name {several(map(shown, twice))}")
     return parts
 
 
@@ -172,13 +175,14 @@ def _with_class(config: Any) -> Any:
 def _node(value: Any, what: str) -> _Node:
     kind = value.get("class_name") if isinstance(value, dict) else None
     config = value.get("config") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or len(kind) > _MAX_NAME or not isinstance(config, dict):
+    named = isinstance(kind, str) and len(kind) <= _MAX_CLASS and kind.isprintable()
+    if not isinstance(kind, str) or not named or not isinstance(config, dict):
         raise ValueError(f"{what} is no configuration of a layer or model: {shown(value)}")
     module, registered = value.get("module"), value.get("registered_name")
     own = module in (None, "keras", "keras.layers", "keras.models") or (
         isinstance(module, str) and module.startswith("keras.src.")
     )
-    custom = "" if own and registered in (None, kind) else f"{module}.{kind}"
+    custom = "" if own and registered in (None, kind) else shown(f"{module}.{kind}")[1:-1]
     is_layer = not (isinstance(module, str) and module.startswith("keras.src.ops"))
     return _Node(kind, config, custom, value.get("inbound_nodes"), is_layer)
 
@@ -191,19 +195,19 @@ def _name(node: _Node, what: str) -> str:
 
 
 def snake(kind: str) -> str:
-    """A class's name as Keras writes it in paths."""
-    kind = re.sub(r"\W+", "", kind)
-    kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
+    """A class's name as Keras writes it in paths, such as lstm_cell for LSTMCell."""
+    starts = r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])"  # of words
+    return re.sub(starts, "_", re.sub(r"\W", "", kind)).lower()
 
 
 def numbered(kinds: list[str]) -> list[str]:
     """The names that objects of these classes have in a list of Keras's."""
-    used: dict[str, int] = {}
+    before: Counter[str] = Counter()
     found = []
-    for name in map(snake, kinds):
-        used[name] = used.get(name, -1) + 1
-        found.append(f"{name}_{used[name]}" if used[name] else name)
+    for kind in kinds:
+        name = snake(kind)
+        found.append(f"{name}_{before[name]}" if before[name] else name)
+        before[name] += 1
     return found
 
 
@@ -272,7 +276,7 @@ def _made(node: _Node, path: tuple[str, ...], report: _Report) -> list[list[Cell
         return _bidirectional(node, path, report)
     if node.kind == "TimeDistributed":
         _check_options(node)
-        inner = _inner(node, "layer")
+        inner = _inner("layer", node.config.get("layer"))
         if inner.kind != "Dense":
             raise _Unfit(f"TimeDistributed of {inner.kind}, expected Dense")
         return _made(inner, (*path, "layer"), report)
@@ -282,7 +286,7 @@ def _made(node: _Node, path: tuple[str, ...], report: _Report) -> list[list[Cell
         return [[_cell(node, path)]]
     if node.kind == "Dense":
         _check_options(node)
-        activation = _activation(node, "activation")
+        activation = _activation(node, "activation", "linear")
         if activation != "linear":
             report("activation", f"{activation}, which a Linear does not have")
         return [[Cell("Linear", path, _size(node, "units"), _flag(node, "use_bias", True), {})]]
@@ -297,12 +301,12 @@ def _made(node: _Node, path: tuple[str, ...], report: _Report) -> list[list[Cell
     raise _Unfit(f"{node.kind} has no counterpart")
 
 
-def _inner(node: _Node, option: str) -> _Node:
-    """A layer inside a layer."""
+def _inner(option: str, value: Any) -> _Node:
+    """The layer that is the value of another's option."""
     try:
-        inner = _node(node.config.get(option), "")
+        inner = _node(value, "")
     except ValueError:
-        raise _Unfit(f"{option} is {shown(node.config.get(option))}, expected a layer") from None
+        raise _Unfit(f"{option} is {shown(value)}, expected a layer") from None
     if inner.custom:
         raise _Unfit(f"{inner.custom} is no layer of Keras's own")
     return inner
@@ -322,15 +326,14 @@ def _sequence(node: _Node, path: tuple[str, ...], report: _Report) -> list[list[
     if node.kind in RECURRENT:
         return [[_cell(node, path)]]
     _check_options(node)
-    inner = _inner(node, "cell")
+    inner = _inner("cell", node.config.get("cell"))
     if inner.kind != "StackedRNNCells":
         return [[_cell(inner, path)]]
     _check_options(inner)
     listed = inner.config.get("cells")
-    nodes = [_inner(_Node("", {"cell": cell}, "", None, True), "cell")
-             for cell in (listed if isinstance(listed, list) else [])]  # fmt: skip
-    if not nodes:
+    if not isinstance(listed, list) or not listed:
         raise _Unfit("StackedRNNCells without cells")
+    nodes = [_inner("cell", cell) for cell in listed]
     places = numbered([n.kind for n in nodes])
     cells = [_cell(n, (*path, "cells", place)) for n, place in zip(nodes, places, strict=True)]
     _check_alike(cells, "cells of one kind, with the same options")
@@ -344,11 +347,11 @@ def _bidirectional(node: _Node, path: tuple[str, ...], report: _Report) -> list[
         report("merge_mode", f"{shown(mode)}; what is made concatenates, as for concat")
     found = []
     for option, backwards in (("layer", False), ("backward_layer", True)):
-        inner = _inner(node, option if node.config.get(option) is not None else "layer")
+        own = node.config.get(option)  # without a backward_layer, that is the layer again
+        inner = _inner(option, node.config.get("layer") if own is None else own)
         if inner.kind not in (*RECURRENT, "RNN"):
             raise _Unfit(f"Bidirectional of {inner.kind}")
-        own = node.config.get(option) is not None
-        if own and _flag(inner, "go_backwards", False) != backwards:
+        if own is not None and _flag(inner, "go_backwards", False) != backwards:
             raise _Unfit(f"{option} with go_backwards={not backwards}")
         inner = inner._replace(config={**inner.config, "go_backwards": False})
         place = (*path, "forward_layer" if option == "layer" else option)
@@ -362,7 +365,7 @@ def _bidirectional(node: _Node, path: tuple[str, ...], report: _Report) -> list[
 def _check_alike(cells: list[Cell], expected: str) -> None:
     said = [(cell.kind, cell.units, cell.bias, cell.options) for cell in cells]
     if any(other != said[0] for other in said):
-        raise _Unfit(f"{', '.join(map(_said, cells))}, expected {expected}")
+        raise _Unfit(f"{several(map(_said, cells))}, expected {expected}")
 
 
 def _said(cell: Cell) -> str:
@@ -377,13 +380,13 @@ def _cell(node: _Node, path: tuple[str, ...]) -> Cell:
         raise _Unfit(f"RNN of {node.kind}")
     _check_options(node)
     options: dict[str, Any] = {}
-    activation = _activation(node, "activation")
+    activation = _activation(node, "activation", "tanh")
     if kind == "RNN":
         if activation not in _NONLINEARITIES:
             raise _Unfit(f"activation {activation}, expected {', '.join(_NONLINEARITIES)}")
         options["nonlinearity"] = _NONLINEARITIES[activation]
     else:
-        gates = _activation(node, "recurrent_activation")
+        gates = _activation(node, "recurrent_activation", "sigmoid")
         if (activation, gates) != ("tanh", "sigmoid"):
             raise _Unfit(
                 f"activation {activation} and recurrent_activation {gates}, expected tanh and "
@@ -401,7 +404,7 @@ def _check_options(node: _Node) -> None:
     """Raise for what is not known, unless it is off."""
     for option, value in node.config.items():
         if option not in _READ and not _HARMLESS.fullmatch(option) and value:
-            raise _Unfit(f"{option}={shown(value)}, which is not known here")
+            raise _Unfit(f"{shown(option)[1:-1]}={shown(value)}, which is not known here")
     name = given = node.config.get("dtype")
     if isinstance(given, dict) and isinstance(given.get("config"), dict):
         name = given["config"].get("name", given.get("class_name"))
@@ -423,10 +426,8 @@ def _size(node: _Node, option: str) -> int:
     return value
 
 
-def _activation(node: _Node, option: str) -> str:
-    defaults: Mapping[str, str] = {"recurrent_activation": "sigmoid"}
-    default = "linear" if node.kind == "Dense" else defaults.get(option, "tanh")
+def _activation(node: _Node, option: str, default: str) -> str:
     value = node.config.get(option, default)
     if value is None:
         return "linear"
-    return value if isinstance(value, str) else shown(value)
+    return shown(value)[1:-1] if isinstance(value, str) else shown(value)

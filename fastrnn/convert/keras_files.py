@@ -7,7 +7,6 @@ own does not bear out. Neither Keras nor h5py is needed.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import zipfile
 import zlib
@@ -16,8 +15,10 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .._formats import HDF5_SIGNATURE, open_regular
 from . import hdf5
-from .keras_config import Part, check_version, parsed, shown
+from ._layers import several, shown
+from .keras_config import Part, check_version, parsed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,8 @@ class Weights:
             extra = sorted(set(group or ()) - names)
             if extra:
                 raise ValueError(
-                    f"{'/'.join(path)} holds {shown(extra)}, which the configuration does not have"
+                    f"{'/'.join(path)} holds {several(map(shown, extra))}, which the configuration "
+                    "does not have"
                 )
         for part in parts:
             group = self._group((*part.path, "vars")) if part.cells else None
@@ -101,7 +103,8 @@ class Weights:
         names = list(map(str, range(count)))
         if group is None or sorted(group) != sorted(names):
             have = 0 if group is None else len(list(group))
-            raise ValueError(f"{'/'.join(path)} has {have} variables, expected {count}")
+            shared = "" if have else " (of what several places share, the first has the variables)"
+            raise ValueError(f"{'/'.join(path)} has {have} variables, expected {count}{shared}")
         found = []
         for name in names:
             array = group.child(name)
@@ -159,12 +162,12 @@ def opened(path: str, config: Any) -> Iterator[tuple[Any, Weights]]:
             f"{os.path.join(path, _WEIGHTS)!r}, with config=open("
             f"{os.path.join(path, _CONFIG)!r}).read()"
         )
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if (file := open_regular(path)) is None:
         raise ValueError(f"{path}: not a regular file")
-    with open(path, "rb") as file:
+    with file:
         start = file.read(8)
         try:
-            if start == hdf5.SIGNATURE:
+            if start == HDF5_SIGNATURE:
                 yield config, Weights(file, path)
             elif not start.startswith(b"PK"):
                 raise ValueError("this is neither a .keras nor a .weights.h5 file")

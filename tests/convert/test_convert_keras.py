@@ -18,6 +18,7 @@ from numpy.testing import assert_array_equal
 import fastrnn
 from fastrnn.convert import from_keras
 from fastrnn.convert.keras import contents
+from fastrnn.convert.keras_config import numbered, snake
 
 pytest.importorskip("torch")
 os.environ["KERAS_BACKEND"] = "torch"
@@ -446,10 +447,97 @@ def test_one_error_names_all_of_them() -> None:
         from_keras(model, skip=["e"])
     with pytest.raises(ValueError, match="did you mean 'd/activation'"):
         from_keras(model, skip=["d/activations"])
-    with pytest.raises(ValueError, match="name is 'c', which skip has, too"):
-        from_keras(model, "c", skip=["c"])
+    with pytest.raises(ValueError, match=r"skip=\['c', 'd/activation', 'g/go_backwards'\] for"):
+        from_keras(model, skip=["d/activation", "c"])  # what the cure says has all of it
+    for name, skip in (("c", ["c"]), ("d", ["c"]), ("d", ["d/activation", "c"])):
+        with pytest.raises(ValueError, match=f"skip is .*'c'.*name is '{name}', .*: pass skip="):
+            from_keras(model, name, skip=skip)
+    with pytest.raises(ValueError, match=r"d/activation: relu.*: pass skip=\['d/activation'\] for"):
+        from_keras(model, "d")
+    assert repr(from_keras(model, "d", skip=["d/activation"])) == "Linear(4, 2)"
+    with pytest.raises(ValueError, match=r"c: Conv1D has no counterpart\)$"):
+        from_keras(model, "c")
     with pytest.raises(ValueError, match="name is 'e', expected that of a layer"):
         from_keras(model, "e")
+
+
+def test_one_error_names_all_weights_that_misfit(tmp_path: Path) -> None:
+    model = in_model(L.Dense(3, name="a"), L.Dense(4, name="b"), L.Dense(5, name="c"),
+                     L.Dense(6, "relu", name="d"))  # fmt: skip
+    model.save_weights(tmp_path / "m.weights.h5")
+    config = json.loads(model.to_json())
+    for layer in config["config"]["layers"]:
+        layer["config"]["units"] = {"a": 7, "b": 8}.get(layer["config"]["name"], 5)
+    with pytest.raises(ValueError) as caught:
+        from_keras(tmp_path / "m.weights.h5", config=config)
+    said = str(caught.value)
+    assert "a: kernel has shape (3, 3), expected (any, 7), bias has shape (3,), expected (7,)" in (
+        said.replace("(3, 7)", "(any, 7)")
+    )
+    for name in ("b: kernel has shape (3, 4)", "d: kernel has shape (5, 6)", "d/activation: relu"):
+        assert name in said
+    assert said.endswith(
+        ": pass skip=['d/activation', 'a', 'b', 'd'] for what you compute yourself"
+    )
+    skip = ["d/activation", "a", "b", "d"]
+    assert list(from_keras(tmp_path / "m.weights.h5", config=config, skip=skip)) == ["c"]
+
+
+def test_the_layer_of_two_models_is_made_twice_or_named(tmp_path: Path) -> None:
+    shared = L.Dense(3, name="d")
+    for first in (True, False):
+        inner = keras.Sequential([L.Input((None, 3)), shared, L.Dense(3, name="e")], name="inner")
+        x = L.Input((None, 3))
+        model = keras.Model(x, inner(shared(x)) if first else shared(inner(x)))
+        layers = from_keras(model)
+        same(layers["d"], layers["inner/d"])
+        model.save(tmp_path / "m.keras")
+        once, other = ("d", "inner/d") if first else ("inner/d", "d")
+        with pytest.raises(
+            ValueError, match=f"{other}: .*/dense has 0 .* several places share"
+        ) as e:
+            from_keras(tmp_path / "m.keras")
+        assert f"pass skip=[{other!r}] for" in str(e.value)
+        same(from_keras(tmp_path / "m.keras", skip=[other])[once], layers[once])
+
+
+def test_names_are_those_of_keras() -> None:
+    to_snake_case = pytest.importorskip("keras.src.utils.naming").to_snake_case
+    names = ["LSTM", "GRUCell", "Conv1DTranspose", "SimpleRNN", "A", "aB", "RNNs2D", "My_Layer",
+             "HTTPServer2XY", "X<Y>Z", "ÄÖü", "Conv2D3DAb", "", "_A", "A_bC"]  # fmt: skip
+    letters = "aAbBZz19_éÉ<."
+    rng = np.random.default_rng(0)
+    names += ["".join(rng.choice(list(letters), rng.integers(1, 9))) for _ in range(5000)]
+    assert [snake(name) for name in names] == [to_snake_case(name) for name in names]
+    assert numbered(["Own", "Any", "Own", "own"]) == ["own", "any", "own_1", "own_2"]
+
+
+def test_errors_are_short_whatever_the_names() -> None:
+    weights = [np.zeros((3, 4)), np.zeros(4)]
+    long, deep = "n" * 10**5, {"config": {}}
+    for _ in range(200):
+        deep = {"a": [deep]}
+    for change in (
+        {"name": long}, {"activation": long}, {"dtype": long}, {long: 1}, {"units": deep},
+        {"units": long}, {"use_bias": long}, {"activation": "\n\x1b[2J"},
+    ):  # fmt: skip
+        config = {"class_name": "Dense", "config": {"units": 4, **change}}
+        with pytest.raises(ValueError) as caught:
+            from_keras(weights, config=config)
+        assert len(str(caught.value)) < 700
+        assert str(caught.value).isprintable()
+    for kind, module in ((long, None), ("Own", long), ("Own\n", None), ("Dense", "x\n")):
+        with pytest.raises(ValueError) as caught:
+            from_keras(weights, config={"class_name": kind, "module": module, "config": {}})
+        assert len(str(caught.value)) < 700
+        assert str(caught.value).isprintable()
+    layers = [{"class_name": "Flatten", "config": {"name": f"f{i}"}} for i in range(3000)]
+    for name in (None, "g"):
+        with pytest.raises(ValueError) as caught:
+            from_keras(
+                in_model(*(L.Dense(3, name=f"d{i}") for i in range(40))), name, skip=()
+            ) if name else from_keras(weights, config={"layers": layers})
+        assert len(str(caught.value)) < 2000
 
 
 def test_a_mask_of_zeros_is_refused() -> None:
@@ -489,7 +577,7 @@ def test_classes_of_ones_own_are_not_asked() -> None:
 def test_what_nothing_is_made_of() -> None:
     with pytest.raises(ValueError, match="no layer to convert: there is Dropout"):
         from_keras(keras.Sequential([L.Input((3,)), L.Dropout(0.5)]))
-    with pytest.raises(ValueError, match="layer 'g': it has 0 weights, expected 3: call it first"):
+    with pytest.raises(ValueError, match="g: it has 0 weights, expected 3: call it first"):
         from_keras(L.GRU(4, name="g"))
     model = in_model(L.Dropout(0.5, name="o"), L.GRU(4))
     with pytest.raises(ValueError, match="name is 'o', a Dropout, which becomes no layer"):
@@ -548,7 +636,7 @@ def test_what_shapes_leave_open_is_asked_for(shapes: Any, unsure: str, layer: An
      [(3, 16), (4, 16), (16,), (5, 16), (4, 16), (16,)], [()], [(3, 4), (4, 4), (4,)] * 2 + [(3,)]],
 )  # fmt: skip
 def test_shapes_of_no_layer_are_refused(shapes: Any) -> None:
-    with pytest.raises(ValueError, match=r"source has the shapes .* of no SimpleRNN"):
+    with pytest.raises(ValueError, match=r"source has shapes .* of no SimpleRNN"):
         from_keras(zeros(*shapes))
 
 
@@ -558,8 +646,8 @@ def test_wrong_arguments() -> None:
     arrays, config = gru.get_weights(), gru.get_config()
     for source, options, error, text in (
         (arrays, {"config": 3}, TypeError, "config is an int, expected a str of JSON or a dict"),
-        (arrays, {"config": "{"}, ValueError, "config is no JSON"),
-        (arrays, {"config": {"units": 4}}, ValueError, "kernel has the shape"),
+        (arrays, {"config": "{"}, ValueError, "config is not valid JSON"),
+        (arrays, {"config": {"units": 4}}, ValueError, "kernel has shape"),
         (arrays, {"config": {}}, ValueError, "config is no configuration of a layer or model"),
         (arrays, {"config": {**config, "units": "4"}}, ValueError, "g: units is '4'"),
         (arrays, {"config": {**config, "use_bias": 1}}, ValueError, "g: use_bias is 1"),
@@ -571,8 +659,13 @@ def test_wrong_arguments() -> None:
         (arrays[:2], {"config": config}, ValueError, "source has 2 arrays, which are too few"),
         ([*arrays, arrays[0]], {"config": config}, ValueError, "4 arrays, expected 3"),
         ([arrays[0], arrays[1].T, arrays[2]], {"config": config}, ValueError,
-         "recurrent_kernel has the shape (12, 4), expected (4, 12)"),
-        ([a.astype(int) for a in arrays], {}, TypeError, "int64, expected float16"),
+         "recurrent_kernel has shape (12, 4), expected (4, 12)"),
+        ([*arrays[:2], arrays[2][0, :5]], {"config": {**config, "reset_after": False}}, ValueError,
+         "bias has shape (5,), expected (12,)"),
+        ([a.astype(int) for a in arrays], {}, ValueError, "int64, expected float16"),
+        (arrays, {"config": '{"units": 9, "units": 4}'}, ValueError, "the key 'units' comes twice"),
+        (arrays, {"config": '{"units": NaN}'}, ValueError, "'NaN' is no finite number"),
+        (arrays, {"config": "[4]"}, ValueError, "config is [4], expected an object"),
         (gru.weights, {}, TypeError, "pass [np.asarray(a) for a in source]"),
         ([], {}, ValueError, "source is empty"),
         (gru, {"config": config}, ValueError, "source has its own: leave it out"),

@@ -145,8 +145,8 @@ def test_weights_need_the_configuration_of_their_model(folder: Path, tmp_path: P
     assert "config=" in entries["layers/gru"].why
     refused(folder / "m.keras", "the file has its own: leave it out", config=config)
     for other, text in (
-        ([gru(name="h")], "layers holds ['bidirectional', 'dropout', 'rnn', 'time_"),
-        ([gru(5), *rest()], "layer 'g': kernel has the shape (3, 12), expected (any, "),
+        ([gru(name="h")], "layers holds 'bidirectional', 'dropout', 'rnn', 'time_"),
+        ([gru(5), *rest()], "g: kernel has shape (3, 12), expected (any, "),
         ([gru(name="h"), *rest()], "layers/gru is the layer 'g', but 'h' in the conf"),
         (
             [gru(use_bias=False), *rest()],
@@ -251,9 +251,14 @@ def test_archives_that_are_damaged_or_bombs(
     folder: Path, members: dict[str, bytes], tmp_path: Path, write: Write
 ) -> None:
     refused(write({CONFIG: None}), "it has 0 files config.json")
-    refused(write({CONFIG: b"{"}), "config.json is no JSON")
-    refused(write({CONFIG: b"[" * 10**6}), "config.json is nested too deep")
-    refused(write({CONFIG: b"3"}), "is no configuration of a layer or model")
+    refused(write({CONFIG: b"{"}), "config.json is not valid JSON")
+    refused(write({CONFIG: b"[" * 10**6}), "config.json is not valid JSON: maximum recursion")
+    nested = b'{"config": ' + b"[" * 400 + b"]" * 400 + b"}"
+    refused(write({CONFIG: nested}), "config.json is nested more than 300 deep")
+    refused(write({CONFIG: b"3"}), "config.json is 3, expected an object")
+    refused(write({CONFIG: b"{}"}), "is no configuration of a layer or model")
+    refused(write({CONFIG: b'{"config": 1, "config": 2}'}), "the key 'config' comes twice")
+    refused(write({METADATA: b'{"keras_version": Infinity}'}), "no finite number")
     refused(write({WEIGHTS: b"text"}), "this is no HDF5 file")
     zeros = bytes(1 << 26)
     refused(write({CONFIG: zeros}, zipfile.ZIP_DEFLATED), "config.json would have 67108864 bytes")
@@ -336,8 +341,8 @@ HOSTILE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "missing": (replaced(lambda f: None), "layers/gru/cell has 2 variables, expected 3"),
     "surplus": (lambda f: f.__setitem__("layers/gru/cell/vars/3", 1.0), "4 variables, expected 3"),
     "shape": (replaced(lambda f: f.create_dataset(KERNEL, data=np.ones((12, 3), "f4"))),
-              "layer 'g': kernel has the shape (12, 3), expected (any, 12)"),
-    "another layer": (lambda f: f.create_group("layers/gru_1"), "layers holds ['gru_1'], which"),
+              "g: kernel has shape (12, 3), expected (any, 12)"),
+    "another layer": (lambda f: f.create_group("layers/gru_1"), "layers holds 'gru_1', which"),
     "another name": (lambda f: f["layers/gru/vars"].attrs.__setitem__("name", "h"),
                      "layers/gru is the layer 'h', but 'g' in the configuration"),
     "no name": (lambda f: f["layers/gru/vars"].attrs.__setitem__("name", 3), "not one text"),

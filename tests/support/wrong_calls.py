@@ -704,6 +704,28 @@ CASES: dict[str, Case] = {
         "_use_new_zipfile_serialization=False)",
         "layer.load_state_dict(fastrnn.load(path)['model'])", "(.pt)",
         "path = str(folder / 'a.safetensors')", needs="torch"),
+    ".keras": Case(
+        "import h5py, io, json, zipfile; path = str(folder / 'a.keras'); loaded = None; "
+        "file = h5py.File(weights := io.BytesIO(), 'w'); "
+        "file['vars/0'] = weight.T; file['vars/1'] = np.zeros(10); file.close(); "
+        "config = {'class_name': 'Dense', 'config': {'units': 10}}; "
+        "archive = zipfile.ZipFile(path, 'w'); "
+        "archive.writestr('metadata.json', json.dumps({'keras_version': '3.15.0'})); "
+        "archive.writestr('config.json', json.dumps(config)); "
+        "archive.writestr('model.weights.h5', weights.getvalue()); archive.close()",
+        "loaded = loaded or fastrnn.load(path)", "(.keras)", "loaded = layers", needs="h5py"),
+    ".weights.h5": Case(
+        "import h5py; from types import SimpleNamespace; loaded = None; "
+        "path = str(folder / 'a.weights.h5'); file = h5py.File(path, 'w'); "
+        "file['vars/0'] = weight.T; file['vars/1'] = np.zeros(10); file.close(); "
+        "model = SimpleNamespace(to_json=lambda: "
+        "'{\"class_name\": \"Dense\", \"config\": {\"units\": 10}}')",
+        "loaded = loaded or fastrnn.load(path)", "(.h5)", "loaded = layers", needs="h5py"),
+    ".onnx": Case(
+        "import fastrnn.convert; path = str(folder / 'a.onnx'); loaded = None; "
+        "fastrnn.convert.to_onnx(layer, path)",
+        "loaded = loaded or fastrnn.load(path)", "an ONNX model", "loaded = layers",
+        needs="onnx"),
     # -------------------------------------------------------------------- weights of Keras
     "lists for weights": Case(
         "import fastrnn.convert; source = [[[1.0, 2.0], [3.0, 4.0]], [0.0, 0.0]]",
