@@ -9,23 +9,30 @@ import numpy as np
 
 from .. import _checks, _cures
 from ..layers import Weighted
-from ._layers import ORDERS, Entry, check_skip, described, make_layer, refuse, reorder
-from .onnx_cells import ACTIVATIONS, DEFAULTS, OPERATORS, OUR_PEEPHOLES, PEEPHOLES
-from .onnx_graph import MOVES, Graph, Kind
+from ._layers import (
+    ORDERS,
+    Entry,
+    check_skip,
+    described,
+    make_layer,
+    refuse,
+    reorder,
+    several,
+    shown,
+    widened,
+)
+from .onnx_cells import ACTIVATIONS, DEFAULTS, DIRECTIONS, OPERATORS
+from .onnx_graph import Graph, Kind
 from .onnx_operators import Node
-from .onnx_tensors import load, shown
+from .onnx_tensors import bodies_of, load, nodes_within
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-_HALVES = ("float16", "bfloat16")
-_TYPES = (*_HALVES, "float32", "float64")
-_PLAIN = ("Gemm", "MatMul", "Gather")  # what may be a Linear or an Embedding
-_DIRECTIONS = {
-    "forward": ("_l0",), "reverse": ("_l0_reverse",), "bidirectional": ("_l0", "_l0_reverse"),
-}  # fmt: skip
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+_STATES = ("initial_h", "initial_c")
 
 
 @overload
@@ -66,6 +73,7 @@ def from_onnx(
     skip : collection of str
         Names of nodes that the caller computes himself, which are left out; and "NODE/initial_h",
         "NODE/initial_c" or "NODE/sequence_lens" for a constant that he passes to the layer of NODE.
+        With `name`, only these.
 
     Returns
     -------
@@ -113,31 +121,36 @@ def from_onnx(
         raise TypeError(f"name is {_cures.kind(name)}, expected a str or None")
     if batch_first is not None:
         batch_first = _checks.flag("batch_first", batch_first)
-    reader = _Reader(Graph(load(source)), skip)
-    said = reader.graph.said
+    reader = _Reader(Graph(load(source)), skip, name)
     if name is None:
         reader.check_recurrent()
         found = [part for part in reader.parts() if part.node.name not in reader.skip]
     else:
         found = [reader.only(name)]
-    faults = {key: f"{p.node.operator}: {why}" for p in found for key, why in p.faults.items()}
-    refuse(said, faults, [key for key in faults if key != name])
     layers: dict[str, Weighted] = {}
+    faults: dict[str, str] = {}
     for part in found:
-        layers |= _made(part, batch_first, faults)
-    refuse(said, faults, [key for key in faults if key != name])
+        faults |= {key: f"{part.node.operator}: {why}" for key, why in part.faults.items()}
+        if not part.faults:
+            try:
+                layers[part.node.name] = part.layer(batch_first)
+            except (TypeError, ValueError) as error:
+                faults[part.node.name] = str(error)
+    skippable = [key for key in faults if key != name]
+    refuse(reader.graph.said, faults, skippable, left_out=reader.skip)
     return layers if name is None else layers[name]
 
 
 def contents(source: Any) -> list[Entry]:
     """What a model holds: all nodes that compute, and what would be made of them."""
-    reader = _Reader(Graph(load(source)), ())
     entries = []
-    for part in reader.parts():
-        faults = dict(part.faults)
-        made = {} if faults else _made(part, None, faults)
-        becomes = "".join(map(repr, made.values()))
-        why = "; ".join(faults.values())
+    for part in _Reader(Graph(load(source)), ()).parts():
+        becomes, why = "", "; ".join(part.faults.values())
+        if not why:
+            try:
+                becomes = repr(part.layer(None))
+            except (TypeError, ValueError) as error:
+                why = str(error)
         entries.append(
             Entry(part.node.name, part.node.operator, becomes, why, described(part.arrays))
         )
@@ -158,69 +171,46 @@ class _Part(NamedTuple):
     def refused(cls, node: Node, why: str, arrays: dict[str, Array] | None = None) -> Self:
         return cls(node, "", arrays or {}, {}, {}, {node.name: why})
 
-
-def _made(part: _Part, batch_first: bool | None, faults: dict[str, str]) -> dict[str, Weighted]:
-    """The layer by its name; where its weights are at fault, that is added to the faults."""
-    options = dict(part.options)
-    if "batch_first" in options and batch_first is not None:
-        options["batch_first"] = batch_first
-    try:
-        return {part.node.name: make_layer(part.kind, part.weights, part.node.operator, **options)}
-    except (TypeError, ValueError) as error:
-        faults[part.node.name] = str(error)
-        return {}
+    def layer(self, batch_first: bool | None) -> Weighted:
+        """The layer; TypeError or ValueError where its weights are at fault."""
+        options = dict(self.options)
+        if "batch_first" in options and batch_first is not None:
+            options["batch_first"] = batch_first
+        return make_layer(self.kind, self.weights, self.node.operator, **options)
 
 
 class _Reader:
     """Walks a graph in the order of use and says what becomes of each node that computes."""
 
-    def __init__(self, graph: Graph, skip: Collection[str]) -> None:
+    def __init__(self, graph: Graph, skip: Collection[str], name: str | None = None) -> None:
         self.graph = graph
-        self._lengths = self._of_lengths()
-        valid = []
+        nodes, parts = [], []  # what `skip` may name
         for node in graph.nodes:
             if self._computes(node):
-                valid.append(node.name)
+                nodes.append(node.name)
             if node.operator in OPERATORS:
-                given = {"sequence_lens": 4, "initial_h": 5, "initial_c": 6}
-                valid += [f"{node.name}/{what}" for what, i in given.items() if node.input(i)]
-        self.skip = check_skip(skip, valid)
+                given = OPERATORS[node.operator].given(node.inputs)
+                parts += [f"{node.name}/{w}" for w in ("sequence_lens", *_STATES) if w in given]
+        self.skip = check_skip(skip, [*nodes, *parts])
+        # Beside a name there are no other nodes to leave out; parts of its own there are.
+        check_skip(sorted(self.skip.difference(parts)), nodes, name)
         self._absorbed: set[str] = set()  # names of nodes that are part of the layer before
-
-    def _of_lengths(self) -> set[str]:
-        """The values that depend on an input which is the lengths of rows, and on no other."""
-        kind = self.graph.kind
-        found = {
-            node.input(4)
-            for node in self.graph.nodes
-            if node.operator in OPERATORS
-            and kind(node.input(4)) is Kind.DATA
-            and self.graph.producer(node.input(4)) is None
-        }
-        for node in self.graph.nodes:
-            others = {v for v in node.inputs if kind(v) is Kind.DATA}
-            if others and others <= found and not node.bodies():
-                found |= set(node.outputs)
-        return found
 
     def _computes(self, node: Node) -> bool:
         """Whether a node may do more than hand on data, or reckon with sizes and lengths."""
         kind = self.graph.kind
         if node.operator in OPERATORS:
             return True
-        if self._lengths.issuperset(node.outputs):
-            return False
         if all(kind(value) is not Kind.DATA for value in node.outputs):
-            # An embedding of positions reads from constants alone.
-            picks = [kind(value) for value in node.inputs] == [Kind.CONSTANT, Kind.SIZES]
-            return node.operator == "Gather" and picks and self._is_table(node.input(0))
+            # An embedding of positions, or of lengths, reads from constants and these.
+            table, *picks = [kind(value) for value in node.inputs] or [None]
+            picked = table is Kind.CONSTANT and picks in ([Kind.SIZES], [Kind.LENGTHS])
+            return node.operator == "Gather" and picked and self._is_table(node.input(0))
         if node.operator == "Dropout" and (training := node.input(2)):
             return not self.graph.is_zero(training)
         # What hands on constants, at a place that is computed, or beside data, adds them to these.
-        handed_on = node.inputs if node.operator == "Concat" else node.inputs[:1]
-        if node.operator == "Where" and node.input(0) in self._lengths:
-            return any(kind(v) is not Kind.DATA for v in node.inputs[1:])
-        return node.operator not in MOVES or any(kind(v) is not Kind.DATA for v in handed_on)
+        moved = self.graph.moved(node)
+        return not moved or any(kind(value) is not Kind.DATA for value in moved)
 
     def _is_table(self, name: str) -> bool:
         """Whether a constant may be what an embedding picks from, or cannot be read."""
@@ -246,7 +236,7 @@ class _Reader:
         layers = [part.node.name for part in self.parts() if not part.faults]
         raise ValueError(
             f"{self.graph.said} has no layer {shown(name)}: its layers are "
-            f"{', '.join(map(shown, layers)) or 'none'}"
+            f"{several(map(shown, layers)) or 'none'}"
         )
 
     def check_recurrent(self) -> None:
@@ -255,18 +245,17 @@ class _Reader:
         for node in self.graph.nodes:
             if node.operator in OPERATORS:
                 return
-            bodies = node.bodies()
-            if _recurrent_in(bodies):
+            if _recurrent_in(node):
                 return
-            if bodies:
+            if bodies_of(node.proto):
                 loops.append(f"{shown(node.name)} ({node.operator})")
         text = f"{self.graph.said} has no RNN, LSTM or GRU node"
         if loops:
-            text += f"; a recurrence may be written out in the body of {', '.join(loops[:5])}"
+            text += f"; a recurrence may be written out in the body of {several(loops, 5)}"
         layers = [part.node.name for part in self.parts() if not part.faults]
         if layers:
             text += f"; for one of its other layers, pass name={layers[0]!r}"
-            text += f", or {', '.join(map(repr, layers[1:9]))}" if layers[1:] else ""
+            text += f", or {several(map(repr, layers[1:]), 8)}" if layers[1:] else ""
         raise ValueError(text)
 
     def _part(self, node: Node) -> _Part:
@@ -279,8 +268,8 @@ class _Reader:
                 return self._embedding(node)
         except ValueError as error:
             return _Part.refused(node, str(error))
-        if bodies := node.bodies():
-            inside = _recurrent_in(bodies)
+        if bodies_of(node.proto):
+            inside = _recurrent_in(node)
             holds = f", which holds {', '.join(inside)}" if inside else ""
             return _Part.refused(node, f"runs a body of its own{holds}")
         return _Part.refused(node, "computes, and is none of the layers here")
@@ -294,19 +283,16 @@ class _Reader:
             linear_before_reset="INT",
         )  # fmt: skip
         kind, order = node.operator, OPERATORS[node.operator].order
-        names = ("W", "R", "B", "P")
-        arrays = {
-            name: self.graph.value(node.input(i))
-            for name, i in zip(names, (1, 2, 3, 7), strict=True)
-            if node.input(i)
-        }
-        if not node.input(0) or "W" not in arrays or "R" not in arrays:
+        inputs = OPERATORS[kind].given(node.inputs)
+        if not {"X", "W", "R"} <= inputs.keys():
             raise ValueError("lacks X, W or R")
-        if len(node.inputs) > (8 if kind == "LSTM" else 6):
+        if len(node.inputs) > len(OPERATORS[kind].inputs):
             raise ValueError(f"has {len(node.inputs)} inputs")
+        weighted = [what for what in inputs if what in ("W", "R", "B", "P")]
+        arrays = {what: self.graph.value(inputs[what]) for what in weighted}
         faults: list[str] = []
-        if self.graph.kind(node.input(0)) is not Kind.DATA:
-            faults.append("has an X that does not depend on the graph's inputs")
+        if (depends := self.graph.kinds[inputs["X"]]) is not Kind.DATA:
+            faults.append(f"has an X that depends on {depends.value}, expected {Kind.DATA.value}")
         ends, options = _options(kind, given, faults)
         _check_shapes(kind, len(ends), arrays, given.get("hidden_size"), faults)
         if faults:
@@ -321,35 +307,35 @@ class _Reader:
                 weights[f"bias_ih{end}"] = reorder(of_x, order, ORDERS[kind])
                 weights[f"bias_hh{end}"] = reorder(of_h, order, ORDERS[kind])
             if "P" in arrays:
-                peepholes = reorder(arrays["P"][i], PEEPHOLES, OUR_PEEPHOLES)
-                weights[f"weight_peephole{end}"] = peepholes
-        return _Part(node, kind, arrays, weights, options, self._fixed_inputs(node, given))
+                gates = (text.replace("g", "") for text in (order, ORDERS[kind]))
+                weights[f"weight_peephole{end}"] = reorder(arrays["P"][i], *gates)
+        fixed = self._fixed_inputs(node.name, inputs, given.get("layout", 0))
+        return _Part(node, kind, arrays, weights, options, fixed)
 
-    def _fixed_inputs(self, node: Node, given: dict[str, Any]) -> dict[str, str]:
+    def _fixed_inputs(self, name: str, inputs: dict[str, str], layout: int) -> dict[str, str]:
         """What of the initial state and the lengths the model itself fixes, by name for `skip`."""
         faults = {}
-        for what, i in {"initial_h": 5, "initial_c": 6}.items():
-            value = node.input(i)
-            if value and self.graph.kind(value) is not Kind.DATA and not self.graph.is_zero(value):
-                faults[f"{node.name}/{what}"] = (
+        for what in _STATES:
+            value = inputs.get(what, "")
+            if self.graph.is_fixed(value) and not self.graph.is_zero(value):
+                faults[f"{name}/{what}"] = (
                     f"starts from an {what} that the model fixes, and that is not evidently zero: "
                     "pass it to the layer as state"
                 )
-        value = node.input(4)
-        if value and self.graph.kind(value) is not Kind.DATA and not self._is_whole(node, given):
-            faults[f"{node.name}/sequence_lens"] = (
+        lengths = inputs.get("sequence_lens", "")
+        if self.graph.is_fixed(lengths) and not self._is_whole(lengths, inputs["X"], layout):
+            faults[f"{name}/sequence_lens"] = (
                 "has sequence_lens that the model fixes, and that are not evidently the number of "
                 "steps: pass them to the layer as lengths"
             )
         return {key: why for key, why in faults.items() if key not in self.skip}
 
-    def _is_whole(self, node: Node, given: dict[str, Any]) -> bool:
+    def _is_whole(self, lengths: str, x: str, axis: int) -> bool:
         """Whether constant sequence_lens are all of the steps that the model says X has."""
-        value = node.input(4)
-        if self.graph.kind(value) is not Kind.CONSTANT:
+        if self.graph.kind(lengths) is not Kind.CONSTANT:
             return False
-        steps = self.graph.declared_size(node.input(0), given.get("layout", 0))
-        return steps is not None and bool((self.graph.value(value) == steps).all())
+        steps = self.graph.declared_size(x, axis)
+        return steps is not None and bool((self.graph.value(lengths) == steps).all())
 
     # -------------------------------------------------------------------- the others
 
@@ -371,7 +357,8 @@ class _Reader:
             arrays["C"] = graph.value(node.input(2))
             bias = _bias(arrays["C"], weight)
             if bias is None:
-                raise ValueError(f"adds C of the shape {arrays['C'].shape}, no bias")
+                C = arrays["C"]
+                raise ValueError(f"adds C of {C.dtype} {C.shape}, no bias")
             bias = _scaled(bias, given.get("beta", 1.0))
         elif node.operator == "MatMul":
             bias = self._bias_behind(node, weight)
@@ -384,7 +371,7 @@ class _Reader:
         graph = self.graph
         value = node.outputs[0]
         while True:
-            users = graph.users(value)
+            users = graph.users.get(value, [])
             if len(users) != 1 or value in graph.outputs or users[0].name in self.skip:
                 return None
             user = users[0]
@@ -425,29 +412,27 @@ class _Reader:
         return _Part(node, "Embedding", {"data": table}, {"weight": table}, {}, {})
 
 
-def _recurrent_in(bodies: list[Any]) -> list[str]:
-    """The recurrent operators in bodies of nodes, however deep."""
-    found, stack = set(), list(bodies)
-    while stack:
-        for proto in stack.pop().node:
-            if proto.op_type in OPERATORS:
-                found.add(proto.op_type)
-            stack += [g for a in proto.attribute for g in (a.g, *a.graphs) if len(g.node)]
-    return sorted(found)
+def _recurrent_in(node: Node) -> list[str]:
+    """The recurrent operators in the bodies of a node, however deep."""
+    inner = {proto.op_type for proto in nodes_within(bodies_of(node.proto))}
+    return sorted(inner & OPERATORS.keys())
 
 
 def _scaled(array: Array, factor: float) -> Array:
     """A weight times alpha or beta."""
     if factor == 1:
         return array
-    wide = array.astype(np.float32) if str(array.dtype) in _HALVES else array
-    return wide * wide.dtype.type(factor)
+    wide = widened("a product", {"weight": array})["weight"]
+    made: Array = wide * wide.dtype.type(factor)
+    return made
 
 
 def _bias(array: Array, weight: Array) -> Array | None:
     """A constant that is added to every row of a product, as (O,); None where it is none."""
     n = len(weight)
     if array.size not in (1, n) or (array.ndim and array.shape[-1] != array.size):
+        return None
+    if str(array.dtype) not in _TYPES:
         return None
     return np.broadcast_to(array.reshape(-1), (n,))
 
@@ -467,7 +452,7 @@ def _options(
         if given.get(name, 0) not in (0, 1):
             faults.append(f"has the {name} {given[name]}")
     direction = given.get("direction", "forward")
-    ends = _DIRECTIONS.get(direction, ())
+    ends = tuple(f"_l0{end}" for end in DIRECTIONS.get(direction, ()))
     if not ends:
         faults.append(f"has the direction {shown(direction)}")
     options: dict[str, Any] = {"batch_first": given.get("layout", 0) == 1}
@@ -489,12 +474,14 @@ def _nonlinearity(kind: str, directions: int, given: dict[str, Any], faults: lis
         n.lower() != names[i % len(own)].lower() for i, n in enumerate(names)
     ):
         faults.append(
-            f"has the activations {_listed(names)}, not one and the same for each direction"
+            f"has the activations {several(map(shown, names), 9)}, "
+            "not one and the same for each direction"
         )
         return ""
     if kind != "RNN":
         if [n.lower() for n in names[: len(own)]] != [n.lower() for n in own]:
-            faults.append(f"has the activations {_listed(names)}, not {_listed(own)}")
+            found, usual = (several(map(shown, some), 9) for some in (names, own))
+            faults.append(f"has the activations {found}, not {usual}")
         return ""
     for ours, (operator, alpha, beta) in ACTIVATIONS.items():
         if names[0].lower() != operator.lower():
@@ -513,10 +500,6 @@ def _nonlinearity(kind: str, directions: int, given: dict[str, Any], faults: lis
         return ours
     faults.append(f"has the activation {shown(names[0])}")
     return ""
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(map(shown, list(names)[:9]))
 
 
 def _check_shapes(

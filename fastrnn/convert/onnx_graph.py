@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._layers import shown
+from .onnx_cells import OPERATORS
 from .onnx_operators import EVALUATED, Call, Node, fill
-from .onnx_tensors import Model, array_of, shown, text_of
+from .onnx_tensors import Model, array_of, bodies_of, text_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +30,7 @@ class Kind(Enum):
 
     CONSTANT = "nothing"  # and evaluated
     SIZES = "the sizes of what is computed, and constants"
+    LENGTHS = "the lengths of rows, sizes and constants"
     DATA = "the inputs"
 
 
@@ -35,6 +38,13 @@ class Kind(Enum):
 _RANDOM = {
     "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
     "Bernoulli",
+}  # fmt: skip
+
+# These hand on what they are given, elsewhere or in another shape.
+_MOVES = {
+    "Cast", "CastLike", "Compress", "Concat", "Dropout", "Expand", "Flatten", "Gather",
+    "GatherElements", "GatherND", "Identity", "Reshape", "ReverseSequence", "Slice", "Split",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 
 
@@ -70,8 +80,14 @@ class Graph:
         self._producers: dict[str, Node] = {}
         self._tensors: dict[str, Any] = {}
         self._shapes = {v.name: v for v in (*graph.value_info, *graph.input)}
+        nodes = _named(graph.node)
+        lengths = {
+            OPERATORS[node.operator].given(node.inputs).get("sequence_lens")
+            for node in nodes
+            if node.operator in OPERATORS
+        }
         for name in (v.name for v in graph.input):
-            self._define(name, Kind.DATA)
+            self._define(name, Kind.LENGTHS if name in lengths else Kind.DATA)
         # An input that is an initialiser as well is one with a default, as all of them once were.
         for name in {t.name for t in graph.initializer} & set(self.kinds):
             del self.kinds[name]
@@ -80,21 +96,12 @@ class Graph:
             self._tensors[tensor.name] = tensor
         for sparse in graph.sparse_initializer:
             self._define(sparse.values.name, Kind.SIZES)  # known, but not evaluated
-        taken = {node.name for node in graph.node}
-        used = {""}
-        for i, proto in enumerate(graph.node):
-            name = text_of(proto.name)
-            if name in used:  # none, or another node's
-                name = free = f"{name or proto.op_type}_{i}"
-                while free in taken or free in used:
-                    free += "_"
-                name = free
-            used.add(name)
-            node = Node(proto, name)
+        for node in nodes:
             for value in node.inputs:
                 if value and value not in self.kinds:
                     raise ValueError(
-                        f"node {shown(name)} reads {shown(value)}, which nothing before it makes"
+                        f"node {shown(node.name)} reads {shown(value)}, which nothing before it "
+                        "makes"
                     )
             kind = self._kind_of(node)
             for value in node.outputs:
@@ -111,13 +118,13 @@ class Graph:
     def _kind_of(self, node: Node) -> Kind:
         given = {self.kinds[name] for name in node.inputs if name}
         operator = node.operator
-        if "." in operator or operator in _RANDOM or node.bodies():
+        if "." in operator or operator in _RANDOM or bodies_of(node.proto):
             return Kind.DATA
         if operator in EVALUATED and given <= {Kind.CONSTANT}:
             return Kind.CONSTANT
-        if operator in ("Shape", "Size") or Kind.DATA not in given:
+        if operator in ("Shape", "Size") or given <= {Kind.CONSTANT, Kind.SIZES}:
             return Kind.SIZES
-        return Kind.DATA
+        return Kind.DATA if Kind.DATA in given else Kind.LENGTHS
 
     def kind(self, name: str) -> Kind | None:
         """The kind of a value, None where the name is "", which stands for none."""
@@ -127,14 +134,26 @@ class Graph:
         """The node that makes a value."""
         return self._producers.get(name)
 
-    def users(self, name: str) -> list[Node]:
-        """The nodes that read a value."""
-        if not hasattr(self, "_users"):
-            self._users: dict[str, list[Node]] = {}
-            for node in self.nodes:
-                for value in set(node.inputs):
-                    self._users.setdefault(value, []).append(node)
-        return self._users.get(name, [])
+    def is_fixed(self, name: str) -> bool:
+        """Whether a value is the same for all inputs of the same sizes."""
+        return self.kind(name) in (Kind.CONSTANT, Kind.SIZES)
+
+    def moved(self, node: Node) -> list[str]:
+        """Of what a node reads, the values that it hands on; none if it may make others."""
+        if node.operator not in _MOVES:
+            return []
+        if node.operator == "Where":  # what chooses by the values of data computes
+            return [] if self.kind(node.input(0)) is Kind.DATA else node.inputs[1:]
+        return node.inputs if node.operator == "Concat" else node.inputs[:1]
+
+    @cached_property
+    def users(self) -> dict[str, list[Node]]:
+        """By the names of values, the nodes that read them."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for value in set(node.inputs):
+                found.setdefault(value, []).append(node)
+        return found
 
     def declared_size(self, name: str, axis: int) -> int | None:
         """The size of an axis where the file says it, of this value or of what it is a turn of."""
@@ -234,8 +253,8 @@ class Graph:
                 known[top] = self.kinds[top] is Kind.CONSTANT and _is_zero(partial(self.value, top))
             elif self.kinds[top] is Kind.SIZES and node.operator == "ConstantOfShape":
                 known[top] = _is_zero(partial(fill, Call(node, [], self._model)))
-            elif self.kinds[top] is Kind.SIZES and node.operator in MOVES:
-                of = node.inputs if node.operator == "Concat" else node.inputs[:1]
+            elif self.kinds[top] is Kind.SIZES:
+                of = self.moved(node)
                 if not of or "" in of:
                     known[top] = False
                 elif waiting := [n for n in of if n not in known]:
@@ -247,16 +266,22 @@ class Graph:
         return known[name]
 
 
+def _named(protos: Sequence[Any]) -> list[Node]:
+    """The nodes, each with a name of its own."""
+    taken, used, nodes = {proto.name for proto in protos}, {""}, []
+    for i, proto in enumerate(protos):
+        name = text_of(proto.name)
+        if name in used:  # none, or another node's
+            name = f"{name or proto.op_type}_{i}"
+            while name in taken or name in used:
+                name += "_"
+        used.add(name)
+        nodes.append(Node(proto, name))
+    return nodes
+
+
 def _is_zero(value: Callable[[], Array]) -> bool:
     try:
         return not value().astype(np.float64).any()
     except ValueError:  # it is not evident
         return False
-
-
-# Nodes that hand on what they are given, elsewhere or in another shape.
-MOVES = {
-    "Cast", "CastLike", "Compress", "Concat", "Dropout", "Expand", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Identity", "Reshape", "ReverseSequence", "Slice", "Split",
-    "Squeeze", "Tile", "Transpose", "Unsqueeze",
-}  # fmt: skip

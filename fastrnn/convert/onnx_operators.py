@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .onnx_tensors import Budget, Model, array_of, dtype_of, shown, text_of
+from ._layers import shown
+from .onnx_tensors import Budget, Model, array_of, dtype_of, text_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,10 +63,6 @@ class Node:
                 value = list(value)
             found[a.name] = value
         return found
-
-    def bodies(self) -> list[Any]:
-        """The graphs inside, of Loop, If, Scan."""
-        return [g for a in self.proto.attribute for g in (a.g, *a.graphs) if len(g.node)]
 
 
 class Call:

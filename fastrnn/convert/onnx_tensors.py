@@ -11,10 +11,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from .. import _cures
+from ._layers import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,9 +66,18 @@ def text_of(value: Any) -> str:
     return value
 
 
-def shown(name: str) -> str:
-    """A name of the file for an error: one line, of moderate length."""
-    return repr(name if len(name) <= 120 else f"{name[:80]}...{name[-30:]}")
+def bodies_of(node: Any) -> list[Any]:
+    """The graphs in a NodeProto: of a Loop, an If, a Scan."""
+    return [g for a in node.attribute for g in (a.g, *a.graphs) if len(g.node)]
+
+
+def nodes_within(graphs: Iterable[Any]) -> Iterator[Any]:
+    """The nodes of graphs or functions, and those in their bodies, however deep."""
+    stack = list(graphs)
+    while stack:
+        for node in stack.pop().node:
+            yield node
+            stack += bodies_of(node)
 
 
 # ------------------------------------------------------------------------------ memory
@@ -128,8 +140,9 @@ def load(source: Any) -> Model:
         with _open_regular(path) as file:
             data = file.read()
     else:
-        kind = type(source).__name__
-        raise TypeError(f"source is {kind}, expected a path, an onnx.ModelProto or its bytes")
+        raise TypeError(
+            f"source is {_cures.kind(source)}, expected a path, an onnx.ModelProto or its bytes"
+        )
     proto = onnx.ModelProto()
     _check_messages(said, data, proto.DESCRIPTOR)
     try:
@@ -228,9 +241,9 @@ def _inlined_size(proto: Any) -> float:
     sizes: dict[tuple[str, str], float] = {}
     open_: set[tuple[str, str]] = set()
     total = 0.0
-    for called in _calls(proto.graph.node, functions):
+    for called in _calls(proto.graph, functions):
         # Depth first, without recursion: a function, those that it calls, what is known of them.
-        stack = [] if called in sizes else [(called, _calls(functions[called].node, functions))]
+        stack = [] if called in sizes else [(called, _calls(functions[called], functions))]
         while stack:
             key, calls = stack[-1]
             open_.add(key)
@@ -242,7 +255,7 @@ def _inlined_size(proto: Any) -> float:
                 if inner in sizes:
                     sizes[key] += sizes[calls.pop()]
                 else:
-                    stack.append((inner, _calls(functions[inner].node, functions)))
+                    stack.append((inner, _calls(functions[inner], functions)))
             else:
                 open_.discard(key)
                 stack.pop()
@@ -250,16 +263,10 @@ def _inlined_size(proto: Any) -> float:
     return total
 
 
-def _calls(nodes: Any, functions: Collection[Any]) -> list[tuple[str, str]]:
-    """The functions that these nodes call, and those in their bodies."""
-    found, stack = [], [nodes]
-    while stack:
-        for node in stack.pop():
-            if (node.domain, node.op_type) in functions:
-                found.append((node.domain, node.op_type))
-            for a in node.attribute:
-                stack += [g.node for g in (a.g, *a.graphs) if len(g.node)]
-    return found
+def _calls(graph: Any, functions: Collection[Any]) -> list[tuple[str, str]]:
+    """The functions that a graph or a function calls, in the bodies of its nodes as well."""
+    called = ((node.domain, node.op_type) for node in nodes_within([graph]))
+    return [key for key in called if key in functions]
 
 
 # ------------------------------------------------------------------------------ tensors

@@ -13,7 +13,7 @@ from .._version import __version__
 from ..io import path_text, replace_file
 from ..layers import LAYERS, Embedding, Linear, Recurrent, Weighted
 from ._layers import ORDERS, reorder
-from .onnx_cells import ACTIVATIONS, OPERATORS, OUR_PEEPHOLES, PEEPHOLES
+from .onnx_cells import ACTIVATIONS, DIRECTIONS, OPERATORS
 from .onnx_tensors import import_onnx
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _write_embedding(model: _Model, layer: Embedding) -> None:
 
 def _write_stack(model: _Model, layer: Recurrent[Any], lengths: bool, state: bool) -> None:
     kind, layers, last = type(layer).__name__, range(layer.num_layers), layer.num_layers - 1
-    n, H = 2 if layer.bidirectional else 1, layer.hidden_size
+    n, H = len(DIRECTIONS[_direction(layer)]), layer.hidden_size
     below = model.input("x", _sequence(layer, layer.input_size))
     steps = model.input("lengths", ["B"], model.types.INT32) if lengths else ""
     cells: list[str | int] = [n * layer.num_layers, "B", H]
@@ -225,10 +225,11 @@ def _write_stack(model: _Model, layer: Recurrent[Any], lengths: bool, state: boo
     sizes = model.constant("output_sizes", np.array([0, 0, n * H], np.int64))
     for k in layers:
         name = f"{kind.lower()}_l{k}"
-        own = {w: model.constant(f"{name}.{w}", a) for w, a in _weights(layer, k).items()}
-        states = [cut[k] for cut in initial.values()]
+        given = {"X": below, "sequence_lens": steps}
+        given |= {w: model.constant(f"{name}.{w}", a) for w, a in _weights(layer, k).items()}
+        given |= {f"initial_{s}": cut[k] for s, cut in initial.items()}
         outputs = [f"{name}.{made}" for made in ("output", *(f"{s}_n" for s in initial))]
-        inputs = [below, own["W"], own["R"], own.get("B", ""), steps, *states, own.get("P", "")]
+        inputs = [given.get(what, "") for what in OPERATORS[kind].inputs]
         model.node(kind, name, inputs, outputs, **_attributes(layer))
         turned = [2, 0, 1, 3] if layer.batch_first and k == last else [0, 2, 1, 3]
         below = "output" if k == last else f"x_l{k + 1}"
@@ -257,9 +258,9 @@ def _sequence(layer: Recurrent[Any], features: int | None) -> list[Any]:
 def _weights(layer: Recurrent[Any], k: int) -> dict[str, Array]:
     """W, R, and perhaps B and P of one node, directions first; gates in ONNX's order."""
     kind = type(layer).__name__
-    ends = ["", "_reverse"] if layer.bidirectional else ["_reverse" * layer.reverse]
 
     def of(name: str, have: str, want: str) -> list[Array]:
+        ends = DIRECTIONS[_direction(layer)]
         return [reorder(layer.weights[f"{name}_l{k}{end}"], have, want) for end in ends]
 
     gates = ORDERS[kind], OPERATORS[kind].order
@@ -267,17 +268,20 @@ def _weights(layer: Recurrent[Any], k: int) -> dict[str, Array]:
     if layer.bias:
         found["B"] = np.concatenate([np.stack(of(b, *gates)) for b in ("bias_ih", "bias_hh")], 1)
     if getattr(layer, "peephole", False):
-        found["P"] = np.stack(of("weight_peephole", OUR_PEEPHOLES, PEEPHOLES))
+        found["P"] = np.stack(of("weight_peephole", *(text.replace("g", "") for text in gates)))
     return found
 
 
+def _direction(layer: Recurrent[Any]) -> str:
+    if layer.bidirectional:
+        return "bidirectional"
+    return "reverse" if layer.reverse else "forward"
+
+
 def _attributes(layer: Recurrent[Any]) -> dict[str, Any]:
-    n = 2 if layer.bidirectional else 1
-    direction = "reverse" if layer.reverse else "forward"
-    found = {
-        "hidden_size": layer.hidden_size,
-        "direction": "bidirectional" if n == 2 else direction,
-    }
+    direction = _direction(layer)
+    n = len(DIRECTIONS[direction])
+    found: dict[str, Any] = {"hidden_size": layer.hidden_size, "direction": direction}
     if hasattr(layer, "reset_after"):
         found["linear_before_reset"] = int(layer.reset_after)
     if hasattr(layer, "nonlinearity"):

@@ -209,7 +209,7 @@ def test_weights_have_to_be_constant() -> None:
         )
     with pytest.raises(ValueError, match="lacks X, W or R"):
         from_onnx(make_model([helper.make_node("GRU", ["X"], ["Y"])], {}, of("X"), ["Y"]))
-    with pytest.raises(ValueError, match="X that does not depend on the graph's inputs"):
+    with pytest.raises(ValueError, match="X that depends on nothing, expected the inputs"):
         from_onnx(make_model([node], arrays, {}, ["Y", "Y_h"]))
 
 
@@ -233,6 +233,9 @@ def test_constant_initial_states_are_left_to_the_caller_by_name_or_zero() -> Non
     ) as error:
         from_onnx(fixed(case, arrays, "initial_h", "initial_c"))
     assert skip_of(error) == ["node/initial_h", "node/initial_c"]
+    with pytest.raises(ValueError, match=r"node/initial_c: ") as again:
+        from_onnx(fixed(case, arrays, "initial_h", "initial_c"), "node", skip=["node/initial_h"])
+    assert skip_of(again) == skip_of(error)  # what was passed is repeated
     for name in (None, "node"):
         found = from_onnx(fixed(case, arrays, "initial_h", "initial_c"), name, skip=skip_of(error))
         layer = found["node"] if name is None else found

@@ -247,7 +247,8 @@ def test_products_become_linear_layers() -> None:
         (node("MatMul", ["Y", "i"], ["o"], name="n"), r"a product with int64 \(5, 5\), no Linear"),
         (node("Gemm", ["Y1", "w5"], ["o"], name="n", transA=1), "with transA, no Linear"),
         (node("Gemm", ["Y1", "w5", "Y1"], ["o"], name="n"), "'Y1' is what node"),
-        (node("Gemm", ["Y1", "w5", "w5"], ["o"], name="n"), r"C of the shape \(5, 5\), no bias"),
+        (node("Gemm", ["Y1", "w5", "w5"], ["o"], name="n"), r"C of float64 \(5, 5\), no bias"),
+        (node("Gemm", ["Y1", "w5", "i5"], ["o"], name="n", beta=2.0), r"adds C of int64"),
         (node("Gather", ["v", "ids"], ["o"], name="n"), r"picks from float64 \(5,\) on axis 0"),
         (node("Gather", ["w5", "ids"], ["o"], name="n", axis=1), "on axis 1, no Embedding"),
         (node("Gather", ["i", "ids"], ["o"], name="n"), "picks from int64"),
@@ -267,7 +268,7 @@ def test_products_become_linear_layers() -> None:
 def test_what_computes_and_is_no_layer_is_refused_by_name(made: Any, text: str) -> None:
     constants = {
         "w5": normal(5, 5), "w3": normal(2, 5, 3), "v": normal(5), "i": np.ones((5, 5), np.int64),
-        "yes": np.array(True), "axes": I(0, 1),
+        "yes": np.array(True), "axes": I(0, 1), "i5": np.ones(5, np.int64),
     }  # fmt: skip
     last = node("Squeeze", ["Y_h", "axes"], ["Y1"])
     model = with_rnn([last, made], constants, {"ids": I(1, 2)})
@@ -330,6 +331,63 @@ def test_what_hands_on_data_or_reckons_with_sizes_passes() -> None:
     assert list(from_onnx(model)) == ["rnn"]
 
 
+def with_lengths(*nodes: Any) -> Any:
+    """A model of these nodes, which may read "lengths" and "reals", these cast, and the GRU's Y."""
+    cell = make_node(Case("GRU", lengths=True), {**ARRAYS, "sequence_lens": 0}, name="rnn")
+    cell.input[4] = "lengths"
+    cast = node("Cast", ["lengths"], ["reals"], to=TensorProto.DOUBLE)
+    constants = {
+        **CONSTANTS, "table": normal(9, 3), "i": I(3), "yes": np.array([True]), "axes": I(1, 2),
+    }  # fmt: skip
+    inputs = {**X, "lengths": np.ones(4, np.int32)}
+    return make_model([cell, cast, *nodes], constants, inputs, [nodes[-1].output[0]])
+
+
+MASK = [
+    node("Shape", ["X"], ["sizes"]),
+    node("Gather", ["sizes", "axes"], ["steps"]),
+    node("Less", ["lengths", "steps"], ["mask"]),
+    node("Not", ["mask"], ["rest"]),
+    node("Cast", ["rest"], ["ones"], to=TensorProto.DOUBLE),
+]
+
+
+def test_what_reckons_with_lengths_passes() -> None:
+    last = [
+        node("Where", ["mask", "Y", "Y"], ["o"]),
+        node("Where", ["yes", "Y", "Y"], ["o"]),
+        node("Where", ["steps", "Y", "Y"], ["o"]),
+        node("Expand", ["Y", "lengths"], ["o"]),
+    ]
+    for made in last:
+        assert list(from_onnx(with_lengths(*MASK, made))) == ["rnn"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        node("Where", ["mask", "Y", "ones"], ["o"], name="n"),
+        node("Where", ["mask", "Y", "table"], ["o"], name="n"),
+        node("Where", ["Y", "Y", "Y"], ["o"], name="n"),
+        node("Mul", ["Y", "ones"], ["o"], name="n"),
+        node("Concat", ["Y", "ones"], ["o"], name="n", axis=0),  # made by no layer
+        node("RandomUniformLike", ["reals"], ["o"], name="n"),
+        node("Fun", ["lengths"], ["o"], name="n", domain="org.x"),
+    ],
+)
+def test_what_joins_lengths_and_data_computes(made: Any) -> None:
+    with pytest.raises(ValueError, match=rf"\(n: {made.domain}.*{made.op_type}: computes, and is"):
+        from_onnx(with_lengths(*MASK, made))
+
+
+def test_lengths_are_embedded_and_are_no_sequences() -> None:
+    layers = from_onnx(with_lengths(node("Gather", ["table", "lengths"], ["o"], name="sizes")))
+    assert list(layers) == ["rnn", "sizes"]
+    second = node("GRU", ["reals", "W", "R"], ["o"], name="n")
+    with pytest.raises(ValueError, match="X that depends on the lengths of rows, sizes and const"):
+        from_onnx(with_lengths(second))
+
+
 def test_an_embedding() -> None:
     table = normal(9, 3).astype(np.float16)
     nodes = [
@@ -365,14 +423,33 @@ def test_names_that_are_not_there() -> None:
         from_onnx(model, "soft0")
     with pytest.raises(ValueError, match="skip holds 'sof', expected names out of 'rnn', 'soft'"):
         from_onnx(model, skip=["sof"])
+    with pytest.raises(ValueError, match=r"skip is .'soft'., but name is 'rnn', .* skip=\(\)"):
+        from_onnx(model, "rnn", skip=["soft"])
     with pytest.raises(TypeError, match="name is"):
         from_onnx(model, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="skip is"):
         from_onnx(model, skip="soft")
     with pytest.raises(TypeError, match="batch_first is"):
         from_onnx(model, batch_first="yes")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"source is int, expected a path, an onnx.ModelProto"):
+    with pytest.raises(TypeError, match=r"source is an int, expected a path, an onnx.ModelProto"):
         from_onnx(3)
+
+
+def test_one_error_names_what_is_known_before_and_when_layers_are_made() -> None:
+    nodes = [
+        node("Softmax", ["Y"], ["s"], name="soft"),
+        node("MatMul", ["s", "w"], ["p"], name="head"),
+        node("Add", ["p", "b"], ["o"], name="bias"),
+        node("Relu", ["o"], ["q"], name="relu"),
+    ]
+    model = with_rnn(nodes, {"w": normal(5, 2), "b": normal(2).astype(np.float32)})
+    told = r"soft: Softmax: .*; head: MatMul: weight is float64, bias is float32, .*; relu: Relu: "
+    with pytest.raises(ValueError, match=rf"{told}.*\['soft', 'head', 'relu'\] for what"):
+        from_onnx(model)
+    told = r"soft: Softmax: .*; bias: Add: .* pass skip=\['head', 'relu', 'soft', 'bias'\] for"
+    with pytest.raises(ValueError, match=told):  # nor is it part of a layer then
+        from_onnx(model, skip=["relu", "head"])
+    assert [e.why != "" for e in contents(model)] == [False, True, True, True]
 
 
 def test_a_model_without_rnn() -> None:
