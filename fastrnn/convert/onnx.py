@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 _STATES = ("initial_h", "initial_c")
+_PASSED = ("sequence_lens", *_STATES)  # what a layer is called with
 
 
 @overload
@@ -73,7 +74,7 @@ def from_onnx(
     skip : collection of str
         Names of nodes that the caller computes himself, which are left out; and "NODE/initial_h",
         "NODE/initial_c" or "NODE/sequence_lens" for a constant that he passes to the layer of NODE.
-        With `name`, only these.
+        With `name`, only these of it.
 
     Returns
     -------
@@ -184,16 +185,17 @@ class _Reader:
 
     def __init__(self, graph: Graph, skip: Collection[str], name: str | None = None) -> None:
         self.graph = graph
-        nodes, parts = [], []  # what `skip` may name
+        valid = []
         for node in graph.nodes:
             if self._computes(node):
-                nodes.append(node.name)
+                valid.append(node.name)
             if node.operator in OPERATORS:
                 given = OPERATORS[node.operator].given(node.inputs)
-                parts += [f"{node.name}/{w}" for w in ("sequence_lens", *_STATES) if w in given]
-        self.skip = check_skip(skip, [*nodes, *parts])
-        # Beside a name there are no other nodes to leave out; parts of its own there are.
-        check_skip(sorted(self.skip.difference(parts)), nodes, name)
+                valid += [f"{node.name}/{what}" for what in _PASSED if what in given]
+        self.skip = check_skip(skip, valid)
+        # What the caller passes to the one layer is no other node that is left out.
+        own = {f"{name}/{what}" for what in _PASSED}
+        check_skip(sorted(self.skip - own), valid, name)
         self._absorbed: set[str] = set()  # names of nodes that are part of the layer before
 
     def _computes(self, node: Node) -> bool:
