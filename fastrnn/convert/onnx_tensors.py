@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from io import BufferedReader
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import _cures
+from .._formats import open_regular
 from ._layers import shown
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def load(source: Any) -> Model:
     elif isinstance(source, str | os.PathLike):
         path = os.fsdecode(source)
         said, folder = path, os.path.dirname(path) or "."
-        with _open_regular(path) as file:
+        with _opened(path) as file:
             data = file.read()
     else:
         raise TypeError(
@@ -201,12 +202,10 @@ def _varint(said: str, data: bytes, at: int) -> tuple[int, int]:
     raise ValueError(f"{said}: not an ONNX model, or a damaged one (it ends early)")
 
 
-def _open_regular(path: str) -> Any:
-    """Open a file for reading, unless it is a pipe, a device or a folder."""
-    # Non-blocking, or opening a pipe would wait for its writer.
-    file = open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+def _opened(path: str) -> BufferedReader:
+    """A file, open for reading; ValueError for a pipe or a device."""
+    file = open_regular(path)
+    if file is None:
         raise ValueError(f"{path}: not a regular file")
     return file
 
@@ -358,7 +357,7 @@ def _external(tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any], model: 
         )
     offset, size = (_number(name, said.get(name)) for name in ("offset", "length"))
     path = _inside(model.folder, location)
-    with _open_regular(path) as file:
+    with _opened(path) as file:
         there = os.fstat(file.fileno()).st_size
         begin = offset or 0
         if begin > there or (size is not None and size > there - begin):
