@@ -50,9 +50,9 @@ def other_format(file: BufferedReader, path: str) -> str:
 def _recognised(start: bytes, path: str) -> tuple[str, str]:
     """What a file that begins so seems to be, and the code that makes one of ours of it."""
     torch = (
-        f"import torch; state = torch.load({path}, weights_only=True); fastrnn.save(\0, {{'model': "
-        "{n: (a.float() if a.dtype == torch.bfloat16 else a).detach().numpy() for n, a in "
-        "state.items()}})"
+        f"import fastrnn, torch; state = torch.load({path}, weights_only=True); fastrnn.save(\0, "
+        "{'model': {n: (a.float() if a.dtype == torch.bfloat16 else a).detach().numpy() for n, a "
+        "in state.items()}})"
     )
     numpy = f"fastrnn.save(\0, {{'array': np.load({path})}})"
     archive = f"fastrnn.save(\0, {{'arrays': dict(np.load({path}))}})"

@@ -454,9 +454,11 @@ def test_a_pickle_is_refused_with_what_converts_it(tmp_path: Path) -> None:
     model = Tagger()
     path = tmp_path / "model.pt"
     torch.save(model.state_dict(), path)
-    with pytest.raises(ValueError, match=r": write import torch; state = torch\.load") as info:
+    with pytest.raises(
+        ValueError, match=r": write import fastrnn, torch; state = torch\.load"
+    ) as info:
         from_torch(path)
-    exec(str(info.value).partition(": write ")[2], {"fastrnn": fastrnn})
+    exec(str(info.value).partition(": write ")[2], {})
     layer = from_torch(tmp_path / "model.safetensors", "model.encoder")
     assert_array_equal(
         layer.weights["bias_hh_l1"], model.encoder["rnn"].bias_hh_l1.detach().numpy()
