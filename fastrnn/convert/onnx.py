@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
+_FLOAT_TYPES = (1, 10, 11, 16)  # of TensorProto: float32, float16, float64, bfloat16
 _STATES = ("initial_h", "initial_c")
 _PASSED = ("sequence_lens", *_STATES)  # what a layer is called with
 
@@ -59,9 +61,9 @@ def from_onnx(
 
     RNN, LSTM and GRU nodes become layers of that name; Gemm and MatMul with constant weights, and
     an Add of a constant behind, become Linear; Gather from a constant matrix becomes Embedding. The
-    dict holds the layers, not how they are joined: nodes that slice, turn, reshape and concatenate
-    what is computed are left to the caller. A node that computes and is no layer is an error,
-    unless `skip` names it.
+    dict holds the layers, not how they are joined: nodes that slice, turn, reverse, reshape and
+    concatenate what is computed are left to the caller. A node that computes and is no layer is an
+    error, unless `skip` names it.
 
     Parameters
     ----------
@@ -210,9 +212,32 @@ class _Reader:
             return node.operator == "Gather" and picked and self._is_table(node.input(0))
         if node.operator == "Dropout" and (training := node.input(2)):
             return not self.graph.is_zero(training)
+        if node.operator == "Cast" and node.attributes(to="INT").get("to") not in _FLOAT_TYPES:
+            return not self._picks(node)
         # What hands on constants, at a place that is computed, or beside data, adds them to these.
         moved = self.graph.moved(node)
         return not moved or any(kind(value) is not Kind.DATA for value in moved)
+
+    def _picks(self, node: Node) -> bool:
+        """Whether what a node makes is evidently used to pick rows, and as lengths, alone."""
+        values, seen = list(node.outputs), 0
+        while values:
+            value = values.pop()
+            if value in self.graph.outputs:
+                return False
+            for user in self.graph.users.get(value, []):
+                seen += 1
+                if seen > 64:
+                    return False
+                if user.operator in OPERATORS:
+                    given = OPERATORS[user.operator].given(user.inputs)
+                    if [what for what, name in given.items() if name == value] != ["sequence_lens"]:
+                        return False
+                elif value in self.graph.moved(user):
+                    values += user.outputs
+                elif user.operator not in ("Gather", "Shape", "Size"):
+                    return False
+        return True
 
     def _is_table(self, name: str) -> bool:
         """Whether a constant may be what an embedding picks from, or cannot be read."""
@@ -245,9 +270,8 @@ class _Reader:
         """Raise ValueError where there is no recurrent node at all."""
         loops = []
         for node in self.graph.nodes:
-            if node.operator in OPERATORS:
-                return
-            if _recurrent_in(node):
+            # One that is refused is named, with the others.
+            if re.search("RNN|LSTM|GRU", node.operator) or _recurrent_in(node):
                 return
             if bodies_of(node.proto):
                 loops.append(f"{shown(node.name)} ({node.operator})")
@@ -297,6 +321,8 @@ class _Reader:
             faults.append(f"has an X that depends on {depends.value}, expected {Kind.DATA.value}")
         ends, options = _options(kind, given, faults)
         _check_shapes(kind, len(ends), arrays, given.get("hidden_size"), faults)
+        if not faults:
+            self._check_states(inputs, arrays["R"].shape, given.get("layout", 0), faults)
         if faults:
             return _Part.refused(node, ", ".join(faults), arrays)
 
@@ -332,6 +358,17 @@ class _Reader:
             )
         return {key: why for key, why in faults.items() if key not in self.skip}
 
+    def _check_states(
+        self, inputs: dict[str, str], R: tuple[int, ...], layout: int, faults: list[str]
+    ) -> None:
+        """Say where the model gives an initial state a size that the weights do not have."""
+        for what in _STATES:
+            value = inputs.get(what, "")
+            for axis, n in ((layout, R[0]), (2, R[2])) if value else ():
+                size = self.graph.declared_size(value, axis)
+                if size not in (None, n):
+                    faults.append(f"has an {what} with {size} on axis {axis}, expected {n}")
+
     def _is_whole(self, lengths: str, x: str, axis: int) -> bool:
         """Whether constant sequence_lens are all of the steps that the model says X has."""
         if self.graph.kind(lengths) is not Kind.CONSTANT:
@@ -362,7 +399,7 @@ class _Reader:
                 C = arrays["C"]
                 raise ValueError(f"adds C of {C.dtype} {C.shape}, no bias")
             bias = _scaled(bias, given.get("beta", 1.0))
-        elif node.operator == "MatMul":
+        else:
             bias = self._bias_behind(node, weight)
             arrays |= {} if bias is None else {"bias": bias}
         weights = {"weight": weight} | ({} if bias is None else {"bias": bias})
@@ -377,6 +414,9 @@ class _Reader:
             if len(users) != 1 or value in graph.outputs or users[0].name in self.skip:
                 return None
             user = users[0]
+            if user.operator == "Identity":
+                value = user.outputs[0]
+                continue
             # tf2onnx writes a product of two axes and restores the others before it adds.
             if user.operator == "Reshape" and user.input(0) == value:
                 if not self._keeps_last(user, len(weight)):
@@ -495,9 +535,10 @@ def _nonlinearity(kind: str, directions: int, given: dict[str, Any], faults: lis
             if len(values) > directions:
                 faults.append(f"has {len(values)} of activation_{what}")
             values = [*values, *[DEFAULTS[operator][i]] * directions][:directions]
-            if any(np.float32(v) != np.float32(want) for v in values):
+            wrong = [v for v in values if np.float32(v) != np.float32(want)]
+            if wrong:
                 faults.append(
-                    f"has the activation {operator} with {what} {values[0]:g}, not {want:g}"
+                    f"has the activation {operator} with {what} {wrong[0]:.6g}, not {want:.6g}"
                 )
         return ours
     faults.append(f"has the activation {shown(names[0])}")

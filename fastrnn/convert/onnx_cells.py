@@ -72,5 +72,6 @@ ACTIVATIONS = {
     "hard_sigmoid": Activation("HardSigmoid", 1 / 6, 0.5),
 }
 
-# What alpha and beta are where the lists do not say, of those activations that we may have.
-DEFAULTS = {"Affine": (1.0, 0.0), "HardSigmoid": (0.2, 0.5)}
+# What alpha and beta are where the lists do not say, of those activations that we may have. Of
+# Affine the specification has no alpha, and onnxruntime takes 0.
+DEFAULTS = {"Affine": (0.0, 0.0), "HardSigmoid": (0.2, 0.5)}

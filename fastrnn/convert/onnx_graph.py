@@ -158,6 +158,9 @@ class Graph:
     def declared_size(self, name: str, axis: int) -> int | None:
         """The size of an axis where the file says it, of this value or of what it is a turn of."""
         for _ in range(16):
+            if self.kinds.get(name) is Kind.CONSTANT:
+                shape = self.value(name).shape
+                return shape[axis] if axis < len(shape) else None
             if name in self._shapes:
                 dims = self._shapes[name].type.tensor_type.shape.dim
                 if 0 <= axis < len(dims) and dims[axis].HasField("dim_value"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
-from onnx import helper  # noqa: E402
+from onnx import helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx_models import (  # noqa: E402
     ACTIVATIONS,
@@ -319,3 +319,57 @@ def test_one_layout_for_all_or_each_its_own() -> None:
     assert from_onnx(model, "node").batch_first
     assert not from_onnx(model, "node", batch_first=False).batch_first
     assert from_onnx(model_of(Case("GRU"), draw(Case("GRU"))), batch_first=True)["node"].batch_first
+
+
+@pytest.mark.parametrize(
+    ("case", "shapes", "text"),
+    [
+        (Case("LSTM", state=True), {"initial_c": (1, 4, 9)}, "an initial_c with 9 on axis 2, exp"),
+        (Case("GRU", state=True), {"initial_h": (2, 4, 5)}, "an initial_h with 2 on axis 0, expec"),
+        (Case("RNN", state=True, layout=1), {"initial_h": (4, 2, 5)}, "initial_h with 2 on axis 1"),
+        (Case("LSTM", state=True), {"initial_h": None, "initial_c": (1, 4, 9)}, "_c with 9 on axi"),
+    ],
+)
+def test_a_state_of_another_size_is_refused(case: Case, shapes: Any, text: str) -> None:
+    """As in files of an exporter that forgets a projection."""
+    arrays = draw(case)
+    for name, shape in shapes.items():
+        arrays |= {name: np.zeros(shape)} if shape else {}
+    for constant in (False, True):
+        model = model_of(case, arrays)
+        if constant:
+            for name in ("initial_h", "initial_c"):
+                if name in arrays:
+                    model.graph.initializer.append(numpy_helper.from_array(arrays[name], name))
+        with pytest.raises(ValueError, match=text):
+            from_onnx(model)
+
+
+def with_numbers(case: Case, **numbers: list[float]) -> Any:
+    """A model whose activations have these numbers alone."""
+    model = model_of(case, draw(case))
+    (node,) = model.graph.node
+    kept = [a for a in node.attribute if a.name not in ("activation_alpha", "activation_beta")]
+    del node.attribute[:]
+    node.attribute.extend(kept + [helper.make_attribute(k, v) for k, v in numbers.items()])
+    return model
+
+
+def test_numbers_of_activations_that_are_not_ours_are_refused() -> None:
+    case = Case("RNN", nonlinearity="identity")
+    assert from_onnx(with_numbers(case, activation_alpha=[1.0]))
+    # Of Affine the specification has no default.
+    with pytest.raises(ValueError, match="alpha 0, not 1"):
+        from_onnx(with_numbers(case))
+    with pytest.raises(ValueError, match=r"alpha 0\.5, not 1"):
+        from_onnx(with_numbers(case, activation_alpha=[0.5]))
+    case = Case("RNN", "bidirectional", nonlinearity="hard_sigmoid")
+    with pytest.raises(ValueError, match=r"alpha 0\.2, not 0\.166667"):
+        from_onnx(with_numbers(case, activation_alpha=[1 / 6]))
+
+
+def test_a_recurrent_operator_of_another_set_is_named() -> None:
+    node = helper.make_node("DynamicQuantizeLSTM", ["X"], ["Y"], "q", domain="com.microsoft")
+    model = make_model([node], {}, {"X": np.zeros((2, 1, 3), "f4")}, ["Y"])
+    with pytest.raises(ValueError, match=r"q: com.microsoft.DynamicQuantizeLSTM: computes"):
+        from_onnx(model)

@@ -208,6 +208,9 @@ def test_products_become_linear_layers() -> None:
         node("Gemm", ["x2", "w"], ["f"], name="gemm"),
         node("Gemm", ["x2", "wt", "b"], ["g"], name="gemm all", transB=1, alpha=0.5, beta=2.0),
         node("Gemm", ["x2", "w", "b11"], ["h"]),
+        node("Gemm", ["x2", "w"], ["f0"], name="gemm and add"),
+        node("Identity", ["f0"], ["f1"]),
+        node("Add", ["b", "f1"], ["f2"]),
     ]  # fmt: skip
     constants = {
         "w": w, "wt": np.ascontiguousarray(w.T), "b": b, "b11": b[None], "one": np.array([3.0]),
@@ -217,7 +220,7 @@ def test_products_become_linear_layers() -> None:
     model = with_rnn(nodes, constants, inputs)
     outputs = {
         "plain": "a", "biased": "b1", "other way": "c1", "one number": "d1", "reshaped": "e2",
-        "gemm": "f", "gemm all": "g", "Gemm_17": "h",
+        "gemm": "f", "gemm all": "g", "Gemm_17": "h", "gemm and add": "f2",
     }  # fmt: skip
     layers = from_onnx(model)
     assert list(layers) == ["rnn", *outputs]
@@ -229,7 +232,7 @@ def test_products_become_linear_layers() -> None:
     for (name, output), y in zip(outputs.items(), want, strict=True):
         layer = layers[name]
         assert isinstance(layer, fastrnn.Linear)
-        got = layer(inputs["x2" if output in "fgh" else "x"])
+        got = layer(inputs["x2" if output[0] in "fgh" else "x"])
         # 5 products and a bias, of order one, twice rounded.
         np.testing.assert_allclose(got, y, rtol=0, atol=2 * 6 * 8 * 2.0**-53)
     assert not layers["plain"].bias
@@ -259,6 +262,8 @@ def test_products_become_linear_layers() -> None:
         (node("Mul", ["Y", "Y"], ["o"], name="n"), "computes, and is none of the layers here"),
         (node("Dropout", ["Y", "", "yes"], ["o"], name="n"), "computes, and is none of the layer"),
         (node("RandomNormal", [], ["o"], name="n", shape=[2]), "computes, and is none of the lay"),
+        (node("Cast", ["Y"], ["o"], name="n", to=TensorProto.INT32), "Cast: computes, and is none"),
+        (node("Cast", ["Y"], ["o"], name="n", to=TensorProto.BOOL), "Cast: computes, and is none"),
         (node("Fun", ["Y"], ["o"], name="n", domain="org.x"), "org.x.Fun: computes, and is none"),
         (node("GRU", ["Y1", "W", "R"], ["o"], name="n", domain="com.microsoft"), "oft.GRU: "),
         (node("DynamicQuantizeLSTM", ["Y"], ["o"], name="n", domain="com.microsoft"),
@@ -279,6 +284,24 @@ def test_what_computes_and_is_no_layer_is_refused_by_name(made: Any, text: str) 
     assert isinstance(from_onnx(model, "rnn"), fastrnn.GRU)  # of which the rest is no part
     with pytest.raises(ValueError, match=text):
         from_onnx(model, "n")
+
+
+def test_a_cast_that_makes_indices_and_lengths_passes() -> None:
+    """As where a model takes its tokens as floating numbers; what else is cast so computes."""
+    ids, lengths = np.array([1.0, 2.0]), np.array([1.0, 2.0])
+    nodes = [
+        node("Cast", ["ids"], ["i"], name="ids as integers", to=TensorProto.INT64),
+        node("Unsqueeze", ["i", "axes"], ["i1"]),
+        node("Gather", ["table", "i1"], ["x"], name="words"),
+        node("Cast", ["lens"], ["l"], name="lengths", to=TensorProto.INT32),
+        node("GRU", ["x", "W", "R", "", "l"], ["y"], name="gru", hidden_size=5),
+    ]
+    constants = {"table": normal(4, 3), "axes": I(0)}
+    inputs = {"ids": ids, "lens": lengths}
+    assert list(from_onnx(with_rnn(nodes, constants, inputs))) == ["rnn", "words", "gru"]
+    nodes[2] = node("Mul", ["i1", "i1"], ["x"], name="product")
+    with pytest.raises(ValueError, match=r"ids as integers: Cast: .*product: Mul: "):
+        from_onnx(with_rnn(nodes, constants, inputs))
 
 
 def test_a_bias_behind_a_product_that_others_read_is_not_taken() -> None:
