@@ -182,7 +182,11 @@ def _node(value: Any, what: str) -> _Node:
     own = module in (None, "keras", "keras.layers", "keras.models") or (
         isinstance(module, str) and module.startswith("keras.src.")
     )
-    custom = "" if own and registered in (None, kind) else shown(f"{module}.{kind}")[1:-1]
+    custom = (
+        ""
+        if own and registered in (None, kind)
+        else shown(f"{module}.{kind}".removeprefix("None."))[1:-1]
+    )
     is_layer = not (isinstance(module, str) and module.startswith("keras.src.ops"))
     return _Node(kind, config, custom, value.get("inbound_nodes"), is_layer)
 
@@ -250,7 +254,10 @@ def _part(node: _Node, name: str, path: tuple[str, ...], training: bool) -> Part
     cells: list[list[Cell]] = []
     try:
         if node.custom:
-            raise _Unfit(f"{node.custom}, a class of its own; its layers can be passed one by one")
+            raise _Unfit(
+                f"{node.custom}, no class of Keras's own; layers inside of it can be passed by "
+                "themselves"
+            )
         if training or _in_training(node):
             raise _Unfit("called with training=True, so what it drops is not passed over")
         if node.kind not in _PASS:

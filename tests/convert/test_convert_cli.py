@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn.cli import main, make_parser
+from fastrnn.cli import main
 
 SHAPES = {
     "words.weight": (11, 3),
@@ -435,14 +435,6 @@ def test_info_without_a_model_is_as_before(run: Any, capsys: Any) -> None:
     _, out, _ = run("info")
     fastrnn.show_config()
     assert out == capsys.readouterr().out != ""
-
-
-def test_the_commands_of_the_page_are_understood() -> None:
-    page = Path(__file__).parents[2] / "docs" / "convert.md"
-    lines = re.findall(r"^fastrnn (.*)$", page.read_text("utf-8"), re.MULTILINE)
-    assert len(lines) > 4
-    for line in lines:
-        make_parser().parse_args(shlex.split(line, comments=True))
 
 
 @pytest.mark.parametrize("command", ["info", "convert"])

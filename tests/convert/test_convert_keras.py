@@ -380,7 +380,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str, str]] = {
     "masking": (lambda: L.Masking(), "later layers skip steps", "g", ""),
     "stateful": (lambda: L.GRU(4, stateful=True), "keeps its state between calls", "g/stateful",
                  "GRU(3, 4)"),
-    "own": (lambda: Own(4), "Own, a class of its own", "g", ""),
+    "own": (lambda: Own(4), "Own, no class of Keras's own", "g", ""),
     "conv": (lambda: L.Conv1D(4, 3), "Conv1D has no counterpart", "g", ""),
     "softmax": (lambda: L.Softmax(), "Softmax has no counterpart", "g", ""),
     "both": (lambda: L.Bidirectional(L.GRU(4), backward_layer=L.GRU(5, go_backwards=True)),
@@ -570,7 +570,7 @@ def test_classes_of_ones_own_are_not_asked() -> None:
         def get_config(self) -> Any:
             raise AssertionError
 
-    with pytest.raises(ValueError, match="Net, a class of its own; its layers can be passed"):
+    with pytest.raises(ValueError, match="Net, no class of Keras's own; layers inside"):
         from_keras(Net(name="n"))
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import zipfile
@@ -116,14 +115,6 @@ def test_numpy_alone_reads_and_runs_a_file(folder: Path, tmp_path: Path) -> None
     want = keras.ops.convert_to_numpy(keras.models.load_model(paths[0], compile=False)(x))
     # Four layers of at most ten numbers, in six steps, with their roundings.
     np.testing.assert_allclose(np.load(paths[2]), want, rtol=0, atol=4 * 6 * 40 * 2.0**-24)
-
-
-def test_the_page_keeps_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[2] / "docs" / "convert.md").read_text("utf-8")
-    section = page.partition("\n## Keras\n")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    exec(code, {})
 
 
 def test_compressed_archives_are_read(folder: Path, write: Write) -> None:

@@ -152,18 +152,6 @@ def test_an_rnn_that_pytorch_writes_out_step_by_step_is_refused(torch: Any, tmp_
         from_onnx(tmp_path / "m.onnx")
 
 
-def test_the_page_keeps_its_word(
-    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs" / "convert.md"
-    section = page.read_text("utf-8").partition("\n## ONNX\n")[2].partition("\n## ")[0]
-    code = section.partition("```python\n")[2].partition("```")[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(compile(code, str(page), "exec"), {"__name__": "page"})
-
-
 # ------------------------------------------------------------------------------ tf2onnx
 
 

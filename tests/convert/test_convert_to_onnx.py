@@ -12,7 +12,6 @@ was lucky, one rounding of 1 or of the largest element counts.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -338,14 +337,6 @@ def test_a_path_that_is_none() -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         convert.to_onnx(make("gru"), tmp_path / "none" / "gru.onnx")
-
-
-def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parents[2] / "docs" / "convert.md"
-    section = page.read_text("utf-8").partition("## Writing ONNX")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, str(page), "exec"), {"__name__": "page"})
 
 
 # ------------------------------------------------------------------------------ and back

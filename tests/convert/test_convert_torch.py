@@ -8,7 +8,6 @@ here the outputs are compared in float64 alone, where weights in a wrong place a
 from __future__ import annotations
 
 import copy
-import re
 import subprocess
 import sys
 import warnings
@@ -530,13 +529,6 @@ def test_a_whole_model_is_listed_and_converted() -> None:
     assert [repr(a) for a in again.values()] == [repr(a) for a in found.values()]
     with pytest.raises(ValueError, match="kinds has 'head'"):
         layers_of(model.state_dict(), kinds={"head": "Linear"})
-
-
-def test_the_code_of_the_page_runs() -> None:
-    page = Path(__file__).parents[2] / "docs" / "convert.md"
-    section = page.read_text("utf-8").partition("## PyTorch")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    exec(compile(block, str(page), "exec"), {"__name__": "page"})
 
 
 def test_a_converted_layer_needs_no_torch(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ ALLOWED = {
     ("convert/test_convert_arrays.py", '"error", "text")'): "messages",
     ("convert/test_convert_torch.py", '"layer"'): "what PyTorch lacks",
     ("support/onnx_models.py", "GATES"): "the operators of ONNX",
+    ("convert/test_convert_onnx.py", '("case", "shapes", "text")'): "nodes of ONNX",
+    ("convert/test_convert_onnx_graphs.py", "list(from_onnx("): "names that nodes have",
     ("convert/test_convert_onnx.py", "for own in {"): "what one operator of ONNX has alone",
     ("convert/test_convert_onnx.py", '("case", "attributes"'): "attributes of ONNX's operators",
     ("convert/test_convert_onnx_files.py", '("kind", "H", "batch_first"'): "modules of PyTorch",
