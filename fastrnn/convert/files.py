@@ -414,7 +414,7 @@ def _explained(path: str) -> Iterator[None]:
     except OSError as error:
         raise FilesError(f"{path}: {error.strerror or error}") from None
     except ImportError as error:
-        raise FilesError(str(error)) from None
+        raise FilesError(f"{path}: {error}") from None
     except (TypeError, ValueError) as error:
         text = str(error)
         text = text if text.startswith(path) else f"{path}: {text}"

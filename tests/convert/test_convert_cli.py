@@ -380,6 +380,13 @@ def test_weights_that_do_not_fit(run: Any) -> None:
     assert "(no name): GRU, not converted: " in out
 
 
+def test_a_package_that_is_missing_is_named(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    Path("m.onnx").write_bytes(b"\x08\x08\x12" + bytes(40))
+    for line in ("info m.onnx", "convert m.onnx m.safetensors"):
+        refused(run, line, r'm\.onnx: .*: pip install "fastrnn\[onnx\]"')
+
+
 def test_damaged_files(run: Any) -> None:
     write("m.safetensors", drawn(CELL))
     whole = Path("m.safetensors").read_bytes()
