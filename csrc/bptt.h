@@ -83,7 +83,7 @@ static const real *FN(gradient_row)(const struct FN(job) *job, enum gradient_row
 {
     const struct fastrnn_direction *a = job->a;
     switch (of) {
-    case OF_X: return FN(at)(&a->x, t, b);
+    case OF_X: return FN(row_at)(a, &a->x, t, b);
     case OF_H_BEFORE: return FN(h_before)(a, &job->start, t, b);
     case OF_C_BEFORE: return FN(c_before)(a, &job->tape, &job->start, t, b);
     case OF_C: return FN(c_row)(&job->tape, t, b);
@@ -148,7 +148,7 @@ static void FN(norms)(const struct FN(back_step) *s)
         double sum = FN(squares)(s->intermediate, a->P);
         if (s->carry_c && !s->cell->d_c)
             sum += FN(squares)(s->carry_c + i * FN(stride)(a->H), a->H);
-        a->norms[s->t * a->B + b] = sqrt(sum);
+        a->norms[FN(caller_t)(a, s->t, b) * a->B + b] = sqrt(sum);
     }
 }
 
@@ -167,7 +167,7 @@ static void FN(recompute)(struct FN(walk) *walk, int64_t begin, int64_t end)
         s->running = s->counted = FN(active)(a, s->rows, s->n, 0, t);
         for (int64_t i = 0; i < s->running; i++) {
             const int64_t b = s->rows[i];
-            FN(copy_or_zero)(s->state[0][i], FN(at)(&a->output, t, b), a->P);
+            FN(copy_or_zero)(s->state[0][i], FN(row_at)(a, &a->output, t, b), a->P);
             if (s->c) {
                 const real *c = FN(checkpoint_row)(a, begin, b);
                 FN(copy_or_zero)(s->c + i * FN(stride)(a->H), c, a->H);
@@ -192,7 +192,7 @@ static void FN(recompute_before)(struct FN(walk) *walk, int64_t back)
         FN(recompute)(walk, (end - 1) / K * K, end);
 }
 
-/* Where the active rows of step `back` write dz and d_x; padding has no gradient. */
+/* Where the active rows of step `back` write dz and d_x; what does not count has no gradient. */
 static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
 {
     const struct FN(job) *job = walk->job;
@@ -201,7 +201,7 @@ static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
     real **const dz = walk->s.dz + walk->pairs, **const d_x = walk->s.d_x + walk->pairs;
     for (int64_t i = 0; i < walk->n; i++) {
         const int64_t b = step->rows[i];
-        real *const to = a->d_x.data ? FN(at)(&a->d_x, step->t, b) : NULL;
+        real *const to = a->d_x.data ? FN(row_at)(a, &a->d_x, step->t, b) : NULL;
         if (i < step->active) {
             dz[i] = FN(dz_row)(job, back * a->B + b);
             d_x[i] = to;
@@ -210,7 +210,7 @@ static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
         if (to)
             FN(copy_or_zero)(to, NULL, a->D);
         if (a->norms)
-            a->norms[step->t * a->B + b] = 0;
+            a->norms[FN(caller_t)(a, step->t, b) * a->B + b] = 0;
     }
 }
 
@@ -400,6 +400,7 @@ static uintptr_t FN(layout_recompute)(struct FN(job) *job, uintptr_t at)
     const int64_t B = a->B, stride = FN(stride)(a->P);
     const int64_t late = FN(take_tape)(job) ? job->dz_rows / (B > 0 ? B : 1) + 2 : 0;
     struct FN(tape) *tape = &job->tape;
+    tape->times = NULL;
     tape->steps = a->checkpoint + 1 + late < a->T ? a->checkpoint + 1 + late : a->T;
     tape->gates = arena_take(&at, tape->steps * B * tape->width, sizeof(real));
     if (job->cell->facts.has_c)

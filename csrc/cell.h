@@ -26,6 +26,7 @@ struct FN(weights) {
 struct FN(tape) {
     real *gates, *c; /* NULL: not kept */
     int64_t steps, B, H, width; /* width: of a row of gates */
+    const int64_t *times;       /* as the caller's; NULL: t is its own place */
 };
 
 /* How far ahead to prefetch, in reals. What a step reads and writes of the tape, output and d_output lies in many
@@ -113,7 +114,7 @@ static int FN(has_intermediate)(const struct fastrnn_direction *a, const struct 
 
 static struct FN(tape) FN(tape)(const struct fastrnn_direction *a, const struct FN(cell) *cell)
 {
-    return (struct FN(tape)){a->gates, a->c, a->T, a->B, a->H, cell->facts.tape_gates * a->H};
+    return (struct FN(tape)){a->gates, a->c, a->T, a->B, a->H, cell->facts.tape_gates * a->H, a->times};
 }
 
 /* `forward`: for steps in the order of processing; else backward. */
@@ -142,6 +143,20 @@ static ALWAYS_INLINE real *FN(at)(const struct fastrnn_sequence *s, int64_t t, i
     return (real *)s->data + t * s->step_t + b * s->step_b;
 }
 
+/* The t that step t of row b has in the caller's sequences. With a mask the steps that count are a row's first ones, and all
+ * is as with lengths but for that place. */
+static ALWAYS_INLINE int64_t FN(caller_t)(const struct fastrnn_direction *a, int64_t t, int64_t b)
+{
+    return a->times ? a->times[t * a->B + b] : t;
+}
+
+/* Row b of step t in one of them. */
+static ALWAYS_INLINE real *FN(row_at)(const struct fastrnn_direction *a, const struct fastrnn_sequence *s, int64_t t,
+                                      int64_t b)
+{
+    return FN(at)(s, FN(caller_t)(a, t, b), b);
+}
+
 /* Loads and stores of units [unit, H): of the last vector only the lanes that are there. */
 static ALWAYS_INLINE int FN(lanes)(int64_t unit, int64_t H) { return H - unit < W ? (int)(H - unit) : W; }
 
@@ -158,7 +173,8 @@ static ALWAYS_INLINE void FN(store_lanes)(real *p, vec a, int n)
 /* Row b of step t on the tape. */
 static ALWAYS_INLINE int64_t FN(tape_row)(const struct FN(tape) *tape, int64_t t, int64_t b)
 {
-    return (t < tape->steps ? t : t % tape->steps) * tape->B + b;
+    const int64_t place = tape->times ? tape->times[t * tape->B + b] : t < tape->steps ? t : t % tape->steps;
+    return place * tape->B + b;
 }
 
 static ALWAYS_INLINE real *FN(gates_row)(const struct FN(tape) *tape, int64_t t, int64_t b)
@@ -186,7 +202,7 @@ static ALWAYS_INLINE int64_t FN(step_before)(const struct fastrnn_direction *a, 
 
 static ALWAYS_INLINE int FN(restarts)(const struct fastrnn_direction *a, int64_t t, int64_t b)
 {
-    return a->restart && a->restart[t * a->B + b];
+    return a->restart && a->restart[FN(caller_t)(a, t, b) * a->B + b];
 }
 
 /* The state before step t of row b. */
@@ -194,7 +210,7 @@ static ALWAYS_INLINE const real *FN(h_before)(const struct fastrnn_direction *a,
                                               int64_t t, int64_t b)
 {
     const int64_t from = FN(step_before)(a, t, b);
-    const real *h = from < 0 ? FN(row_of)(start->h_0, b, start->stride) : FN(at)(&a->output, from, b);
+    const real *h = from < 0 ? FN(row_of)(start->h_0, b, start->stride) : FN(row_at)(a, &a->output, from, b);
     return h && !FN(restarts)(a, t, b) ? h : start->h;
 }
 
@@ -209,7 +225,7 @@ static ALWAYS_INLINE const real *FN(c_before)(const struct fastrnn_direction *a,
 /* d_output_t of a row, or NULL: zeros. */
 static ALWAYS_INLINE const real *FN(d_output)(const struct fastrnn_direction *a, int64_t t, int64_t b)
 {
-    return a->d_output.data ? FN(at)(&a->d_output, t, b) : NULL;
+    return a->d_output.data ? FN(row_at)(a, &a->d_output, t, b) : NULL;
 }
 
 /* carry + d_output, from unit j on. */

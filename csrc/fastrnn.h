@@ -78,12 +78,15 @@ struct fastrnn_direction {
     const void *b_ih, *b_hh; /* (G*H,) or NULL, each */
     const void *extra[FASTRNN_MAX_EXTRA]; /* as the cell says, each or NULL */
     const int64_t *lengths; /* (B,) in [0, T], or NULL: all T */
+    /* With a mask of steps, lengths says how many of row b count and `times` (T, B) which: times[i*B + b] is the t of
+     * the i-th of them, in order; the others follow. NULL: each step is its own. */
+    const int64_t *times;
     const uint8_t *restart; /* the reset mask: (T, B), nonzero: the state before step t is zero; or NULL */
     const void *packed; /* what `pack` made of the weights, which are then not read; or NULL */
     /* forward: results; backward: output, c and gates are arguments, h_n and c_n are not read */
     struct fastrnn_sequence output; /* (T, B, P) */
     void *h_n, *c_n; /* (B, P), (B, H), each or NULL: may be h_0 and c_0 */
-    /* The tape, zero in padding; NULL: none is kept. */
+    /* The tape, zero in padding and in steps that do not count; NULL: none is kept. */
     void *c, *gates; /* (T, B, H), (T, B, tape_gates*H) */
     /* 0, or K > 0: the tape is short. gates is NULL, and c, where the cell has it, is ((T-1)/K, B, H): c after every
      * K-th step in the order of processing. Backward recomputes the rest, K steps at a time. */

@@ -180,7 +180,7 @@ static void FN(input_projection)(const struct FN(job) *job, struct FN(forward_sc
         const int64_t t = FN(time_of)(a, step);
         active[step - begin] = s->counted = FN(active)(a, s->rows, s->n, s->counted, t);
         for (int64_t row = 0; row < s->counted; row++)
-            s->x[pairs++] = FN(at)(&a->x, t, s->rows[row]);
+            s->x[pairs++] = FN(row_at)(a, &a->x, t, s->rows[row]);
     }
     if (!s->takes_x)
         FN(input_products)(job, s, s->x, pairs, s->z + buffer * job->plan.steps * s->n * job->w.width);
@@ -233,7 +233,7 @@ static ALWAYS_INLINE void FN(clear_restarted)(const struct FN(job) *job, struct 
             FN(set_state)(job, s, row, NULL, NULL);
 }
 
-/* Output and tape are zero in padding. */
+/* Output and tape are zero in padding, and in steps that do not count. */
 static ALWAYS_INLINE void FN(clear_inactive)(const struct FN(job) *job, const struct FN(forward_scratch) *s, int64_t t)
 {
     const struct FN(tape) *tape = &job->tape;
@@ -254,7 +254,7 @@ static ALWAYS_INLINE void FN(point_outputs)(const struct FN(job) *job, struct FN
     for (int64_t row = 0; row < s->n; row++) {
         const int staged = s->staged && (row == 0 || row == s->n - 1);
         s->output[row] = staged ? s->staging + (i * 2 + (row > 0)) * FN(stride)(job->a->P)
-                                : FN(at)(&job->output, t, s->rows[row]);
+                                : FN(row_at)(job->a, &job->output, t, s->rows[row]);
     }
 }
 
@@ -323,7 +323,7 @@ static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *
         const int64_t b = s->rows[row], length = a->lengths ? a->lengths[b] : a->T;
         const real *h = FN(row_of)(a->h_0, b, P), *c = FN(row_of)(a->c_0, b, H);
         if (length > 0) {
-            h = FN(at)(&job->output, a->reverse ? 0 : length - 1, b);
+            h = FN(row_at)(a, &job->output, a->reverse ? 0 : length - 1, b);
             c = s->c ? s->c + row * FN(stride)(H) : NULL;
         }
         if (a->h_n && h != (const real *)a->h_n + b * P)

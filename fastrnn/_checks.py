@@ -610,16 +610,57 @@ def lengths_array(
 
 def restart_array(restart: Any, axes: tuple[str, ...], sizes: Mapping[str, int]) -> Array:
     """The restarts as a fresh C-contiguous boolean array with these axes."""
-    given = booleans("restart", restart, f"shape {_tuple_text(axes)}")
+    return _step_flags("restart", restart, axes, sizes)
+
+
+def _step_flags(name: str, value: Any, axes: tuple[str, ...], sizes: Mapping[str, int]) -> Array:
+    given = booleans(name, value, f"shape {_tuple_text(axes)}")
     wanted = tuple(sizes[axis] for axis in axes)
     hint = ""
     if len(axes) == 2 and given.shape == (sizes["T"],):
-        of_all = "np.reshape(restart, (-1, 1))" if axes[0] == "T" else "restart"
+        of_all = f"np.reshape({name}, (-1, 1))" if axes[0] == "T" else name
         hint = f": pass np.broadcast_to({of_all}, {wanted}) if it is that of all sequences"
     elif len(axes) == 2 and given.shape == wanted[::-1] != wanted:
-        hint = ": pass np.transpose(restart)"
-    shape("restart", given.shape, axes, sizes, hint, cured=True)
+        hint = f": pass np.transpose({name})"
+    shape(name, given.shape, axes, sizes, hint, cured=True)
     return np.array(given, bool, order="C")
+
+
+def told_of_steps(
+    lengths: Any, mask: Any, restart: Any, axes: tuple[str, ...], steps: int, batch: int
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Which steps count, and which start afresh: what forward was told, as fresh arrays.
+
+    Parameters
+    ----------
+    lengths, mask, restart
+        As the caller gave them, or None.
+    axes : tuple of str
+        The caller's: ("T", "B"), ("B", "T"), or ("T",) for one sequence.
+    steps, batch : int
+        T and B.
+
+    Returns
+    -------
+    lengths : ndarray or None
+        (B,) of int64. None where there is a mask, which then says this too.
+    mask, restart : ndarray or None
+        (T, B) of bool, C-contiguous.
+    """
+    sizes = {"T": steps, "B": batch}
+    if lengths is not None:
+        lengths = lengths_array(lengths, steps, batch, len(axes) == 1)
+    flags = []
+    for name, value in (("mask", mask), ("restart", restart)):
+        if value is not None:
+            value = _step_flags(name, value, axes, sizes)
+            value = np.ascontiguousarray(value.T if axes[0] == "B" else value.reshape(steps, batch))
+        flags.append(value)
+    mask, restart = flags
+    if mask is not None and lengths is not None:
+        mask &= np.arange(steps)[:, None] < lengths
+        lengths = None
+    return lengths, mask, restart
 
 
 def _plain(a: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:

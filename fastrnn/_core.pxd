@@ -46,6 +46,7 @@ cdef extern from "fastrnn.h" nogil:
         const void *b_hh
         const void *extra[4]
         const int64_t *lengths
+        const int64_t *times
         const uint8_t *restart
         const void *packed
         fastrnn_sequence output

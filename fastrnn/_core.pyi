@@ -20,15 +20,16 @@ CELLS: tuple[tuple[str, int, int, bool, bool, tuple[tuple[str, tuple[str, ...], 
 # What the cell does not have, or what is absent, is None. arrays: (x, h_0, c_0, w_ih, w_hh, b_ih,
 # b_hh, extra), and extra the tuple of weights that CELLS names. w_ih None: x is pre-activations.
 #
-# One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths,
-# restart, reverse, record, checkpoint, batch_major, output, packed): record: None, or (the class of
-# the tape, the cell's options, whether x came without a batch axis); checkpoint 0, or K: the tape
-# has no gates, and c of every K-th step only; output: None, or where to write it; packed: None, or
-# what the weights are read from instead. Of each direction output, h_n, c_n, tape. ask: of one
-# direction, the rank that arrays_fit gives instead, where it is not 3.
+# One direction of a layer, or two that may run at the same time; each (cell, arrays, lengths, mask,
+# restart, reverse, record, checkpoint, batch_major, output, packed): not both of lengths and mask
+# are given; record: None, or (the class of the tape, the cell's options, whether x came without a
+# batch axis); checkpoint 0, or K: the tape has no gates, and c of every K-th step only; output:
+# None, or where to write it; packed: None, or what the weights are read from instead. Of each
+# direction output, h_n, c_n, tape. ask: of one direction, the rank that arrays_fit gives instead,
+# where it is not 3.
 def forward(directions: list[tuple[Any, ...]], threads: int, ask: bool = False) -> Any: ...
 
-# The most common call of a layer, in one piece: one direction, no lengths, restart or tape, x
+# The most common call of a layer, in one piece: one direction, no lengths, mask, restart or tape, x
 # (T, B, D) or (B, T, D), h_0 and c_0 None or (1, B, .). weights: (w_ih, w_hh, b_ih, b_hh, extra).
 # Returns output like x, h_n and c_n like h_0 and c_0; None where an argument is not in the form
 # that the kernel takes.

@@ -235,8 +235,30 @@ cdef inline void point_states(
         of_h[0], of_c[0] = h, c
 
 
+cdef tuple counted_steps(cnp.ndarray mask):
+    """How many steps of each row count, (B,), and which: (T, B), in order; the others behind them."""
+    cdef cnp.npy_intp T = cnp.PyArray_DIM(mask, 0), B = cnp.PyArray_DIM(mask, 1), t, b
+    cdef cnp.npy_intp *shape = [T, B]
+    cdef cnp.ndarray lengths = cnp.PyArray_ZEROS(1, shape + 1, cnp.NPY_INT64, 0)
+    cdef cnp.ndarray times = cnp.PyArray_EMPTY(2, shape, cnp.NPY_INT64, 0)
+    cdef const uint8_t *counts = <const uint8_t *>data(mask)
+    cdef int64_t *so_far = <int64_t *>data(lengths)
+    cdef int64_t *place = <int64_t *>data(times)
+    cdef int64_t i
+    with nogil:
+        for t in range(T):
+            for b in range(B):
+                if counts[t * B + b]:
+                    i = so_far[b]
+                    so_far[b] += 1
+                else:
+                    i = T - 1 - (t - so_far[b])
+                place[i * B + b] = t
+    return lengths, times
+
+
 cdef inline void fill_direction(
-    fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
+    fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object times, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
     """What forward and backward have in common, but for the weights."""
@@ -246,6 +268,7 @@ cdef inline void fill_direction(
     a.x = sequence(x)
     point_states(a, data(h_0), data(c_0), &a.h_0, &a.c_0)
     a.lengths = <const int64_t *>data(lengths)
+    a.times = <const int64_t *>data(times)
     a.restart = <const uint8_t *>data(restart)
     a.output = sequence(output)
     a.c = data(c)
@@ -277,7 +300,7 @@ cdef inline object copied(object array):
 
 cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
     """The tape: the arguments, what forward keeps for backward, and how it was called."""
-    _, arrays, lengths, restart, reverse, record, checkpoint, batch_major, _, _ = direction
+    _, arrays, lengths, mask, restart, reverse, record, checkpoint, batch_major, _, _ = direction
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     kind, options, unbatched = record
     # The tape has its own initial state: callers carry it on, and clear rows of it in place.
@@ -286,7 +309,7 @@ cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
     kept = (c, gates) if places == 2 else (gates,) if places == 1 else ()
     short = (checkpoint,) if cell.tape_gates else ()
     fields = (
-        x, *states, w_ih, w_hh, b_ih, b_hh, *extra, output, *kept, lengths, restart, *options,
+        x, *states, w_ih, w_hh, b_ih, b_hh, *extra, output, *kept, lengths, mask, restart, *options,
         reverse, unbatched, batch_major, None, *short,
     )
     return new_tuple(kind, fields)
@@ -294,29 +317,32 @@ cdef tape_of(const fastrnn_cell *cell, tuple direction, output, c, gates):
 
 def make_tape(int cell, tuple direction not None, output, c, gates):
     """The tape of a call that was made before, from the parts that it had."""
-    expect(cell_numbered(cell) != NULL and len(direction) == 10)
+    expect(cell_numbered(cell) != NULL and len(direction) == 11)
     return tape_of(get_cell(cell), direction, output, c, gates)
 
 
-cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
-    """Fill the struct for one direction of a layer: (output, h_n, c_n, tape), which the call fills."""
-    expect(len(direction) == 10)
+cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit, list used):
+    """Fill the struct for one direction of a layer: (output, h_n, c_n, tape), which the call fills.
+
+    `used` keeps what it needs besides.
+    """
+    expect(len(direction) == 11)
     cdef int cell = direction[0]
     cdef tuple arrays = direction[1]
-    lengths, restart = direction[2], direction[3]
-    cdef bint reverse = direction[4]
-    cdef tuple record = direction[5]
-    cdef int64_t checkpoint = direction[6]
-    cdef bint batch_major = direction[7]
-    output = direction[8]
-    cdef Packed packed = direction[9]
+    lengths, mask, restart, times = direction[2], direction[3], direction[4], None
+    cdef bint reverse = direction[5]
+    cdef tuple record = direction[6]
+    cdef int64_t checkpoint = direction[7]
+    cdef bint batch_major = direction[8]
+    output = direction[9]
+    cdef Packed packed = direction[10]
     expect(fit or arrays_fit(cell, arrays, False) == 3)
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     cdef const fastrnn_cell *known = get_cell(cell)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
     cdef object c_n = None, c = None, gates = None, tape = None
     cdef cnp.npy_intp T = cnp.PyArray_DIM(<cnp.ndarray>x, 0), B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-    expect(options_fit(lengths, restart, T, B))
+    expect(options_fit(lengths, mask, restart, T, B))
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     if packed is not None:
         packed.lend(a, number)
@@ -338,7 +364,10 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit):
             copy_or_zero(c_n, c_0)
         return output, h_n, c_n, tape
     expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
-    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
+    if mask is not None:
+        lengths, times = counted_steps(mask)
+        used.append((lengths, times))
+    fill_direction(a, x, h_0, c_0, lengths, times, restart, output, c, gates, reverse, checkpoint)
     point_states(a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
     return output, h_n, c_n, tape
 
@@ -348,7 +377,7 @@ def forward(list directions not None, int threads, bint ask=False):
     cdef int count = 0, number = -1
     cdef int rank
     cdef double flops = 0
-    cdef list results = []
+    cdef list results = [], used = []
     cdef tuple result
     expect(1 <= len(directions) <= (1 if ask else 2))
     for direction in directions:
@@ -356,7 +385,7 @@ def forward(list directions not None, int threads, bint ask=False):
             rank = arrays_fit((<tuple>direction)[0], (<tuple>direction)[1])
             if rank != 3:
                 return rank
-        result = prepare_forward(&a[count], direction, ask)
+        result = prepare_forward(&a[count], direction, ask, used)
         results.append(result)
         expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>result[0])))
         number = cnp.PyArray_TYPE(<cnp.ndarray>result[0])
@@ -408,7 +437,7 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     if has_two_states(get_cell(cell)):
         c_n = empty_sequence(1, B, a.H, number, False)
     output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
-    fill_direction(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
+    fill_direction(&a, x, h_0, c_0, None, None, None, output, None, None, False, 0)
     if batch_first:
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
     point_states(&a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
@@ -444,7 +473,10 @@ cdef object of_units(object value, object w_hh):
 
 
 cdef tuple parts_of(int cell, tape):
-    """What a tape holds, each field read once: arrays, lengths, restart, reverse, output, c, gates, checkpoint."""
+    """What a tape holds, each field read once.
+
+    Arrays, lengths, mask, restart, reverse, output, c, gates, checkpoint.
+    """
     cdef const fastrnn_cell *known = cell_numbered(cell)
     expect(known != NULL)
     c_0 = c = gates = None
@@ -458,7 +490,7 @@ cdef tuple parts_of(int cell, tape):
     x, w_hh = tape.x, tape.w_hh
     extra = tuple([of_units(getattr(tape, name), w_hh) for name in extra_names[cell]])
     arrays = x, tape.h_0, c_0, tape.w_ih, w_hh, tape.b_ih, tape.b_hh, extra
-    return arrays, tape.lengths, tape.restart, tape.reverse, tape.output, c, gates, checkpoint
+    return arrays, tape.lengths, tape.mask, tape.restart, tape.reverse, tape.output, c, gates, checkpoint
 
 
 cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
@@ -472,7 +504,8 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
     cdef tuple parts = parts_of(cell, tape)
     expect(parts_fit(cell, parts))
     used.append(parts)
-    arrays, lengths, restart, reverse, output, c, gates, checkpoint = parts
+    arrays, lengths, mask, restart, reverse, output, c, gates, checkpoint = parts
+    times = None
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
@@ -513,7 +546,10 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
         if d_c_0 is not None and d_c_n is not None:
             d_c_0[...] = d_c_n
         return results
-    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
+    if mask is not None:
+        lengths, times = counted_steps(mask)
+        used[len(used) - 1] += lengths, times
+    fill_direction(a, x, h_0, c_0, lengths, times, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     point_states(a, data(d_h_n), data(d_c_n), &a.d_h_n, &a.d_c_n)
     a.d_x = sequence(d_x)
@@ -534,7 +570,7 @@ def backward(list directions not None, int threads):
     expect(1 <= len(directions) <= 2)
     for direction in directions:
         results.append(prepare_backward(&a[count], direction, used))
-        output = used[len(used) - 1][4]
+        output = used[len(used) - 1][5]
         expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>output)))
         number = cnp.PyArray_TYPE(<cnp.ndarray>output)
         if cnp.PyArray_SIZE(<cnp.ndarray>output):

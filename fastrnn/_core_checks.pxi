@@ -163,15 +163,17 @@ cdef inline bint indices_fit(cnp.ndarray indices, object counts, cnp.npy_intp N,
     return True
 
 
-cdef inline bint options_fit(object lengths, object restart, cnp.npy_intp T, cnp.npy_intp B):
-    return (lengths is None or lengths_fit(lengths, T, B)) and (
-        restart is None or plain(restart, cnp.NPY_BOOL, 2, T, B)
+cdef inline bint options_fit(object lengths, object mask, object restart, cnp.npy_intp T, cnp.npy_intp B):
+    return (
+        (lengths is None or mask is None and lengths_fit(lengths, T, B))
+        and (mask is None or plain(mask, cnp.NPY_BOOL, 2, T, B))
+        and (restart is None or plain(restart, cnp.NPY_BOOL, 2, T, B))
     )
 
 
 cdef bint parts_fit(int cell, tuple parts) except -1:
     """Whether `backward` can take what a tape holds, x with its batch axis."""
-    arrays, lengths, restart, _, output, c, gates, checkpoint = parts
+    arrays, lengths, mask, restart, _, output, c, gates, checkpoint = parts
     if type(checkpoint) is not int or checkpoint < 0 or arrays_fit(cell, arrays) != 3:
         return False
     cdef const fastrnn_cell *known = get_cell(cell)
@@ -186,7 +188,7 @@ cdef bint parts_fit(int cell, tuple parts) except -1:
             not known.tape_gates
             or (gates is None if checkpoint else tape_sequence(gates, number, T, B, known.tape_gates * H, False))
         )
-        and options_fit(lengths, restart, T, B)
+        and options_fit(lengths, mask, restart, T, B)
     )
 
 

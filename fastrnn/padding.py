@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tuple[Array, Array]:
+SIDES = ("right", "left")
+
+
+def pad_sequence(
+    sequences: Iterable[Array],
+    *,
+    batch_first: bool = False,
+    padding_value: complex = 0,
+    padding_side: str = "right",
+) -> tuple[Array, Array]:
     """Put sequences of unequal lengths into one array, with zeros behind each.
 
     Parameters
@@ -25,6 +34,12 @@ def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tu
         (T_i, D), or labels (T_i,). In any order of lengths; a length may be 0.
     batch_first : bool
         Whether x is to be (B, T, ...), as a layer with ``batch_first=True`` takes it.
+    padding_value : number
+        What is put beside the sequences: one that their dtype can hold. ``ignore_index`` of a loss
+        in the padding of labels, for instance.
+    padding_side : {"right", "left"}
+        Whether the padding is behind a sequence or before it. Functions, layers and losses are told
+        of the latter by ``mask=np.arange(T)[:, None] >= T - lengths``, (T, B).
 
     Returns
     -------
@@ -32,15 +47,16 @@ def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tu
         (T, B, ...), or (B, T, ...) if `batch_first`, with T the largest length; C-contiguous, of
         the sequences' dtype.
     lengths : ndarray
-        (B,) of int64, as the ``lengths`` argument of functions and layers takes it.
+        (B,) of int64: with the padding behind, the ``lengths`` argument of functions and layers.
 
     Raises
     ------
     TypeError
-        If an element is not an ndarray, or has another dtype than the first; or batch_first is no
-        bool.
+        If an element is not an ndarray, or has another dtype than the first; batch_first is no
+        bool; or padding_value no number.
     ValueError
-        If there are no sequences, or their shapes do not agree.
+        If there are no sequences, their shapes do not agree, padding_side is no side, or the
+        sequences' dtype cannot hold padding_value.
 
     Examples
     --------
@@ -55,8 +71,23 @@ def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tu
     >>> fastrnn.pad_sequence([np.array([1.0, 2.0, 3.0]), np.array([4.0])], batch_first=True)[0]
     array([[1., 2., 3.],
            [4., 0., 0.]])
+
+    Padded on the left, and what says so to a layer:
+
+    >>> x, lengths = fastrnn.pad_sequence(
+    ...     [np.array([1.0, 2.0, 3.0]), np.array([4.0])], padding_side="left"
+    ... )
+    >>> x
+    array([[1., 0.],
+           [2., 0.],
+           [3., 4.]])
+    >>> np.arange(3)[:, None] >= 3 - lengths
+    array([[ True, False],
+           [ True, False],
+           [ True,  True]])
     """
     batch_first = _checks.flag("batch_first", batch_first)
+    padding_side = _checks.choice("padding_side", padding_side, SIDES)
     if isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
         raise TypeError(f"sequences is {sequences!r}, expected a list of numpy.ndarray")
     rows = list(sequences)
@@ -82,14 +113,54 @@ def pad_sequence(sequences: Iterable[Array], *, batch_first: bool = False) -> tu
     native = rows[0].dtype.newbyteorder("=")
     steps, batch = int(lengths.max()), len(rows)
     axes = (batch, steps) if batch_first else (steps, batch)
+    value = _padding("padding_value", padding_value, native)
     x = np.zeros((*axes, *rows[0].shape[1:]), native)
+    if value != 0:
+        x[...] = value
     by_row = x if batch_first else x.swapaxes(0, 1)
     for i, row in enumerate(rows):
-        by_row[i, : len(row)] = row
+        by_row[i, _place(len(row), steps, padding_side)] = row
     return x, lengths
 
 
-def unpad_sequence(x: Array, lengths: ArrayLike, *, batch_first: bool = False) -> list[Array]:
+def _place(length: int, steps: int, padding_side: str) -> slice:
+    """Where of the steps a sequence lies."""
+    return slice(length) if padding_side == "right" else slice(steps - length, steps)
+
+
+def _padding(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """The value in this type, which can hold it; 0 is what any type has."""
+    given = np.asarray(value)
+    if given.ndim or given.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name} is {_cures.kind(value)}, expected a number that NumPy has a type for"
+        )
+    if given == 0:
+        return given
+    if dtype.kind not in "biufc":
+        raise ValueError(
+            f"{name} is {value}, but the sequences are {dtype}, which holds no numbers"
+        )
+    cure = ""
+    fits = given.dtype.kind != "c" or dtype.kind == "c"
+    if fits:
+        with np.errstate(all="ignore"):
+            held = given.astype(dtype)
+        if dtype.kind in "biu":
+            fits = bool(held == given)
+            cure = ": pass [s.astype(float) for s in sequences]"
+        else:
+            fits = bool(np.isfinite(held) | ~np.isfinite(given))
+    if not fits:
+        raise ValueError(
+            f"{name} is {value}, which {dtype}, the sequences' type, cannot hold{cure}"
+        )
+    return held
+
+
+def unpad_sequence(
+    x: Array, lengths: ArrayLike, *, batch_first: bool = False, padding_side: str = "right"
+) -> list[Array]:
     """Take a padded array apart again: the inverse of `pad_sequence`.
 
     Parameters
@@ -100,6 +171,8 @@ def unpad_sequence(x: Array, lengths: ArrayLike, *, batch_first: bool = False) -
         (B,), each ``0 <= length <= T``.
     batch_first : bool
         The order of the first two axes of x.
+    padding_side : {"right", "left"}
+        Whether what is left out is behind a sequence or before it.
 
     Returns
     -------
@@ -120,6 +193,7 @@ def unpad_sequence(x: Array, lengths: ArrayLike, *, batch_first: bool = False) -
     [array([1., 2.]), array([4.])]
     """
     batch_first = _checks.flag("batch_first", batch_first)
+    padding_side = _checks.choice("padding_side", padding_side, SIDES)
     _checks.plain_array("x", x)
     x = np.asarray(x)  # a subclass may have other ways with an index
     if x.ndim < 2:
@@ -128,4 +202,5 @@ def unpad_sequence(x: Array, lengths: ArrayLike, *, batch_first: bool = False) -
         )
     lengths = _checks.batch_lengths(lengths, x.shape, batch_first)
     by_row = x if batch_first else x.swapaxes(0, 1)
-    return [np.array(by_row[i, :n], order="C", subok=False) for i, n in enumerate(lengths)]
+    places = (_place(int(n), by_row.shape[1], padding_side) for n in lengths)
+    return [np.array(by_row[i, at], order="C", subok=False) for i, at in enumerate(places)]

@@ -101,7 +101,8 @@ static ALWAYS_INLINE vec FN(leaky_dv)(const struct FN(back_step) *s, const real 
 static void FN(leaky_d_c)(const struct FN(back_step) *s, int64_t i, real *d_c)
 {
     const int64_t H = s->a->H;
-    const real *output = FN(at)(&s->a->output, s->t, s->rows[i]), *d_output = FN(d_output)(s->a, s->t, s->rows[i]);
+    const real *output = FN(row_at)(s->a, &s->a->output, s->t, s->rows[i]),
+               *d_output = FN(d_output)(s->a, s->t, s->rows[i]);
     for (int64_t j = 0; j < H; j += W)
         vstore(d_c + j, FN(leaky_dv)(s, s->carry_c + i * FN(stride)(H), output, d_output, j, FN(lanes)(j, H)));
 }
@@ -113,7 +114,7 @@ static void FN(leaky_potential_back_step)(const struct FN(back_step) *s)
     const vec one = vset1((real)1);
     for (int64_t i = 0; i < s->active; i++) {
         const int64_t b = s->rows[i];
-        const real *gates = FN(gates_row)(&s->tape, s->t, b), *output = FN(at)(&a->output, s->t, b);
+        const real *gates = FN(gates_row)(&s->tape, s->t, b), *output = FN(row_at)(a, &a->output, s->t, b);
         const real *d_output = FN(d_output)(a, s->t, b);
         real *carry = s->carry_c + i * stride, *dz = s->dz[i], *da = dz + FN(leaky_da_at)(a);
         for (int64_t j = 0; j < H; j += W) {

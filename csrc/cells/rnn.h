@@ -36,7 +36,7 @@ static ALWAYS_INLINE void FN(rnn_back)(const struct FN(back_step) *s, enum nonli
     const struct fastrnn_direction *a = s->a;
     const int64_t H = a->H, stride = FN(stride)(H);
     for (int64_t i = 0; i < s->active; i++) {
-        const real *h = FN(at)(&a->output, s->t, s->rows[i]), *d_output = FN(d_output)(a, s->t, s->rows[i]);
+        const real *h = FN(row_at)(a, &a->output, s->t, s->rows[i]), *d_output = FN(d_output)(a, s->t, s->rows[i]);
         const real *carry = s->carry_h + i * stride;
         for (int64_t j = 0; j < H; j += W) {
             const int n = FN(lanes)(j, H);

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-    # What all directions of a layer's forward have in common: lengths, restart, record, batch_major
-    # (whether output (T, B, P) lies in memory as (B, T, P)) and checkpoint. This is 0, or K: the
-    # tape has no gates, and c of every K-th step only; backward makes them again. An Elman layer's
-    # needs none of them, and the reference keeps them all.
-    Common = tuple[Array | None, Array | None, bool, bool, int]
+    # What all directions of a layer's forward have in common: lengths, mask, restart, record,
+    # batch_major (whether output (T, B, P) lies in memory as (B, T, P)) and checkpoint. This is 0,
+    # or K: the tape has no gates, and c of every K-th step only; backward makes them again. An
+    # Elman layer's needs none of them, and the reference keeps them all.
+    Common = tuple[Array | None, Array | None, Array | None, bool, bool, int]
     # How to backpropagate through one direction: tape, d_output, d_h_n, d_c_n, wrt, into (where to
     # write gradients of weights, by their names) and norms, which are (T, B), to be filled, or
     # None; not on the reference backend.
@@ -121,7 +121,7 @@ def _check_fields(spec: CellSpec, tape: Any, gradients: Any) -> None:
     )  # fmt: skip
     recorded = spec.tape_gates > 0
     fields = (
-        *arguments, "output", *spec.kept, "lengths", "restart", *spec.options,
+        *arguments, "output", *spec.kept, "lengths", "mask", "restart", *spec.options,
         "reverse", "unbatched", "batch_major", "digests", *(("checkpoint",) if recorded else ()),
     )  # fmt: skip
     for kind, found, expected in (
@@ -144,6 +144,7 @@ def run(
     arrays: Arrays,
     options: tuple[Any, ...],
     lengths: Any,
+    mask: Any,
     restart: Any,
     reverse: Any,
     record: Any,
@@ -152,17 +153,17 @@ def run(
     """What a cell's function does: output, h_n, c_n (None where the cell has none), tape."""
     if current_backend.get() == "reference":
         return reference.forward(
-            cell.spec, arrays, options, lengths=lengths, restart=restart, reverse=reverse,
-            record=record, check=check,
+            cell.spec, arrays, options, lengths=lengths, mask=mask, restart=restart,
+            reverse=reverse, record=record, check=check,
         )  # fmt: skip
     rank, number = -1, cell.known(options)
     if (
         number is not None
-        and lengths is restart is None
+        and lengths is mask is restart is None
         and type(reverse) is type(record) is type(check) is bool
     ):  # the most common form, in which only the arrays may not be as the kernel takes them
         kind = (cell.tape, options, False) if record else None
-        call = (number, arrays, None, None, reverse, kind, 0, False, None, None)
+        call = (number, arrays, None, None, None, reverse, kind, 0, False, None, None)
         made = _core.forward([call], current_threads.get(), True)
         if type(made) is list:
             if check and record:
@@ -173,15 +174,15 @@ def run(
     if rank < 0:
         rank = _core.arrays_fit(cell.number, arrays)
     as_numbers = numbers(cell.spec, arrays) if cell.may_be_numbers else {}
-    arrays, lengths, restart, unbatched = forward_arguments(
-        cell.spec, arrays, lengths, restart, rank != 0
+    arrays, lengths, mask, restart, unbatched = forward_arguments(
+        cell.spec, arrays, lengths, mask, restart, rank != 0
     )
     number, options = cell.kernel(options)
     reverse = _checks.flag("reverse", reverse)
     record = _checks.flag("record", record)
     check = _checks.flag("check", check)
     kind = (cell.tape, options, unbatched) if record else None
-    call = (number, arrays, lengths, restart, reverse, kind, 0, False, None, None)
+    call = (number, arrays, lengths, mask, restart, reverse, kind, 0, False, None, None)
     ((output, h_n, c_n, tape),) = _core.forward([call], current_threads.get())
     if record and as_numbers:
         tape = tape._replace(**as_numbers)
@@ -201,9 +202,10 @@ def step(cell: Cell, arrays: Arrays, options: tuple[Any, ...], out: Any) -> Any:
         made = _core.step(number, arrays, out, current_threads)
         if made is not None:
             return made
-    (x, h_0, c_0, *weights, extra), _, _, unbatched = step_arguments(cell.spec, arrays, out)
+    given = step_arguments(cell.spec, arrays, out)
+    x, h_0, c_0, *weights, extra = given.arrays
     number, _ = cell.kernel(options)
-    if unbatched:
+    if given.unbatched:
         x, h_0, c_0 = x[0], *(None if state is None else state[0] for state in (h_0, c_0))
     places = tuple(out) if type(out) is list else out
     arrays = (_checks.contiguous(x[0]), h_0, c_0, *weights, extra)
@@ -239,12 +241,12 @@ def forward(
         output, h_n, c_n (None where the cell has none) and the tape (None where none is recorded)
         of each direction.
     """
-    lengths, restart, record, batch_major, checkpoint = common
+    lengths, mask, restart, record, batch_major, checkpoint = common
     if current_backend.get() == "reference":
         return [
             _by_reference(
                 cell, arrays, options, place,
-                lengths=lengths, restart=restart, reverse=reverse, record=record,
+                lengths=lengths, mask=mask, restart=restart, reverse=reverse, record=record,
             )
             for arrays, reverse, place, _ in directions
         ]  # fmt: skip
@@ -256,8 +258,8 @@ def forward(
             arrays = forward_arguments(cell.spec, arrays).arrays
         calls.append(
             (
-                number, arrays, lengths, restart, reverse, tape_kind, checkpoint, batch_major,
-                place, packed,
+                number, arrays, lengths, mask, restart, reverse, tape_kind, checkpoint,
+                batch_major, place, packed,
             )
         )  # fmt: skip
     made: list[tuple[Any, ...]] = _core.forward(calls, current_threads.get())

@@ -28,6 +28,7 @@ def gru_forward(
     *,
     reset_after: bool = True,
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -63,7 +64,7 @@ def gru_forward(
         (3·H,) each. None: zeros.
     reset_after : bool
         Whether the reset gate acts after the product with W_hn.
-    lengths, restart, reverse, record, check
+    lengths, mask, restart, reverse, record, check
         As for `rnn_forward`.
 
     Returns
@@ -108,7 +109,7 @@ def gru_forward(
     """
     arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ())
     output, h_n, _, tape = run(
-        GRU, arrays, (reset_after,), lengths, restart, reverse, record, check
+        GRU, arrays, (reset_after,), lengths, mask, restart, reverse, record, check
     )
     return output, h_n, tape
 

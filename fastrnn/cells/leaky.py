@@ -36,6 +36,7 @@ def leaky_forward(
     form: str = "rate",
     nonlinearity: str = "tanh",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -78,6 +79,10 @@ def leaky_forward(
         (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is zero
         and x is not read; a row's final state is that of its own last step. One integer will do
         for one sequence.
+    mask : boolean array, optional
+        (T, B), or (T,) for one sequence. A step where it is false is skipped: the state passes
+        unchanged, output is zero, x is not read, and there is no restart. Results are, to the bit,
+        those of the row without these steps. With `lengths`, both must hold.
     restart : boolean array, optional
         The reset mask, (T, B), or (T,) for one sequence. Where true, the state before step t is
         zero, never h_0; of potentials v, so W_hh multiplies f(0).
@@ -134,7 +139,7 @@ def leaky_forward(
     """
     arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, (leak,))
     output, h_n, _, tape = run(
-        LEAKY, arrays, (form, nonlinearity), lengths, restart, reverse, record, check
+        LEAKY, arrays, (form, nonlinearity), lengths, mask, restart, reverse, record, check
     )
     return output, h_n, tape
 

@@ -30,6 +30,7 @@ def lstm_forward(
     w_hr: Array | None = None,
     w_peep: Array | None = None,
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -68,7 +69,7 @@ def lstm_forward(
         (P, H): the projection. None: there is none.
     w_peep : ndarray or None, optional
         (3·H,): p_i, p_f and p_o. None: there are no peepholes.
-    lengths, restart, reverse, record, check
+    lengths, mask, restart, reverse, record, check
         As for `rnn_forward`; a restart makes both h and c zero.
 
     Returns
@@ -121,7 +122,7 @@ def lstm_forward(
     array([[0.125]])
     """
     arrays = (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep))
-    return run(LSTM, arrays, (), lengths, restart, reverse, record, check)
+    return run(LSTM, arrays, (), lengths, mask, restart, reverse, record, check)
 
 
 def lstm_step(

@@ -29,6 +29,7 @@ def rnn_forward(
     *,
     nonlinearity: str = "tanh",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -62,6 +63,10 @@ def rnn_forward(
         (B,), ``0 <= length <= T``: how many steps of each row count. Beyond them output is zero
         and x is not read; a row's final state is that of its own last step. One integer will do
         for one sequence.
+    mask : boolean array, optional
+        (T, B), or (T,) for one sequence. A step where it is false is skipped: the state passes
+        unchanged, output is zero, x is not read, and there is no restart. Results are, to the bit,
+        those of the row without these steps. With `lengths`, both must hold.
     restart : boolean array, optional
         The reset mask, (T, B), or (T,) for one sequence. Where true, the state before step t is
         zero, never h_0.
@@ -119,7 +124,7 @@ def rnn_forward(
     """
     arrays = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ())
     output, h_n, _, tape = run(
-        RNN, arrays, (nonlinearity,), lengths, restart, reverse, record, check
+        RNN, arrays, (nonlinearity,), lengths, mask, restart, reverse, record, check
     )
     return output, h_n, tape
 

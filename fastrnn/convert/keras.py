@@ -134,8 +134,9 @@ def from_keras(
     Notes
     -----
     Weights are widened, and all is computed, in float32 where a policy such as mixed_float16 has
-    Keras compute in less. A mask of Keras's is here the argument ``lengths`` if it ends sequences;
-    outputs after the end are zeros then, where Keras repeats the last one. The state of a
+    Keras compute in less. A mask of Keras's is here the argument ``mask``, (B, T) too with
+    `batch_first`, or ``lengths`` if it ends sequences; outputs of skipped steps are zeros, as in
+    Keras with ``zero_output_for_mask=True`` (else it repeats the last one). The state of a
     Bidirectional that returns one step is ``output[-1]`` of the forward half and ``output[0]`` of
     the backward half.
 

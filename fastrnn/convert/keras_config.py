@@ -300,11 +300,11 @@ def _made(node: _Node, path: tuple[str, ...], report: _Report) -> list[list[Cell
     if node.kind == "Embedding":
         _check_options(node)
         if _flag(node, "mask_zero", False):
-            report("mask_zero", "later layers skip index 0, which only lengths= says here")
+            report("mask_zero", "later layers skip index 0, which mask= or lengths= says here")
         width = _size(node, "output_dim")
         return [[Cell("Embedding", path, width, False, {}, _size(node, "input_dim"))]]
     if node.kind == "Masking":
-        raise _Unfit("Masking: later layers skip steps, which only lengths= says here")
+        raise _Unfit("Masking: later layers skip steps, which mask= or lengths= says here")
     raise _Unfit(f"{node.kind} has no counterpart")
 
 

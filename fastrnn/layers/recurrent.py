@@ -191,6 +191,7 @@ class Recurrent(Weighted, Generic[State]):
         state: State | None = None,
         *,
         lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
         restart: ArrayLike | None = None,
     ) -> tuple[Array, State]:
         """Run the layer for its results only: no tape, no dropout.
@@ -208,6 +209,10 @@ class Recurrent(Weighted, Generic[State]):
         lengths : integer sequence, optional
             (B,), ``0 <= length <= T``: how many steps of each row count, in the reverse direction
             too. Beyond them output is zero; see `fastrnn.rnn_forward`.
+        mask : boolean array, optional
+            (T, B), or (B, T) if `batch_first`, or (T,): a step where it is false is skipped: the
+            state passes unchanged, output is zero, x is not read, and there is no restart. So a
+            batch may be padded on the left, or have gaps. With `lengths`, both must hold.
         restart : boolean array, optional
             The reset mask, (T, B), or (B, T) if `batch_first`, or (T,): where true, the state of
             every layer is zero before that step (in the order in which a direction takes them).
@@ -233,11 +238,11 @@ class Recurrent(Weighted, Generic[State]):
         >>> output.shape, h.shape, c.shape
         ((5, 2, 4), (1, 2, 4), (1, 2, 4))
         """
-        if lengths is None and restart is None and current_backend.get() == "compiled":
+        if lengths is mask is restart is None and current_backend.get() == "compiled":
             done = self._fast_path(x, state)
             if done is not None:
                 return done
-        return self._run(x, state, lengths, restart, None, None)[:2]
+        return self._run(x, state, lengths, mask, restart, None, None)[:2]
 
     def _fast_path(self, x: Any, state: Any) -> tuple[Array, Any] | None:
         """What `_run` would return, in less time; None where the call is not a common one."""
@@ -263,6 +268,7 @@ class Recurrent(Weighted, Generic[State]):
         state: State | None = None,
         *,
         lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
         restart: ArrayLike | None = None,
         training: bool = True,
         rng: Any = None,
@@ -274,7 +280,7 @@ class Recurrent(Weighted, Generic[State]):
 
         Parameters
         ----------
-        x, state, lengths, restart
+        x, state, lengths, mask, restart
             As for a call of the layer.
         training : bool
             Whether dropout acts: each element of the output of every layer but the last is then
@@ -340,13 +346,14 @@ class Recurrent(Weighted, Generic[State]):
             )
         else:
             rng = _checks.generator("rng", rng)
-        return self._run(x, state, lengths, restart, rng, keep, checkpoint or 0, check)
+        return self._run(x, state, lengths, mask, restart, rng, keep, checkpoint or 0, check)
 
     def _run(
         self,
         x: Any,
         state: Any,
         lengths: Any,
+        mask: Any,
         restart: Any,
         rng: Any,
         keep: Any,
@@ -365,15 +372,11 @@ class Recurrent(Weighted, Generic[State]):
         if state is not None:
             h_0, c_0 = self._check_state(state, batch, unbatched)
         batch_first, record = self.batch_first, keep is not None
-        if lengths is not None:
-            lengths = _checks.lengths_array(lengths, steps, batch, unbatched)
-        if restart is not None:
+        told: tuple[Array | None, Array | None, Array | None] = None, None, None
+        if not lengths is mask is restart is None:
             axes = sequence_axes(batch_first, unbatched, "")[:-1]
-            restart = _checks.restart_array(restart, axes, {"T": steps, "B": batch})
-            restart = restart[:, None] if unbatched else restart.T if batch_first else restart
-            restart = np.ascontiguousarray(restart)
-
-        common = lengths, restart, record, batch_first, checkpoint
+            told = _checks.told_of_steps(lengths, mask, restart, axes, steps, batch)
+        common = (*told, record, batch_first, checkpoint)
         dropout: Dropout | None = None
         if rng is not None:
             p = self.dropout

@@ -104,6 +104,6 @@ def _places(
     units, others = (w_hh.shape[-1] for _, w_hh, *_ in weights)
     steps, batch, _ = x.shape
     _checks.elements(T=steps, B=batch, n=units + others)
-    batch_major = common[3]
+    batch_major = common[4]
     output = _core.empty_sequence(steps, batch, units + others, x.dtype.num, batch_major)
     return output, [output[:, :, :units], output[:, :, units:]]

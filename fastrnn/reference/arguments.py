@@ -72,6 +72,7 @@ class Arguments(NamedTuple):
 
     arrays: Arrays
     lengths: Array | None
+    mask: Array | None
     restart: Array | None
     unbatched: bool
 
@@ -80,6 +81,7 @@ def forward_arguments(
     cell: CellSpec,
     arrays: Arrays,
     lengths: Any = None,
+    mask: Any = None,
     restart: Any = None,
     fit: bool = False,
     step: bool = False,
@@ -89,7 +91,7 @@ def forward_arguments(
     Parameters
     ----------
     cell : CellSpec
-    arrays, lengths, restart
+    arrays, lengths, mask, restart
         As the caller gave them.
     fit : bool
         Whether the arrays are known to be as the kernel takes them, but for x's batch axis.
@@ -100,9 +102,9 @@ def forward_arguments(
     -------
     Arguments
         x (T, B, D) with unit stride on the last axis, h_0 (B, P), c_0 (B, H) and the weights
-        C-contiguous, lengths (B,) int64, restart (T, B) bool, and whether x came without a batch
-        axis. lengths and restart are fresh copies; the others are the caller's arrays wherever
-        those will do.
+        C-contiguous, lengths (B,) int64, or None where mask says that too, mask and restart (T, B)
+        bool, and whether x came without a batch axis. lengths, mask and restart are fresh copies;
+        the others are the caller's arrays wherever those will do.
     """
     if not fit:
         arrays = _checked(cell, arrays, step)
@@ -113,17 +115,14 @@ def forward_arguments(
         h_0 = None if h_0 is None else h_0[None]
         c_0 = None if c_0 is None else c_0[None]
     steps, batch = x.shape[:2]
-    if lengths is not None:
-        lengths = _checks.lengths_array(lengths, steps, batch, unbatched)
-    if restart is not None:
+    if not lengths is mask is restart is None:
         axes = ("T",) if unbatched else ("T", "B")
-        restart = _checks.restart_array(restart, axes, {"T": steps, "B": batch})
-        restart = restart.reshape(steps, batch)
+        lengths, mask, restart = _checks.told_of_steps(lengths, mask, restart, axes, steps, batch)
     if not fit:  # nothing is copied before everything has been checked
         x = _checks.strided(x)
         h_0, c_0, *weights = map(_contiguous, (h_0, c_0, *weights))
         extra = tuple(map(_contiguous, extra))
-    return Arguments((x, h_0, c_0, *weights, extra), lengths, restart, unbatched)
+    return Arguments((x, h_0, c_0, *weights, extra), lengths, mask, restart, unbatched)
 
 
 def _contiguous(a: Array | None) -> Array | None:
@@ -351,7 +350,9 @@ class CellTape(_tapes.Tape):
         parts += [name for name in ("reverse", "unbatched") if getattr(self, name)]
         if getattr(self, "checkpoint", 0):
             parts.append(f"checkpoint={self.checkpoint}")
-        parts += [name for name in ("lengths", "restart") if getattr(self, name) is not None]
+        parts += [
+            name for name in ("lengths", "mask", "restart") if getattr(self, name) is not None
+        ]
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def _options(self) -> list[str]:
@@ -444,7 +445,7 @@ def is_whole(tape: Any) -> bool:
         optional.append((tape.c_0, (batch, hidden)))
     if has_gates and checkpoint == 0:
         needed.append((tape.gates, (steps, batch, cell.tape_gates * hidden)))
-    lengths, restart = tape.lengths, tape.restart
+    lengths, mask, restart = tape.lengths, tape.mask, tape.restart
     return bool(
         _checks.strided(x) is x
         and (tape.w_ih is not None or features == rows)
@@ -456,10 +457,12 @@ def is_whole(tape: Any) -> bool:
         and (tape.output.dtype, tape.output.shape) == (dtype, (steps, batch, units))
         and _checks.strided(tape.output) is tape.output
         and (restart is None or _is_plain(restart, np.dtype(bool), (steps, batch)))
+        and (mask is None or _is_plain(mask, np.dtype(bool), (steps, batch)))
         and (
             lengths is None
             or (
-                _is_plain(lengths, np.dtype(np.int64), (batch,))
+                mask is None
+                and _is_plain(lengths, np.dtype(np.int64), (batch,))
                 and bool(((lengths >= 0) & (lengths <= steps)).all())
             )
         )

@@ -60,6 +60,7 @@ class _GRUTapeFields(NamedTuple):
     output: Array
     gates: Array
     lengths: Array | None
+    mask: Array | None
     restart: Array | None
     reset_after: bool
     reverse: bool
@@ -73,7 +74,8 @@ class GRUTape(CellTape, _GRUTapeFields):
     """What gru_forward keeps for gru_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
-    lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+    lengths, mask and restart are its own copies. One sequence without a batch axis is kept with
+    B = 1.
 
     Attributes
     ----------
@@ -89,7 +91,9 @@ class GRUTape(CellTape, _GRUTapeFields):
     gates : ndarray or None
         (T, B, 4·H): r, z, n and a of the equations in `gru_forward`; None with a checkpoint.
     lengths : ndarray or None
-        (B,) of int64.
+        (B,) of int64; None where mask says that too.
+    mask : ndarray or None
+        (T, B) of bool: which steps count.
     restart : ndarray or None
         (T, B) of bool.
     reset_after, reverse : bool
@@ -122,6 +126,7 @@ def gru_forward(
     *,
     reset_after: bool = True,
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -162,8 +167,8 @@ def gru_forward(
     >>> output.ravel()  # z = 1/2, n = 0
     array([4., 2.])
     """
-    arrays, lengths, restart, unbatched = forward_arguments(
-        CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, restart
+    arrays, lengths, mask, restart, unbatched = forward_arguments(
+        CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, mask, restart
     )
     x, h_0, _, w_ih, w_hh, b_ih, b_hh, _ = arrays
     reset_after = _checks.flag("reset_after", reset_after)
@@ -172,7 +177,7 @@ def gru_forward(
     check = _checks.flag("check", check)
 
     (steps, batch, _), hidden, dtype = x.shape, w_hh.shape[1], x.dtype
-    live, fresh = sequences.masks(steps, batch, lengths, restart)
+    live, fresh = sequences.masks(steps, batch, lengths, mask, restart)
     bias = sequences.bias_sum(b_ih, b_hh, 3 * hidden, dtype)
     b_in, b_hn = (0 if b is None else b[2 * hidden :] for b in (b_ih, b_hh))
     b_rz, b_n = np.split(bias, [2 * hidden])
@@ -200,7 +205,7 @@ def gru_forward(
     if record:
         h_0 = None if h_0 is None else h_0.copy()
         tape = GRUTape(
-            x, h_0, w_ih, w_hh, b_ih, b_hh, output, gates, lengths, restart,
+            x, h_0, w_ih, w_hh, b_ih, b_hh, output, gates, lengths, mask, restart,
             reset_after, reverse, unbatched, False, None,
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
@@ -291,14 +296,14 @@ def bptt(tape: GRUTape, d_output: Array | None, d_h_n: Array | None) -> tuple[GR
     """Every gradient, and (T, B) the norm of that of the state, dh."""
     if tape.checkpoint:  # by a layer, compiled: what is not on the tape is made again
         *_, whole = gru_forward(
-            *tape[:6], reset_after=tape.reset_after, lengths=tape.lengths, restart=tape.restart,
-            reverse=tape.reverse,
+            *tape[:6], reset_after=tape.reset_after, lengths=tape.lengths, mask=tape.mask,
+            restart=tape.restart, reverse=tape.reverse,
         )  # fmt: skip
         assert whole is not None
         tape = whole
     x, w_ih, w_hh, output = tape.x, tape.w_ih, tape.w_hh, tape.output
     steps, batch, hidden = output.shape
-    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
+    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.mask, tape.restart)
     h_prev = sequences.before(output, tape.h_0, live, fresh, tape.reverse)
     w_hrz, w_hn = np.split(w_hh, [2 * hidden])
 

@@ -79,6 +79,7 @@ class _LeakyRNNTapeFields(NamedTuple):
     c: Array | None
     gates: Array
     lengths: Array | None
+    mask: Array | None
     restart: Array | None
     form: str
     nonlinearity: str
@@ -93,7 +94,8 @@ class LeakyRNNTape(CellTape, _LeakyRNNTapeFields):
     """What leaky_forward keeps for leaky_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
-    lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+    lengths, mask and restart are its own copies. One sequence without a batch axis is kept with
+    B = 1.
 
     Attributes
     ----------
@@ -113,7 +115,9 @@ class LeakyRNNTape(CellTape, _LeakyRNNTapeFields):
         (T, B, H): f(z_t) of the rate form, z_t - v_{t-1} of the potential form; None with a
         checkpoint.
     lengths : ndarray or None
-        (B,) of int64.
+        (B,) of int64; None where mask says that too.
+    mask : ndarray or None
+        (T, B) of bool: which steps count.
     restart : ndarray or None
         (T, B) of bool.
     form, nonlinearity : str
@@ -153,6 +157,7 @@ def leaky_forward(
     form: str = "rate",
     nonlinearity: str = "tanh",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -190,7 +195,9 @@ def leaky_forward(
     array([0.5, 1.5])
     """
     arguments = (x, h_0, None, w_ih, w_hh, b_ih, b_hh, (leak,))
-    arrays, lengths, restart, unbatched = forward_arguments(CELL, arguments, lengths, restart)
+    arrays, lengths, mask, restart, unbatched = forward_arguments(
+        CELL, arguments, lengths, mask, restart
+    )
     x, h_0, _, w_ih, w_hh, b_ih, b_hh, (a,) = arrays
     form = _checks.choice("form", form, FORMS)
     nonlinearity = _checks.choice("nonlinearity", nonlinearity, NONLINEARITIES)
@@ -199,7 +206,7 @@ def leaky_forward(
     check = _checks.flag("check", check)
 
     (steps, batch, _), units, dtype = x.shape, len(w_hh), x.dtype
-    live, fresh = sequences.masks(steps, batch, lengths, restart)
+    live, fresh = sequences.masks(steps, batch, lengths, mask, restart)
     f, potential = NONLINEARITIES[nonlinearity].f, form == "potential"
     bias = sequences.bias_sum(b_ih, b_hh, units, dtype)
 
@@ -224,7 +231,7 @@ def leaky_forward(
         h_0 = None if h_0 is None else h_0.copy()
         a = numbers(CELL, arguments).get("leak", a)
         tape = LeakyRNNTape(
-            x, h_0, w_ih, w_hh, b_ih, b_hh, a, output, c, gates, lengths, restart,
+            x, h_0, w_ih, w_hh, b_ih, b_hh, a, output, c, gates, lengths, mask, restart,
             form, nonlinearity, reverse, unbatched, False, None,
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
@@ -315,12 +322,12 @@ def bptt(
     if tape.checkpoint:  # by a layer, compiled: what is not on the tape is made again
         *_, whole = leaky_forward(
             *tape[:6], leak=tape.leak, form=tape.form, nonlinearity=tape.nonlinearity,
-            lengths=tape.lengths, restart=tape.restart, reverse=tape.reverse,
+            lengths=tape.lengths, mask=tape.mask, restart=tape.restart, reverse=tape.reverse,
         )  # fmt: skip
         tape = whole
     x, h_0, w_ih, w_hh, output = tape.x, tape.h_0, tape.w_ih, tape.w_hh, tape.output
     steps, batch, units = output.shape
-    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
+    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.mask, tape.restart)
     form = _checks.choice("form", tape.form, FORMS)
     nonlinearity = _checks.choice("nonlinearity", tape.nonlinearity, NONLINEARITIES)
     (f, f_back), potential = NONLINEARITIES[nonlinearity], form == "potential"

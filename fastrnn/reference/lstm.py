@@ -71,6 +71,7 @@ class _LSTMTapeFields(NamedTuple):
     c: Array
     gates: Array
     lengths: Array | None
+    mask: Array | None
     restart: Array | None
     reverse: bool
     unbatched: bool
@@ -83,7 +84,8 @@ class LSTMTape(CellTape, _LSTMTapeFields):
     """What lstm_forward keeps for lstm_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0, c_0,
-    lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+    lengths, mask and restart are its own copies. One sequence without a batch axis is kept with
+    B = 1.
 
     Attributes
     ----------
@@ -101,7 +103,9 @@ class LSTMTape(CellTape, _LSTMTapeFields):
     gates : ndarray or None
         (T, B, 4·H): i, f, g, o; None with a checkpoint.
     lengths : ndarray or None
-        (B,) of int64.
+        (B,) of int64; None where mask says that too.
+    mask : ndarray or None
+        (T, B) of bool: which steps count.
     restart : ndarray or None
         (T, B) of bool.
     reverse : bool
@@ -136,6 +140,7 @@ def lstm_forward(
     w_hr: Array | None = None,
     w_peep: Array | None = None,
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -176,8 +181,8 @@ def lstm_forward(
     >>> tape.c.ravel()  # f = 1/2, g = 0
     array([4., 2.])
     """
-    arrays, lengths, restart, unbatched = forward_arguments(
-        CELL, (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep)), lengths, restart
+    arrays, lengths, mask, restart, unbatched = forward_arguments(
+        CELL, (x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep)), lengths, mask, restart
     )
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, (w_hr, w_peep) = arrays
     reverse = _checks.flag("reverse", reverse)
@@ -186,7 +191,7 @@ def lstm_forward(
 
     (steps, batch, _), dtype = x.shape, x.dtype
     hidden, units = len(w_hh) // 4, w_hh.shape[1]
-    live, fresh = sequences.masks(steps, batch, lengths, restart)
+    live, fresh = sequences.masks(steps, batch, lengths, mask, restart)
     bias = sequences.bias_sum(b_ih, b_hh, 4 * hidden, dtype)
     if w_peep is not None:
         p_i, p_f, p_o = np.split(w_peep, 3)
@@ -221,7 +226,7 @@ def lstm_forward(
         c_0 = None if c_0 is None else c_0.copy()
         tape = LSTMTape(
             x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, w_peep, output, cells, gates,
-            lengths, restart, reverse, unbatched, False, None,
+            lengths, mask, restart, reverse, unbatched, False, None,
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
     return (output[:, 0], h[0], c[0], tape) if unbatched else (output, h, c, tape)
@@ -310,7 +315,7 @@ def bptt(
     """Every gradient, and (T, B) the norm of that of the state: of (dh, carry_c)."""
     if tape.checkpoint:  # by a layer, compiled: what is not on the tape is made again
         *_, whole = lstm_forward(
-            *tape[:7], w_hr=tape.w_hr, w_peep=tape.w_peep, lengths=tape.lengths,
+            *tape[:7], w_hr=tape.w_hr, w_peep=tape.w_peep, lengths=tape.lengths, mask=tape.mask,
             restart=tape.restart, reverse=tape.reverse,
         )  # fmt: skip
         assert whole is not None
@@ -318,7 +323,7 @@ def bptt(
     x, w_ih, w_hh, w_hr, w_peep = tape.x, tape.w_ih, tape.w_hh, tape.w_hr, tape.w_peep
     output, c = tape.output, tape.c
     steps, batch, units = output.shape
-    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
+    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.mask, tape.restart)
     h_prev = sequences.before(output, tape.h_0, live, fresh, tape.reverse)
     c_prev = sequences.before(c, tape.c_0, live, fresh, tape.reverse)
     tanh_c = np.tanh(c)

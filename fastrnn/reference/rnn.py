@@ -59,6 +59,7 @@ class _RNNTapeFields(NamedTuple):
     b_hh: Array | None
     output: Array
     lengths: Array | None
+    mask: Array | None
     restart: Array | None
     nonlinearity: str
     reverse: bool
@@ -71,7 +72,8 @@ class RNNTape(CellTape, _RNNTapeFields):
     """What rnn_forward keeps for rnn_backward. Immutable; either backend takes it.
 
     It refers to x, the weights and the output, which must not be changed before backward; h_0,
-    lengths and restart are its own copies. One sequence without a batch axis is kept with B = 1.
+    lengths, mask and restart are its own copies. One sequence without a batch axis is kept with
+    B = 1.
 
     Attributes
     ----------
@@ -85,7 +87,9 @@ class RNNTape(CellTape, _RNNTapeFields):
     output : ndarray
         (T, B, H).
     lengths : ndarray or None
-        (B,) of int64.
+        (B,) of int64; None where mask says that too.
+    mask : ndarray or None
+        (T, B) of bool: which steps count.
     restart : ndarray or None
         (T, B) of bool.
     nonlinearity : str
@@ -118,6 +122,7 @@ def rnn_forward(
     *,
     nonlinearity: str = "tanh",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     restart: ArrayLike | None = None,
     reverse: bool = False,
     record: bool = True,
@@ -146,8 +151,8 @@ def rnn_forward(
     >>> output.ravel()
     array([1., 3.])
     """
-    arrays, lengths, restart, unbatched = forward_arguments(
-        CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, restart
+    arrays, lengths, mask, restart, unbatched = forward_arguments(
+        CELL, (x, h_0, None, w_ih, w_hh, b_ih, b_hh, ()), lengths, mask, restart
     )
     x, h_0, _, w_ih, w_hh, b_ih, b_hh, _ = arrays
     nonlinearity = _checks.choice("nonlinearity", nonlinearity, NONLINEARITIES)
@@ -156,7 +161,7 @@ def rnn_forward(
     check = _checks.flag("check", check)
 
     (steps, batch, _), units, dtype = x.shape, len(w_hh), x.dtype
-    live, fresh = sequences.masks(steps, batch, lengths, restart)
+    live, fresh = sequences.masks(steps, batch, lengths, mask, restart)
     f = NONLINEARITIES[nonlinearity].f
     bias = sequences.bias_sum(b_ih, b_hh, units, dtype)
 
@@ -173,7 +178,7 @@ def rnn_forward(
     if record:
         h_0 = None if h_0 is None else h_0.copy()
         tape = RNNTape(
-            x, h_0, w_ih, w_hh, b_ih, b_hh, output, lengths, restart,
+            x, h_0, w_ih, w_hh, b_ih, b_hh, output, lengths, mask, restart,
             nonlinearity, reverse, unbatched, False, None,
         )  # fmt: skip
         tape = tape._with_digests() if check else tape
@@ -253,7 +258,7 @@ def bptt(tape: RNNTape, d_output: Array | None, d_h_n: Array | None) -> tuple[RN
     steps, batch, units = output.shape
     nonlinearity = _checks.choice("nonlinearity", tape.nonlinearity, NONLINEARITIES)
     f_back = NONLINEARITIES[nonlinearity].back
-    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.restart)
+    live, fresh = sequences.masks(steps, batch, tape.lengths, tape.mask, tape.restart)
     h_prev = sequences.before(output, h_0, live, fresh, tape.reverse)
 
     d_output = np.zeros_like(output) if d_output is None else d_output

@@ -1,8 +1,9 @@
 """What the reference's cells share: rows, steps, sigmoid; halves and dropout, for layers as well.
 
-One mechanism serves lengths, restarts and both directions: a step works on the rows that are
-`live`, and its previous state is zero where the row is `fresh`. Padding is never touched, so
-nothing in it, not even a NaN, can reach a result.
+One mechanism serves lengths, masks, restarts and both directions: a step works on the rows that are
+`live`, and its previous state is zero where the row is `fresh`; the state of other rows passes
+unchanged. What does not count is never touched, so nothing in it, not even a NaN, can reach a
+result.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def masks(
-    steps: int, batch: int, lengths: Array | None, restart: Array | None
+    steps: int, batch: int, lengths: Array | None, mask: Array | None, restart: Array | None
 ) -> tuple[Array, Array]:
-    """Where a row is within its length, and where it starts afresh: both (T, B)."""
-    live = np.ones((steps, batch), bool)
+    """Which steps of a row count, and where it starts afresh: both (T, B)."""
+    live = np.ones((steps, batch), bool) if mask is None else mask
     if lengths is not None:
         live = np.arange(steps)[:, None] < lengths
     fresh = np.zeros((steps, batch), bool) if restart is None else restart
@@ -40,12 +41,12 @@ def initial(state: Array | None, batch: int, units: int, dtype: np.dtype[Any]) -
 
 
 def before(states: Array, first: Array | None, live: Array, fresh: Array, reverse: bool) -> Array:
-    """(T, B, .): the state that each step started from. What it says of padding means nothing."""
-    result = np.zeros_like(states)
-    if first is not None:
-        result[...] = first
-    later, earlier = (slice(-1), slice(1, None)) if reverse else (slice(1, None), slice(-1))
-    result[later] = np.where(live[earlier, :, None], states[earlier], result[later])
+    """(T, B, .): the state that each step started from: that of the last step that counts."""
+    steps, batch, units = states.shape
+    result, state = np.empty_like(states), initial(first, batch, units, states.dtype)
+    for t in order(steps, reverse):
+        result[t] = state
+        state = np.where(live[t, :, None], states[t], state)
     return np.where(fresh[..., None], 0, result)
 
 

@@ -64,11 +64,12 @@ def step(
     cell: CellSpec, forward: Callable[..., Any], arrays: Arrays, out: Any, **options: Any
 ) -> Any:
     """One step by a cell's forward: the states, which are `out` where that is given."""
-    (x, h_0, c_0, *weights, extra), _, _, unbatched = step_arguments(cell, arrays, out)
+    given = step_arguments(cell, arrays, out)
+    x, h_0, c_0, *weights, extra = given.arrays
     states = (h_0, c_0)[: len(cell.states)]
     extras = {e.name: weight for e, weight in zip(cell.extras, extra, strict=True)}
     _, *after, _ = forward(x, *states, *weights, **extras, **options, record=False)
-    if unbatched:
+    if given.unbatched:
         after = [state[0] for state in after]
     if out is None:
         return after[0] if len(after) == 1 else tuple(after)

@@ -258,7 +258,7 @@ def forward(
         output, h_n, c_n, tapes, _, intermediate = run_stack(
             cell, options, weights or directions(form, inputs.weights),
             (False, True)[: form.per_layer], x, axes.state(inputs.h_0), axes.state(inputs.c_0),
-            (axes.lengths, None, record, axes.batch_major, 0), dropout, packed,
+            (axes.lengths, None, None, record, axes.batch_major, 0), dropout, packed,
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise Refused(str(error)) from error
@@ -416,8 +416,8 @@ def _tapes(
         layer, reverse = divmod(i, per_layer)
         h, c = None if h_0 is None else h_0[i], None if c_0 is None else c_0[i]
         direction = (
-            number, (xs[layer], h, c, *own), lengths, None, reverse == 1, of_tape, 0, batch_major,
-            None, None,
+            number, (xs[layer], h, c, *own), lengths, None, None, reverse == 1, of_tape, 0,
+            batch_major, None, None,
         )  # fmt: skip
         c = axes.array(kept.pop(0)) if cell.has_c else None
         gates = axes.array(kept.pop(0)) if cell.tape_gates else None

@@ -45,6 +45,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "b_hh": (True, False),
     "h_0": (True, False),
     "lengths": (False, True),
+    "mask": (False, True),
     "restart": (False, True),
     "reverse": (False, True),
     "upstream": ("all", "d_output", "d_h_n"),
@@ -70,8 +71,8 @@ LARGE = (
         Spec(40, 37, 20, 100),
         Spec(40, 37, 20, 70, lengths=True, restart=True, reverse=True),
         Spec(600, 1, 7, 33, h_0=False, unbatched=True),
-        Spec(128, 8, 2, 9, b_ih=False, restart=True),
-        Spec(3, 300, 17, 31, lengths=True, upstream="d_output"),
+        Spec(128, 8, 2, 9, b_ih=False, mask=True, restart=True),
+        Spec(3, 300, 17, 31, mask=True, upstream="d_output"),
         Spec(2, 513, 3, 8, b_hh=False, restart=True, reverse=True),
         Spec(30, 8, 3, 150, c_0=False, lengths=True, upstream="d_h_n"),
         Spec(20, 2, 150, 64),
@@ -212,7 +213,9 @@ def test_the_bounds_are_not_slack(cell: Cell, dtype: Any, isa: str) -> None:
 
 
 WRT_SPECS = with_variants_in_turn(
-    Spec(5, 7, 9, 17, lengths=True, restart=True), Spec(20, 37, 20, 33)
+    Spec(5, 7, 9, 17, lengths=True, restart=True),
+    Spec(5, 7, 9, 17, mask=True, restart=True, reverse=True),
+    Spec(20, 37, 20, 33),
 )
 
 

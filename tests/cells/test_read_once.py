@@ -102,9 +102,9 @@ def test_the_compiled_side_looks_itself(variant):
     initial = ("x", *(f"{state}_0" for state in variant.cell.states))
     weights = [getattr(tape, name) for name in tape._arguments if name not in initial]
 
-    def forward(x, weights, h_0=None, lengths=None, restart=None, output=None):
+    def forward(x, weights, h_0=None, lengths=None, mask=None, restart=None, output=None):
         arrays = (x, h_0, None, *weights[:4], tuple(weights[4:]))
-        call = (number, arrays, lengths, restart, False, None, 0, False, output, None)
+        call = (number, arrays, lengths, mask, restart, False, None, 0, False, output, None)
         return _core.forward([call], 1)
 
     forward(x, weights)
@@ -122,6 +122,9 @@ def test_the_compiled_side_looks_itself(variant):
         {"lengths": np.array([7, 6])},
         {"lengths": np.array([6])},
         {"restart": np.ones((6, 3), bool)},
+        {"mask": np.ones((6, 3), bool)},
+        {"mask": np.ones((6, 2), np.uint8)},
+        {"mask": np.ones((6, 2), bool), "lengths": np.array([6, 6])},
         {"output": np.ones((5, 2, tape.output.shape[2]), np.float32)},
         {"output": np.broadcast_to(np.float32(0), tape.output.shape)},
     ):
@@ -371,4 +374,4 @@ def test_the_compiled_side_knows_its_cells():
     others = [number for number, cell in enumerate(_core.CELLS) if cell[0] != "lstm"]
     for kind in (-1, len(_core.CELLS), 99, *others):
         with pytest.raises(ValueError, match="while it was in use"):
-            _core.forward([(kind, arrays, None, None, False, None, 0, False, None, None)], 1)
+            _core.forward([(kind, arrays, None, None, None, False, None, 0, False, None, None)], 1)

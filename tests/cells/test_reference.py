@@ -20,6 +20,7 @@ from reference_cells import (
     all_walks,
     check_gradients,
     differences,
+    there,
     upstream,
 )
 from registry import VARIANTS
@@ -45,7 +46,7 @@ DEFINITIONS: dict[str, Callable[[float], float]] = {
 }
 
 
-def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reverse):
+def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, mask, restart, reverse):
     """The definition once more, in Python floats: a row, a step, a unit, a term at a time."""
     T, B, D = x.shape
     H = len(w_hh)
@@ -53,7 +54,7 @@ def literal(x, h_0, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, restart, reve
     for b in range(B):
         length = T if lengths is None else lengths[b]
         h = [0.0 if h_0 is None else float(h_0[b, i]) for i in range(H)]
-        steps = range(length)
+        steps = [t for t in range(length) if mask is None or mask[t, b]]
         for t in reversed(steps) if reverse else steps:
             if restart is not None and restart[t, b]:
                 h = [0.0] * H
@@ -206,18 +207,18 @@ def test_a_ragged_batch_is_its_rows_alone(variant, walk):
     grads = variant.backward(tape, up.output, up.states)
     sums = {name: 0.0 for name in arrays if name not in ("x", "h_0", "c_0")}
     initial = [f"{state}_0" for state in variant.cell.states]
-    for b, length in enumerate(walk["lengths"] or [5, 5, 5]):
-        row = arrays | {"x": arrays["x"][:length, b]} | {k: arrays[k][b] for k in initial}
-        restart = None if walk["restart"] is None else walk["restart"][:length, b]
+    for b, on in enumerate(there(walk).T):
+        row = arrays | {"x": arrays["x"][on, b]} | {k: arrays[k][b] for k in initial}
+        restart = None if walk["restart"] is None else walk["restart"][on, b]
         alone = {"restart": restart, "reverse": walk["reverse"]}
         output_b, states_b, tape_b = variant.forward(**row, **alone)
-        grads_b = variant.backward(tape_b, up.output[:length, b], [d[b] for d in up.states])
-        np.testing.assert_allclose(output[:length, b], output_b, **CLOSE)
-        assert not output[length:, b].any()
+        grads_b = variant.backward(tape_b, up.output[on, b], [d[b] for d in up.states])
+        np.testing.assert_allclose(output[on, b], output_b, **CLOSE)
+        assert not output[~on, b].any()
         for state, state_b in zip(states, states_b, strict=True):
             np.testing.assert_allclose(state[b], state_b, **CLOSE)
-        np.testing.assert_allclose(grads.x[:length, b], grads_b.x, **CLOSE)
-        assert not grads.x[length:, b].any()
+        np.testing.assert_allclose(grads.x[on, b], grads_b.x, **CLOSE)
+        assert not grads.x[~on, b].any()
         for name in initial:
             np.testing.assert_allclose(getattr(grads, name)[b], getattr(grads_b, name), **CLOSE)
         for name in sums:
@@ -241,8 +242,8 @@ def test_a_row_without_steps(variant):
 @all_walks
 def test_padding_is_never_looked_at(variant, walk):
     arrays = variant.arrays()
-    padded = np.arange(5)[:, None] >= LENGTHS
     walk = walk | {"lengths": LENGTHS}
+    padded = ~there(walk)
     results = []
     for nothing in (0.0, np.nan):
         arrays["x"][padded] = nothing
@@ -419,6 +420,7 @@ def run_piece(variant, arrays, walk, part, state):
     return variant.forward(
         **(arrays | {"x": arrays["x"][part]} | state),
         lengths=np.clip(lengths - part.start, 0, part.stop - part.start),
+        mask=None if walk["mask"] is None else walk["mask"][part],
         restart=None if walk["restart"] is None else walk["restart"][part],
         reverse=walk["reverse"],
     )
@@ -449,7 +451,7 @@ def test_gradient_norms_are_those_of_the_state_carried_on(variant, walk, t):
         return here + up._replace(output=up.output[rest]).loss(output, states)
 
     squares = sum(np.square(differences(loss, a)).sum(axis=1) for a in reached)
-    live = t < np.array(walk["lengths"] or [5, 5, 5])
+    live = there(walk)[t]
     # A norm errs by no more than the root of the sum of squared errors, of 6 elements at most.
     expected = np.where(live, np.sqrt(squares), 0.0)
     np.testing.assert_allclose(norms[t], expected, rtol=0, atol=math.sqrt(6) * TOLERANCE)
@@ -466,7 +468,7 @@ def test_gradient_norms_at_the_ends(variant):
     given = np.concatenate(up.states, axis=1)
     np.testing.assert_allclose(norms[-1], np.linalg.norm(given, axis=1), rtol=1e-14)
     # After the first, it is the gradient of the state that the other steps start from.
-    walk = {"lengths": None, "restart": None, "reverse": False}
+    walk = {"lengths": None, "mask": None, "restart": None, "reverse": False}
     _, reached, _ = run_piece(variant, arrays, walk, slice(0, 1), {})
     initial = [f"{name}_0" for name in variant.cell.states]
     state = dict(zip(initial, reached, strict=True))

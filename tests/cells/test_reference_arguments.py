@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from marks import each_variant
-from reference_cells import LENGTHS, RESTART
+from reference_cells import LENGTHS, MASK, RESTART
 from registry import GATED, VARIANTS
 
 from fastrnn import reference
@@ -145,13 +145,18 @@ def test_arguments_that_will_do_are_not_copied(variant):
     spec = CELLS[variant.cell.name].CELL
     names = ("x", "h_0", "c_0", "w_ih", "w_hh", "b_ih", "b_hh", *(e.name for e in spec.extras))
     values = [arrays.get(name) for name in names]
-    got = forward_arguments(spec, (*values[:7], tuple(values[7:])), LENGTHS, RESTART)
+    arguments = (*values[:7], tuple(values[7:]))
+    got = forward_arguments(spec, arguments, LENGTHS, None, RESTART)
     for a, given in zip((*got.arrays[:7], *got.arrays[7]), values, strict=True):
         assert a is given
     assert got.lengths.tolist() == LENGTHS
     assert got.restart is not RESTART
     assert np.array_equal(got.restart, RESTART)
     assert got.unbatched is False
+    got = forward_arguments(spec, arguments, LENGTHS, MASK)
+    assert got.lengths is None
+    assert got.mask is not MASK
+    assert np.array_equal(got.mask, MASK & (np.arange(5)[:, None] < LENGTHS))
 
 
 def refused(variant, arrays, error, *parts, **options):
@@ -270,6 +275,9 @@ def test_lengths_restart_and_flags(variant):
     refused(variant, arrays, ValueError, text, lengths=[5, 6, 7])
     text = "restart has shape (5, 4), expected (T, B) = (5, 3)"
     refused(variant, arrays, ValueError, text, restart=np.zeros((5, 4), bool))
+    text = "mask has shape (5,), expected (T, B) = (5, 3)"
+    refused(variant, arrays, ValueError, text, mask=np.zeros(5, bool))
+    refused(variant, arrays, TypeError, "mask holds int64, expected", mask=np.ones((5, 3), int))
     for name in ("reverse", "record", "check"):
         refused(variant, arrays, TypeError, f"{name} is 1, expected True or False", **{name: 1})
 

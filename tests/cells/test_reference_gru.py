@@ -25,7 +25,17 @@ def sigma(z):
 
 
 def literal(
-    x, h_0, w_ih, w_hh, b_ih, b_hh, reset_after=True, lengths=None, restart=None, reverse=False
+    x,
+    h_0,
+    w_ih,
+    w_hh,
+    b_ih,
+    b_hh,
+    reset_after=True,
+    lengths=None,
+    mask=None,
+    restart=None,
+    reverse=False,
 ):
     """The definition once more, in Python floats: a row, a step, a unit, a term at a time."""
     T, B, _ = x.shape
@@ -41,6 +51,7 @@ def literal(
     for k in range(B):
         h = [0.0 if h_0 is None else float(h_0[k, j]) for j in range(H)]
         steps = range(T if lengths is None else lengths[k])
+        steps = [t for t in steps if mask is None or mask[t, k]]
         for t in reversed(steps) if reverse else steps:
             if restart is not None and restart[t, k]:
                 h = [0.0] * H

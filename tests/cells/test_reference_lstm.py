@@ -28,7 +28,7 @@ def sigma(z):
 
 def literal(
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr=None, w_peep=None,
-    lengths=None, restart=None, reverse=False,
+    lengths=None, mask=None, restart=None, reverse=False,
 ):  # fmt: skip
     """The definition once more, in Python floats: a row, a step, a unit, a term at a time."""
     T, B, D = x.shape
@@ -38,6 +38,7 @@ def literal(
         h = [0.0 if h_0 is None else float(h_0[b, j]) for j in range(P)]
         c = [0.0 if c_0 is None else float(c_0[b, j]) for j in range(H)]
         steps = range(T if lengths is None else lengths[b])
+        steps = [t for t in steps if mask is None or mask[t, b]]
         for t in reversed(steps) if reverse else steps:
             if restart is not None and restart[t, b]:
                 h, c = [0.0] * P, [0.0] * H

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import registry
-from bounds import Problem, Spec, analyse, bounds, check, draw
+from bounds import Problem, Spec, analyse, bounds, check, draw, there
 from numpy.testing import assert_array_equal
 
 import fastrnn
@@ -35,6 +35,7 @@ RATE = np.float32
 CLOSE = 10 * 4 * 7 * 3 * 2.0**-24
 ACTIVATIONS = {"identity": "linear"}  # that have another name there
 KINDS = [name for name, kind in registry.KINDS.items() if "leak" not in kind.cell.required]
+WALKS = {"whole": {}, "lengths": {"lengths": True}, "mask": {"mask": True}}
 SIZES = [(1, 1), (3, 7), (5, 8), (16, 9), (17, 33), (4, 100)]  # D, H: around lanes and panels
 
 
@@ -97,19 +98,20 @@ def numpy(value: Any) -> Any:
 
 
 def mask_of(p: Problem) -> Any:
-    return None if p.lengths is None else np.arange(len(p.x)) < p.lengths[:, None]
+    return there(p).T if p.lengths is not None or p.mask is not None else None
 
 
 def agree(p: Problem, layer: Any, theirs: Any, reverse: bool = False) -> None:
     """Output where it counts, and final states, of one direction."""
     H = p.w_hh.shape[1]
     output, *states = (numpy(a) for a in theirs)
-    mine, final = layer(p.x.swapaxes(0, 1), state_of(p), lengths=p.lengths)
+    mask = None if p.mask is None else p.mask.T
+    mine, final = layer(p.x.swapaxes(0, 1), state_of(p), lengths=p.lengths, mask=mask)
     finals = final if isinstance(final, tuple) else (final,)
     at = slice(H, None) if reverse else slice(H)
     got = {"output": mine[..., at].swapaxes(0, 1)}
     want = {"output": output[..., at].swapaxes(0, 1)}
-    if p.lengths is not None:  # after the end Keras repeats the last output
+    if p.lengths is not None:  # after the end Keras repeats the last output, unless told not to
         want["output"] = np.where(mask_of(p).T[..., None], want["output"], 0)
     states = states[len(states) // 2 :] if reverse else states[: len(p.states)]
     for name, g, w in zip(p.states, finals, states, strict=True):
@@ -125,14 +127,14 @@ def state_of(p: Problem, directions: int = 1) -> Any:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_has_its_numbers(
-    kind: str, size: tuple[int, int], lengths: bool, bias: bool, dtype: Any
+    kind: str, size: tuple[int, int], walk: str, bias: bool, dtype: Any
 ) -> None:
-    p = problem(kind, size, dtype, lengths=lengths, b_ih=bias, b_hh=bias)
-    theirs = layer_of(p)
+    p = problem(kind, size, dtype, b_ih=bias, b_hh=bias, **WALKS[walk])
+    theirs = layer_of(p, zero_output_for_mask=walk == "mask")
     layer = from_keras(theirs, theirs.name, batch_first=True)
     assert (layer.dtype, layer.bias, layer.batch_first) == (dtype, bias, True)
     state = [getattr(p, f"{s}_0") for s in p.states]
@@ -140,15 +142,16 @@ def test_a_layer_has_its_numbers(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_directions_have_their_numbers(
-    kind: str, size: tuple[int, int], lengths: bool, dtype: Any
+    kind: str, size: tuple[int, int], walk: str, dtype: Any
 ) -> None:
-    p = problem(kind, size, dtype, lengths=lengths)
+    p = problem(kind, size, dtype, **WALKS[walk])
     q = replace(p, w_ih=p.w_ih[:, ::-1].copy(), reverse=True)
-    theirs = L.Bidirectional(layer_of(p), dtype=p.x.dtype.name)
+    one = layer_of(p, zero_output_for_mask=walk == "mask")
+    theirs = L.Bidirectional(one, dtype=p.x.dtype.name)
     theirs.build((None, None, p.x.shape[2]))
     theirs.set_weights([*in_keras(p), *in_keras(q)])
     ((name, layer),) = from_keras(theirs, batch_first=True).items()
@@ -157,11 +160,11 @@ def test_both_directions_have_their_numbers(
     found = theirs(p.x.swapaxes(0, 1), initial_state=state * 2, mask=mask_of(p))
     for r, reverse in ((p, False), (q, True)):
         # Both start from the same state here; each direction is held to its own bound.
-        both = lambda x, _, lengths: layer(x, state_of(p, 2), lengths=lengths)  # noqa: E731
+        both = lambda x, _, **options: layer(x, state_of(p, 2), **options)  # noqa: E731
         agree(r, both, found, reverse)
 
 
-def test_padding_by_a_masking_layer_is_lengths() -> None:
+def test_padding_by_a_masking_layer_is_lengths_or_a_mask() -> None:
     x = draw_x(3, 6, 2)
     lengths = [6, 2, 4]
     for row, length in zip(x, lengths, strict=True):
@@ -178,6 +181,11 @@ def test_padding_by_a_masking_layer_is_lengths() -> None:
     assert list(layers) == ["rnn", "last"]
     output, _ = layers["rnn"](x, lengths=lengths)
     _, (h_n, _) = layers["last"](output, lengths=lengths)
+    np.testing.assert_allclose(h_n[0], numpy(model(x)), rtol=0, atol=CLOSE)
+    x = x[:, ::-1].copy()  # now on the left
+    mask = (x != -1).all(axis=2)
+    output, _ = layers["rnn"](x, mask=mask)
+    _, (h_n, _) = layers["last"](output, mask=mask)
     np.testing.assert_allclose(h_n[0], numpy(model(x)), rtol=0, atol=CLOSE)
 
 

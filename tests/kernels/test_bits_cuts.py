@@ -18,7 +18,17 @@ from bit_checks import (
     rows_of,
     take,
 )
-from bounds import BATCH_AXIS, Array, Problem, Spec, draw, processing_order, run, with_every_kind
+from bounds import (
+    BATCH_AXIS,
+    Array,
+    Problem,
+    Spec,
+    draw,
+    processing_order,
+    run,
+    there,
+    with_every_kind,
+)
 
 import fastrnn
 
@@ -38,6 +48,7 @@ def run_in_pieces(p: Problem, cuts: Any) -> dict[str, Any]:
             p, x=p.x[start:stop], **state,
             d_output=None if p.d_output is None else p.d_output[start:stop],
             lengths=None if p.lengths is None else np.clip(p.lengths - start, 0, stop - start),
+            mask=None if p.mask is None else p.mask[start:stop],
             restart=None if p.restart is None else p.restart[start:stop],
         )  # fmt: skip
         output, *after, tape = forward(piece)
@@ -67,6 +78,7 @@ def run_in_pieces(p: Problem, cuts: Any) -> dict[str, Any]:
     (
         *with_every_kind(Spec(5, 3, 2, 3), Spec(9, 7, 17, 33, lengths=True, restart=True)),
         *with_every_kind(Spec(9, 7, 8, 16, lengths=True, reverse=True, h_0=False)),
+        *with_every_kind(Spec(8, 7, 9, 17, mask=True, restart=True, reverse=True)),
         *with_every_kind(Spec(12, 1, 3, 31, upstream="d_h_n")),
         *FIRST,
         *FEW_ROWS, *(spec for spec in LARGE if spec.B == 1),
@@ -124,36 +136,68 @@ LENGTHS = (
     ),
     *(spec._replace(lengths=True, reverse=True) for spec in FIRST),
 )
+MASKS = (
+    *with_every_kind(
+        Spec(9, 8, 7, 17, mask=True, restart=True),
+        Spec(9, 8, 7, 17, mask=True, lengths=True, reverse=True, restart=True),
+    ),
+    *(spec._replace(mask=True, reverse=True) for spec in FIRST),
+)
 
 
-@each(LENGTHS)
+@each((*LENGTHS, *MASKS))
 @pytest.mark.quick
-def test_lengths_are_each_row_alone_at_its_length(spec: Spec, dtype: Any, isa: str) -> None:
+def test_each_row_is_as_alone_without_the_steps_that_do_not_count(
+    spec: Spec, dtype: Any, isa: str
+) -> None:
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
     whole = run(fastrnn, p)
     for b in range(0, spec.B, 1 if spec.B < 20 else 5):
-        n = int(p.lengths[b])
         row = take(p, [b])
+        on = there(row)[:, 0]
         part = replace(
-            row, lengths=None, x=row.x[:n], d_output=row.d_output[:n],
-            restart=None if row.restart is None else row.restart[:n],
+            row, lengths=None, mask=None, x=row.x[on], d_output=row.d_output[on],
+            restart=None if row.restart is None else row.restart[on],
         )  # fmt: skip
         got, here = run(fastrnn, part), rows_of(whole, [b])
         for name in STEPS:
-            padding = here[name][n:]
-            assert_same(padding, np.zeros_like(padding), f"{name}'s padding")
-            here[name] = here[name][:n]
-        assert_same_results(here, got, f"row {b}, length {n}", list(here))
+            rest = here[name][~on]
+            assert_same(rest, np.zeros_like(rest), f"{name} where nothing counts")
+            here[name] = here[name][on]
+        assert_same_results(here, got, f"row {b}, {on.sum()} steps", list(here))
 
 
-@each_once(LENGTHS)
+@each_once(
+    (
+        *with_every_kind(
+            Spec(9, 8, 7, 17, lengths=True, restart=True),
+            Spec(9, 8, 7, 17, lengths=True, reverse=True),
+        ),
+        *(spec._replace(lengths=True, reverse=True) for spec in FIRST),
+    )
+)
+def test_a_mask_of_beginnings_is_lengths(spec: Spec, dtype: Any, isa: str) -> None:
+    # Weight gradients included.
+    fastrnn.set_isa(isa)
+    p = draw(spec, dtype)
+    want = run(fastrnn, p)
+    longer = np.minimum(p.lengths + 2, spec.T)
+    for mask, lengths in (
+        (there(p), None),
+        (there(p), longer),
+        (np.ones_like(there(p)), p.lengths),
+    ):
+        assert_same_results(run(fastrnn, replace(p, mask=mask, lengths=lengths)), want, "a mask")
+
+
+@each_once((*LENGTHS, *MASKS))
 def test_nothing_reads_the_padding(spec: Spec, dtype: Any, isa: str) -> None:
     # NaN there would show anywhere: rows are skipped, not multiplied by zero.
     fastrnn.set_isa(isa)
     p = draw(spec, dtype)
     clean = run(fastrnn, p)
-    padding = np.arange(spec.T)[:, None] >= p.lengths
+    padding = ~there(p)
     assert padding.any()
     p.x[padding] = np.nan
     p.d_output[padding] = np.nan

@@ -30,7 +30,7 @@ def parts(variant: str, sizes: tuple[int, ...], dtype: Any, seed: int = 0) -> tu
 
 
 def forward(number: int, arrays: tuple[Any, ...], packed: Any, reverse: bool, threads: int) -> Any:
-    call = (number, arrays, None, None, reverse, None, 0, False, None, packed)
+    call = (number, arrays, None, None, None, reverse, None, 0, False, None, packed)
     return _core.forward([call], threads)[0][:3]
 
 

@@ -36,17 +36,19 @@ def assert_same_bits(ours, others):
 def given(which, T, B):
     rng = np.random.default_rng(3)
     lengths, restart = rng.integers(0, T + 1, B), rng.random((T, B)) < 0.2
+    mask = rng.random((T, B)) < 0.7
     return {
         "plain": {},
         "lengths": {"lengths": lengths},
         "both": {"lengths": lengths, "restart": restart},
+        "mask": {"mask": mask, "restart": restart},
     }[which]
 
 
 @each_isa
 @each_name
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("which", ["plain", "lengths", "both"])
+@pytest.mark.parametrize("which", ["plain", "lengths", "both", "mask"])
 def test_same_bits(kind, dtype, isa, which):
     fastrnn.set_isa(isa)
     for (T, B, H), K in zip(SIZES, (3, 1, 2, 8, 7, 64), strict=True):

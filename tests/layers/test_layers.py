@@ -18,6 +18,7 @@ T, B, D, H = 5, 3, 4, 6
 NAMES = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
 ARGUMENTS = dict(zip(NAMES, ["w_ih", "w_hh", "b_ih", "b_hh"], strict=True))
 RESTART = np.eye(T, B, dtype=bool)
+MASK = np.arange(T * B).reshape(T, B) % 4 != 1  # gaps, also at the ends
 
 
 def make(**options):
@@ -183,6 +184,8 @@ OPTIONS = [
     {"lengths": [5, 0, 3]},
     {"restart": RESTART},
     {"lengths": [2, 5, 1], "restart": RESTART},
+    {"mask": MASK, "lengths": [5, 4, 5]},
+    {"mask": MASK, "restart": RESTART},
 ]
 
 
@@ -197,8 +200,9 @@ def test_a_layer_is_its_function(x, state, settings, with_state, options, batch_
     state = state if with_state else None
     axes = (1, 0, 2) if batch_first else (0, 1, 2)
     own = dict(options)
-    if "restart" in own and batch_first:
-        own["restart"] = own["restart"].T
+    for name in ("mask", "restart"):
+        if name in own and batch_first:
+            own[name] = own[name].T
     own_x = np.ascontiguousarray(x.transpose(axes))
 
     with fastrnn.backend(backend):
@@ -231,7 +235,7 @@ def test_a_layer_is_its_function(x, state, settings, with_state, options, batch_
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_one_sequence(x, state, batch_first):
     layer = make(batch_first=batch_first)
-    options = {"lengths": 4, "restart": RESTART[:, 1]}
+    options = {"lengths": 4, "mask": MASK[:, 1], "restart": RESTART[:, 1]}
     output, last, tape = layer.forward(x[:, 1], state[:, 1], **options)
     expected, h_n, grads = by_function(layer, x[:, 1], state[0, 1], **options)
     assert np.array_equal(output, expected)

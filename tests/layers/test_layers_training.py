@@ -9,6 +9,7 @@ import pytest
 from marks import each_last, each_name
 from registry import GATED, VARIANTS
 from stacked_layers import (
+    MASK,
     OPTIONS,
     B,
     D,
@@ -166,16 +167,20 @@ def test_what_is_dropped_may_be_infinite():
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("shape", ["one", "three-both"])
 @pytest.mark.parametrize("kind", GATED)
+@pytest.mark.parametrize(
+    "walk", [{"lengths": [6, 0, 3, 5]}, {"mask": MASK | np.eye(1, B, dtype=bool)}], ids=list
+)
 @each_backend
-def test_keep(backend, kind, shape, batch_first):
+def test_keep(backend, walk, kind, shape, batch_first):
     layer = make(kind, shape, batch_first=batch_first)
     x = draw(layer, T, B, D, seed=1)
     turn = (1, 0, 2) if batch_first else (0, 1, 2)
     kept = {"gates": VARIANTS[kind].cell.gates * H} | ({"c": H} if "c" in layer._kept else {})
     with fastrnn.backend(backend):
-        _, _, tape = layer.forward(x.transpose(turn), lengths=[6, 0, 3, 5], keep=kept)
+        own = {k: np.transpose(v) if batch_first else v for k, v in walk.items()}
+        _, _, tape = layer.forward(x.transpose(turn), **own, keep=kept)
         _, tapes = compose(layer, x, None, np.zeros((T, B, 1)).repeat(
-            directions(layer) * units(layer), axis=2), None, lengths=[6, 0, 3, 5]
+            directions(layer) * units(layer), axis=2), None, **walk
         )  # fmt: skip
         _, _, alone = layer.forward(x[:, 0], keep=kept)
     for name, n in kept.items():

@@ -26,6 +26,67 @@ def test_there_and_back(dtype, rest):
         assert not np.shares_memory(copy, x)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("value", [0, -100, 2.5, np.inf, np.nan])
+def test_side_and_value(batch_first, side, value):
+    rows = [np.arange(1.0, n + 1)[:, None] for n in (3, 0, 5, 1)]
+    x, lengths = fastrnn.pad_sequence(
+        rows, batch_first=batch_first, padding_value=value, padding_side=side
+    )
+    by_row = x if batch_first else x.swapaxes(0, 1)
+    assert by_row.shape == (4, 5, 1)
+    for own, row in zip(by_row, rows, strict=True):
+        there = slice(len(row)) if side == "right" else slice(5 - len(row), 5)
+        assert np.array_equal(own[there], row)
+        assert np.array_equal(np.delete(own, there), [value] * (5 - len(row)), equal_nan=True)
+    back = fastrnn.unpad_sequence(x, lengths, batch_first=batch_first, padding_side=side)
+    assert all(np.array_equal(a, b) for a, b in zip(back, rows, strict=True))
+
+
+def test_what_pytorch_pads():
+    torch = pytest.importorskip("torch")
+    rows = [np.arange(1.0, n + 1)[:, None] for n in (3, 5, 1)]
+    for batch_first in (False, True):
+        for side in ("right", "left"):
+            options = {"batch_first": batch_first, "padding_value": -1, "padding_side": side}
+            theirs = torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, rows)), **options)
+            assert np.array_equal(fastrnn.pad_sequence(rows, **options)[0], theirs.numpy())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("u1", -1), ("i4", 0.5), ("i4", np.nan), ("i4", 2**40), ("f4", 1e300), ("f8", 1j), ("?", 2)],
+)
+def test_a_value_that_the_type_cannot_hold(dtype, value):
+    with pytest.raises(ValueError, match=r"padding_value is .* cannot hold"):
+        fastrnn.pad_sequence([np.zeros(2, dtype), np.zeros(3, dtype)], padding_value=value)
+
+
+def test_other_bad_values_and_sides():
+    rows = [np.zeros(2), np.zeros(3)]
+    for value in ("0", None, [1.0], object()):
+        with pytest.raises(TypeError, match=r"padding_value is .*, expected a number"):
+            fastrnn.pad_sequence(rows, padding_value=value)
+    with pytest.raises(ValueError, match="padding_side is 'up', expected 'right' or 'left'"):
+        fastrnn.pad_sequence(rows, padding_side="up")
+    words = [np.array(["a"]), np.array(["b", "c"])]
+    assert fastrnn.pad_sequence(words)[0][:, 0].tolist() == ["a", ""]
+    with pytest.raises(ValueError, match="holds no numbers"):
+        fastrnn.pad_sequence(words, padding_value=1)
+
+
+def test_the_mask_of_padding_on_the_left():
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((n, 4)) for n in (3, 0, 5)]
+    x, lengths = fastrnn.pad_sequence(rows, padding_side="left")
+    layer = fastrnn.GRU(4, 6, bidirectional=True, dtype="float64", rng=0)
+    output, _ = layer(x, mask=np.arange(5)[:, None] >= 5 - lengths)
+    parts = fastrnn.unpad_sequence(output, lengths, padding_side="left")
+    for row, part in zip(rows, parts, strict=True):
+        assert np.array_equal(part, layer(row)[0])
+
+
 def test_it_feeds_a_layer():
     rng = np.random.default_rng(0)
     rows = [rng.standard_normal((n, 4)) for n in (3, 0, 5)]

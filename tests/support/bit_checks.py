@@ -21,10 +21,12 @@ SMALL = with_variants_in_turn(
     Spec(7, 9, 17, 33, lengths=True, restart=True),
     Spec(6, 13, 8, 16, lengths=True, reverse=True),
     Spec(9, 1, 3, 31, restart=True, reverse=True),
+    Spec(8, 9, 3, 17, mask=True, restart=True),
 )
 LARGE = with_variants_in_turn(
     Spec(20, 37, 20, 100, lengths=True),
     Spec(20, 37, 20, 70, restart=True, reverse=True),
+    Spec(20, 33, 20, 70, mask=True, restart=True, reverse=True),
     Spec(20, 8, 3, 150, lengths=True, restart=True),
     Spec(20, 1, 5, 300),
     Spec(20, 2, 64, 200, reverse=True),

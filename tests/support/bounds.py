@@ -40,7 +40,7 @@ MEMORY = 5.0
 FLUSHES = 2.0**20
 
 # The axis of the batch in each array that has one.
-BATCH_AXIS = {"x": 1, "output": 1, "d_x": 1, "d_output": 1, "restart": 1, "norms": 1}
+BATCH_AXIS = {"x": 1, "output": 1, "d_x": 1, "d_output": 1, "mask": 1, "restart": 1, "norms": 1}
 BATCH_AXIS |= {name: 0 for s in "hc" for name in (f"{s}_0", f"{s}_n", f"d_{s}_0", f"d_{s}_n")}
 
 
@@ -56,6 +56,7 @@ class Spec(NamedTuple):
     b_hh: bool = True
     h_0: bool = True
     lengths: bool = False
+    mask: bool = False
     restart: bool = False
     reverse: bool = False
     unbatched: bool = False
@@ -65,10 +66,10 @@ class Spec(NamedTuple):
     peephole: bool = False
 
     def __str__(self) -> str:
-        flags = ("b_ih", "b_hh", "h_0", "c_0", "lengths", "restart", "reverse", "unbatched")
+        flags = ("b_ih", "b_hh", "h_0", "c_0", "lengths", "mask", "restart", "reverse")
         if "c" not in KINDS[self.kind].cell.states:
             flags = tuple(name for name in flags if name != "c_0")
-        options = [self.kind, *(n for n in (*flags, "peephole") if getattr(self, n))]
+        options = [self.kind, *(n for n in (*flags, "unbatched", "peephole") if getattr(self, n))]
         options += [f"P{self.P}"] * bool(self.P)
         return f"T{self.T}-B{self.B}-D{self.D}-H{self.H}-{'-'.join(options)}-up={self.upstream}"
 
@@ -128,6 +129,7 @@ class Problem:
     d_h_n: Any
     kind: str = "tanh"
     lengths: Any = None
+    mask: Any = None
     restart: Any = None
     reverse: bool = False
     c_0: Any = None
@@ -172,7 +174,7 @@ class Problem:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of forward."""
-        walk = {n: getattr(self, n) for n in ("lengths", "restart", "reverse")}
+        walk = {n: getattr(self, n) for n in ("lengths", "mask", "restart", "reverse")}
         return {**KINDS[self.kind].options, **self.extras, **walk}
 
     def gradients(self) -> list[Any]:
@@ -197,10 +199,19 @@ def processing_order(T: int, reverse: bool) -> list[int]:
 
 def _steps(p: Problem, T: int, B: int) -> Iterator[tuple[int, Array, Array]]:
     """In processing order: t, which rows run at t (B, 1), which of them keep their state (B, 1)."""
-    lengths = np.full(B, T) if p.lengths is None else np.asarray(p.lengths)
+    on = there(p).reshape(T, B)
     restart = np.zeros((T, B), bool) if p.restart is None else np.asarray(p.restart).reshape(T, B)
     for t in processing_order(T, p.reverse):
-        yield t, (t < lengths)[:, None], ~restart[t][:, None]
+        yield t, on[t][:, None], ~restart[t][:, None]
+
+
+def there(p: Problem) -> Array:
+    """(T, B), or (T,) without a batch: which steps of the rows count."""
+    axes = p.x.shape[:-1]
+    on = np.ones(axes, bool)
+    if p.lengths is not None:
+        on = (np.arange(len(p.x))[:, None] < p.lengths).reshape(axes)
+    return on if p.mask is None else on & p.mask
 
 
 def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
@@ -243,6 +254,7 @@ def draw(spec: Spec, dtype: Any, seed: int = 0) -> Problem:
         d_output=normal(T, B, P) if given("d_output") else None,
         d_h_n=normal(B, P) if given("d_h_n") else None,
         lengths=_lengths(rng, T, B) if spec.lengths else None,
+        mask=_mask(rng, T, B) if spec.mask else None,
         restart=rng.random((T, B)) < 0.15 if spec.restart else None,
         reverse=spec.reverse,
     )
@@ -268,6 +280,14 @@ def _lengths(rng: np.random.Generator, T: int, B: int) -> Array:
     lengths = rng.integers(0, T + 1, B)
     lengths[: min(B, 2)] = [0, T][: min(B, 2)]
     return rng.permutation(lengths)
+
+
+def _mask(rng: np.random.Generator, T: int, B: int) -> Array:
+    """Gaps anywhere; the last two rows, where there are three, have all steps and none."""
+    mask = rng.random((T, B)) < 0.6
+    if B > 2:
+        mask[:, -2:] = [True, False]
+    return mask
 
 
 def unbatched(p: Problem) -> Problem:

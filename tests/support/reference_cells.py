@@ -18,12 +18,20 @@ LENGTHS = [5, 0, 3]
 RESTART = np.zeros((5, 3), bool)
 RESTART[0, 0] = RESTART[2, 0] = RESTART[2, 2] = RESTART[4, 2] = RESTART[1, 1] = True
 
+# A gap, a row padded on the left, and a skipped step on which RESTART has no effect.
+MASK = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
 WALKS = [
-    {"lengths": lengths, "restart": restart, "reverse": reverse}
-    for lengths, restart, reverse in itertools.product(
-        (None, LENGTHS), (None, RESTART), (False, True)
+    {"lengths": lengths, "mask": mask, "restart": restart, "reverse": reverse}
+    for lengths, mask, restart, reverse in itertools.product(
+        (None, LENGTHS), (None, MASK), (None, RESTART), (False, True)
     )
 ]
+
+
+def there(walk: dict[str, Any]) -> Any:
+    """(5, 3): which steps of the rows count."""
+    on = np.arange(5)[:, None] < np.array(walk["lengths"] or [5, 5, 5])
+    return on if walk["mask"] is None else on & walk["mask"]
 
 
 def name_of(options: dict[str, Any]) -> str:
@@ -35,8 +43,8 @@ def name_of(options: dict[str, Any]) -> str:
 all_walks = pytest.mark.parametrize(
     "walk",
     [
-        walk if row in pairwise((2, 2, 2)) else pytest.param(walk, marks=pytest.mark.full)
-        for row, walk in zip(itertools.product((0, 1), repeat=3), WALKS, strict=True)
+        walk if row in pairwise((2, 2, 2, 2)) else pytest.param(walk, marks=pytest.mark.full)
+        for row, walk in zip(itertools.product((0, 1), repeat=4), WALKS, strict=True)
     ],
     ids=name_of,
 )

@@ -10,11 +10,13 @@ from registry import CELLS, UNBIASED, VARIANTS
 
 T, B, D, H = 6, 4, 3, 5
 RESTART = np.random.default_rng(7).random((T, B)) < 0.25
+MASK = np.random.default_rng(8).random((T, B)) < 0.6
 OPTIONS = {
     "plain": {},
     "lengths": {"lengths": [6, 0, 3, 5]},
     "restart": {"restart": RESTART},
     "both": {"lengths": [2, 6, 1, 0], "restart": RESTART},
+    "mask": {"mask": MASK, "restart": RESTART},
 }
 SHAPES = {
     "one": {"num_layers": 1},
@@ -77,7 +79,7 @@ def functions(layer):
     return cell.forward(), cell.backward(), {name: getattr(layer, name) for name in names}
 
 
-def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, dropped=(), scale=1.0):
+def compose(layer, x, state, d_output, d_state, dropped=(), scale=1.0, **walk):
     """The results of a layer by its functions; all sequences are time-major."""
     forward, backward, options = functions(layer)
     n = directions(layer)
@@ -95,7 +97,7 @@ def compose(layer, x, state, d_output, d_state, lengths=None, restart=None, drop
             if is_pair(layer) and state is None:
                 initial = [None, None]
             output, *final, tape = forward(
-                x, *initial, **weights, **options, lengths=lengths, restart=restart, reverse=reverse
+                x, *initial, **weights, **options, **walk, reverse=reverse
             )
             outputs.append(output)
             finals.append(final)

@@ -288,6 +288,8 @@ CASES: dict[str, Case] = {
         "restart = np.arange(5) == 3", "layer(steps, restart=restart)"),
     "resets with the batch first": Case(
         "restart = [[False] * 5] * 2", "layer(steps, restart=restart)"),
+    "a mask of all sequences": Case("mask = np.arange(5) > 1", "layer(steps, mask=mask)"),
+    "a mask with the batch first": Case("mask = [[1] * 5, [0] * 5]", "layer(steps, mask=mask)"),
     # -------------------------------------------------------------------- steps
     "a step of integers": Case(
         "x_t = np.ones((2, 3), int)", "fastrnn.rnn_step(x_t, None, w_ih, w_hh)"),
