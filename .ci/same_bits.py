@@ -63,6 +63,22 @@ def trained(layers, text):
         f"state {i}": a for i, a in enumerate(state if isinstance(state, tuple) else [state])
     }
     results["stream"] = rnn.stream(21).run(embedding(text))
+    return results | other_losses(logits)
+
+
+def other_losses(logits):
+    p, q, one = fastrnn.softmax(logits), fastrnn.sigmoid(logits), np.ones(37)
+    options = {"class_weight": one, "label_smoothing": 0.1, "reduction": "none"}
+    made = {
+        "soft": fastrnn.softmax_cross_entropy(logits, q, **options),
+        "binary": fastrnn.binary_cross_entropy_with_logits(logits, q, pos_weight=2 * one),
+        "huber": fastrnn.huber_loss(logits, p, delta=0.01),
+        "absolute": fastrnn.l1_loss(logits, p),
+        "squared": fastrnn.mean_squared_error(logits, p),
+    }
+    results = {"p": p, "log p": fastrnn.log_softmax(logits), "q": q}
+    for name, (loss, d) in made.items():
+        results |= {f"{name} loss": np.asarray(loss), f"{name} gradient": d}
     return results
 
 

@@ -173,14 +173,44 @@ struct fastrnn_cross_entropy {
     int64_t N, C;
     const void *logits; /* (N, C) in rows of step */
     int64_t step;
-    const int64_t *target; /* (N,), in [0, C) where the row counts */
+    const int64_t *target; /* (N,), in [0, C) where the row counts; or NULL: soft */
+    const void *soft; /* (N, C) in rows of step_soft: the target of each class; or NULL */
+    int64_t step_soft;
     const uint8_t *counts; /* (N,): zero where a row does not count; or NULL: all do */
+    const double *weights; /* (N,): of the rows; or NULL: 1 */
+    const double *class_weight; /* (C,): of soft or smoothed targets; or NULL: 1 */
+    double smoothing; /* in [0, 1]: this part of each target is spread over all classes */
     double scale; /* of the gradients */
     void *d_logits; /* (N, C) */
     double *losses; /* (N,): of each row, unscaled; 0 where it does not count */
     double *total; /* their sum, in the order of the rows */
 };
-double fastrnn_cross_entropy_flops(const struct fastrnn_cross_entropy *a);
+
+/* The softmax of each row, or its logarithm. */
+struct fastrnn_softmax {
+    struct fastrnn_call call;
+    int64_t N, C;
+    const void *logits; /* (N, C) in rows of step */
+    int64_t step;
+    int logarithm;
+    void *output; /* (N, C) */
+};
+double fastrnn_softmax_flops(int64_t N, int64_t C); /* with or without cross-entropy */
+
+/* Losses that are sums over elements, with their gradients: element_losses.h has the equations. */
+enum { FASTRNN_SQUARED, FASTRNN_ABSOLUTE, FASTRNN_HUBER, FASTRNN_BINARY };
+struct fastrnn_elements {
+    int loss; /* which */
+    int64_t n;
+    const void *input, *target; /* (n,) */
+    const uint8_t *counts; /* (n,): zero where an element does not count; or NULL: all do */
+    const double *weights; /* (n,): zero where an element does not count either; or NULL: 1 */
+    const double *positive; /* (n,) of FASTRNN_BINARY: weights of the positive part; or NULL: 1 */
+    double delta; /* of FASTRNN_HUBER */
+    double scale; /* of the gradients */
+    void *d_input; /* (n,) */
+    double *losses; /* (n,): of each element, unscaled, 0 where it does not count; or NULL */
+};
 
 /* Autoregressive generation: a network of an embedding, recurrent layers and an output layer reads its own output. */
 struct fastrnn_generate {
@@ -212,7 +242,9 @@ struct fastrnn_kernels {
      * packed may be NULL: to count. */
     size_t (*pack[2])(const struct fastrnn_direction *a, void *packed);
     fastrnn_kernel *linear_forward[2], *linear_backward[2];
-    fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *generate[2];
+    fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *softmax[2], *generate[2];
+    /* The sum of the losses, in float64. */
+    double (*element_losses[2])(const struct fastrnn_elements *a);
     /* The sum of x[i]^2, i < n, in float64. */
     double (*sum_of_squares[2])(const void *x, int64_t n);
     /* out[i] = tanh(x[i]), sigmoid(x[i]) or exp(x[i]), i < n */

@@ -15,6 +15,7 @@ except ImportError as error:
 from . import optim, reference
 from ._attributes import completions
 from ._version import __version__ as __version__
+from .activations import log_softmax, sigmoid, softmax
 from .cells.gru import gru_backward, gru_forward, gru_step
 from .cells.leaky import leaky_backward, leaky_forward, leaky_step
 from .cells.lstm import lstm_backward, lstm_forward, lstm_step
@@ -29,7 +30,13 @@ from .layers.leaky import LeakyRNN
 from .layers.linear import Linear, linear_backward, linear_forward
 from .layers.lstm import LSTM
 from .layers.rnn import RNN
-from .losses import mean_squared_error, softmax_cross_entropy
+from .losses import (
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    l1_loss,
+    mean_squared_error,
+    softmax_cross_entropy,
+)
 from .norms import gradient_norms
 from .padding import pad_sequence, unpad_sequence
 from .runtime import (
@@ -47,12 +54,13 @@ del read_environment
 
 __all__ = [
     "GRU", "LSTM", "RNN", "Embedding", "LeakyRNN", "Linear", "available_isas", "backend",
-    "clip_grad_norm", "clip_grad_value", "embedding_backward", "embedding_forward", "generate",
-    "get_isa", "get_num_threads", "gradient_norms", "gru_backward", "gru_forward", "gru_step",
-    "leaky_backward", "leaky_forward", "leaky_step", "linear_backward", "linear_forward", "load",
-    "lstm_backward", "lstm_forward", "lstm_step", "mean_squared_error", "num_threads", "optim",
-    "pad_sequence", "reference", "rnn_backward", "rnn_forward", "rnn_step", "save", "set_isa",
-    "set_num_threads", "show_config", "softmax_cross_entropy", "unpad_sequence",
+    "binary_cross_entropy_with_logits", "clip_grad_norm", "clip_grad_value", "embedding_backward",
+    "embedding_forward", "generate", "get_isa", "get_num_threads", "gradient_norms", "gru_backward",
+    "gru_forward", "gru_step", "huber_loss", "l1_loss", "leaky_backward", "leaky_forward",
+    "leaky_step", "linear_backward", "linear_forward", "load", "log_softmax", "lstm_backward",
+    "lstm_forward", "lstm_step", "mean_squared_error", "num_threads", "optim", "pad_sequence",
+    "reference", "rnn_backward", "rnn_forward", "rnn_step", "save", "set_isa", "set_num_threads",
+    "show_config", "sigmoid", "softmax", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 
 __dir__ = completions(globals(), "char_lm", "convert", "torch")

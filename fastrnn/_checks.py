@@ -241,7 +241,7 @@ def place(
 
 def contiguous(a: Array) -> Array:
     """The array itself where it is C-contiguous and aligned, else a copy that is."""
-    return np.require(a, requirements=("C", "A"))
+    return a if a.flags.carray else np.require(a, requirements=("C", "A"))
 
 
 def strided(a: Array) -> Array:
@@ -328,6 +328,21 @@ def booleans(name: str, value: Any, expected: str) -> Array:
             cure = f": pass {expression}.astype(bool)"
         raise TypeError(f"{name} holds {given.dtype}, expected bool{cure}")
     return given
+
+
+def factors(name: str, value: Any, expected: str) -> Array:
+    """Weights of something: real numbers, finite and at least 0, as a float64 array of its own."""
+    given = _read(name, value, expected)
+    if given.dtype.kind not in "iuf" and (given.size or isinstance(value, ndarray)):
+        of_bool = f": pass np.asarray({name}, np.float64)" if given.dtype.kind == "b" else ""
+        raise TypeError(f"{name} holds {given.dtype}, expected {expected}{of_bool}")
+    found = np.array(given, np.float64, order="C")
+    wrong = ~((found >= 0) & (found < math.inf))
+    if wrong.any():
+        at = np.unravel_index(int(wrong.argmax()), found.shape)
+        where = f"[{', '.join(map(str, at))}]" if at else ""
+        raise ValueError(f"{name}{where} is {given[at]}, expected a finite number >= 0")
+    return found
 
 
 def in_range(name: str, values: Array, count: int, of: str, cure: Callable[[], str] = str) -> None:
@@ -494,12 +509,10 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any]:
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
     """The value, one of a few strings."""
-    expected = listed([repr(one) for one in choices])
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}, expected {expected}")
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected {expected}")
-    return str(value)
+    if isinstance(value, str) and value in choices:
+        return str(value)
+    error = ValueError if isinstance(value, str) else TypeError
+    raise error(f"{name} is {value!r}, expected {listed([repr(one) for one in choices])}")
 
 
 def listed(words: Collection[str], joined: str = "or") -> str:

@@ -118,13 +118,42 @@ cdef extern from "fastrnn.h" nogil:
         const void *logits
         int64_t step
         const int64_t *target
+        const void *soft
+        int64_t step_soft
         const uint8_t *counts
+        const double *weights
+        const double *class_weight
+        double smoothing
         double scale
         void *d_logits
         double *losses
         double *total
 
-    double fastrnn_cross_entropy_flops(const fastrnn_cross_entropy *)
+    struct fastrnn_softmax:
+        fastrnn_call call
+        int64_t N, C
+        const void *logits
+        int64_t step
+        int logarithm
+        void *output
+
+    double fastrnn_softmax_flops(int64_t N, int64_t C)
+
+    enum:
+        FASTRNN_SQUARED, FASTRNN_ABSOLUTE, FASTRNN_HUBER, FASTRNN_BINARY
+
+    struct fastrnn_elements:
+        int loss
+        int64_t n
+        const void *input
+        const void *target
+        const uint8_t *counts
+        const double *weights
+        const double *positive
+        double delta
+        double scale
+        void *d_input
+        double *losses
 
     struct fastrnn_generate:
         fastrnn_call call
@@ -153,6 +182,8 @@ cdef extern from "fastrnn.h" nogil:
         fastrnn_kernel *linear_backward[2]
         fastrnn_kernel *embedding_backward[2]
         fastrnn_kernel *cross_entropy[2]
+        fastrnn_kernel *softmax[2]
+        double (*element_losses[2])(const fastrnn_elements *) noexcept nogil
         fastrnn_kernel *generate[2]
         double (*sum_of_squares[2])(const void *, int64_t) noexcept nogil
         void (*tanh[2])(const void *, void *, int64_t) noexcept nogil

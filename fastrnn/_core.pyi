@@ -84,14 +84,36 @@ def linear_backward(
 def embedding_backward(
     indices: _Array, d_output: _Array, d_weight: _Array, threads: int
 ) -> None: ...
+
+# target (N,), or None and soft (N, C); counts, weights (N,) and class_weight (C,) are of positions
+# and classes, losses (N,) is written to. The sum of the losses.
 def cross_entropy(
     logits: _Array,
-    target: _Array,
+    target: _Array | None,
+    soft: _Array | None,
     counts: _Array | None,
+    weights: _Array | None,
+    class_weight: _Array | None,
+    smoothing: float,
     scale: float,
     d_logits: _Array,
     losses: _Array,
     threads: int,
+) -> float: ...
+def softmax(logits: _Array, logarithm: bool, output: _Array, threads: int) -> None: ...
+
+# C-contiguous arrays of as many elements as input has. The sum of the losses.
+def element_losses(
+    loss: str,
+    input: _Array,
+    target: _Array,
+    counts: _Array | None,
+    weights: _Array | None,
+    positive: _Array | None,
+    delta: float,
+    scale: float,
+    d_input: _Array,
+    losses: _Array | None,
 ) -> float: ...
 
 # layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c); h (P,) and c (H,) or None are the

@@ -83,36 +83,112 @@ def embedding_backward(
     )
 
 
+cdef int expect_logits(cnp.ndarray logits) except -1:
+    cdef int number = cnp.PyArray_TYPE(logits)
+    expect(cnp.PyArray_NDIM(logits) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
+    return expect(rows_fit(logits, number, cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)))
+
+
 def cross_entropy(
-    cnp.ndarray logits not None, cnp.ndarray target not None, counts, double scale,
+    cnp.ndarray logits not None, target, soft, counts, weights, class_weight, double smoothing, double scale,
     cnp.ndarray d_logits not None, cnp.ndarray losses not None, int threads,
 ):
     cdef fastrnn_cross_entropy a
+    expect_logits(logits)
     cdef int number = cnp.PyArray_TYPE(logits)
-    expect(cnp.PyArray_NDIM(logits) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
     cdef cnp.npy_intp N = cnp.PyArray_DIM(logits, 0), C = cnp.PyArray_DIM(logits, 1)
     expect(
-        rows_fit(logits, number, N, C)
-        and plain(target, cnp.NPY_INT64, 1, N, 0)
-        and (counts is None or plain(counts, cnp.NPY_BOOL, 1, N, 0))
+        (counts is None or plain(counts, cnp.NPY_BOOL, 1, N, 0))
+        and (weights is None or plain(weights, cnp.NPY_DOUBLE, 1, N, 0))
+        and (class_weight is None or plain(class_weight, cnp.NPY_DOUBLE, 1, C, 0))
         and plain(d_logits, number, 2, N, C) and written(d_logits)
         and plain(losses, cnp.NPY_DOUBLE, 1, N, 0) and written(losses)
-        and indices_fit(target, counts, N, C)
+        and (
+            rows_fit(soft, number, N, C) if target is None
+            else plain(target, cnp.NPY_INT64, 1, N, 0) and indices_fit(target, counts, N, C)
+        )
     )
     memset(&a, 0, sizeof(a))
-    a.N, a.C = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    a.N, a.C = N, C
     a.logits = data(logits)
     a.step = row_step(logits)
-    a.target = <const int64_t *>data(target)
+    if target is None:
+        a.soft = data(soft)
+        a.step_soft = row_step(soft)
+    else:
+        a.target = <const int64_t *>data(target)
     a.counts = <const uint8_t *>data(counts)
+    a.weights = <const double *>data(weights)
+    a.class_weight = <const double *>data(class_weight)
+    a.smoothing = smoothing
     a.scale = scale
     a.d_logits = data(d_logits)
     a.losses = <double *>data(losses)
     cdef double total
     a.total = &total
-    call(
-        fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, fastrnn_cross_entropy_flops(&a), threads,
+    call(fastrnn_kernels_in_use().cross_entropy[is_double(logits)], &a.call, fastrnn_softmax_flops(N, C), threads)
+    return total
+
+
+def softmax(cnp.ndarray logits not None, bint logarithm, cnp.ndarray output not None, int threads):
+    cdef fastrnn_softmax a
+    expect_logits(logits)
+    memset(&a, 0, sizeof(a))
+    a.N, a.C = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    expect(plain(output, cnp.PyArray_TYPE(logits), 2, a.N, a.C) and written(output))
+    a.logits = data(logits)
+    a.step = row_step(logits)
+    a.logarithm = logarithm
+    a.output = data(output)
+    call(fastrnn_kernels_in_use().softmax[is_double(logits)], &a.call, fastrnn_softmax_flops(a.N, a.C), threads)
+
+
+cdef bint elements_fit(object a, int type_number, cnp.npy_intp n):
+    """Whether this is a C-contiguous array of that type and of so many elements."""
+    return (
+        cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == type_number
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a) and cnp.PyArray_SIZE(<cnp.ndarray>a) == n
     )
+
+
+ELEMENT_LOSSES = {
+    "squared": FASTRNN_SQUARED, "absolute": FASTRNN_ABSOLUTE, "huber": FASTRNN_HUBER, "binary": FASTRNN_BINARY,
+}
+
+
+def element_losses(
+    str loss not None, cnp.ndarray input not None, target, counts, weights, positive, double delta, double scale,
+    d_input, losses,
+):
+    cdef fastrnn_elements a
+    cdef int number = cnp.PyArray_TYPE(input)
+    cdef cnp.npy_intp n = cnp.PyArray_SIZE(input)
+    expect(
+        (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
+        and elements_fit(input, number, n) and elements_fit(target, number, n)
+        and (counts is None or elements_fit(counts, cnp.NPY_BOOL, n))
+        and (weights is None or elements_fit(weights, cnp.NPY_DOUBLE, n))
+        and (positive is None or elements_fit(positive, cnp.NPY_DOUBLE, n))
+        and elements_fit(d_input, number, n) and written(d_input)
+        and (losses is None or elements_fit(losses, cnp.NPY_DOUBLE, n) and written(losses))
+    )
+    memset(&a, 0, sizeof(a))
+    a.loss = ELEMENT_LOSSES[loss]
+    a.n = n
+    a.input = data(input)
+    a.target = data(target)
+    a.counts = <const uint8_t *>data(counts)
+    a.weights = <const double *>data(weights)
+    a.positive = <const double *>data(positive)
+    a.delta, a.scale = delta, scale
+    a.d_input = data(d_input)
+    a.losses = <double *>data(losses)
+    cdef int which = is_double(input)
+    cdef double total
+    if n < keep_gil_below:
+        return fastrnn_kernels_in_use().element_losses[which](&a)
+    with nogil:
+        total = fastrnn_kernels_in_use().element_losses[which](&a)
     return total
 
 
@@ -176,3 +252,19 @@ def sum_of_squares(cnp.ndarray x not None):
     with nogil:
         total = fastrnn_kernels_in_use().sum_of_squares[number](elements, size)
     return total
+
+
+def sigmoid(cnp.ndarray x not None, cnp.ndarray out not None):
+    cdef int number = cnp.PyArray_TYPE(x), which = is_double(x)
+    cdef int64_t size = cnp.PyArray_SIZE(x)
+    expect(
+        (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE)
+        and elements_fit(x, number, size) and elements_fit(out, number, size) and written(out)
+    )
+    cdef const void *elements = data(x)
+    cdef void *results = data(out)
+    if size < keep_gil_below:
+        fastrnn_kernels_in_use().sigmoid[which](elements, results, size)
+    else:
+        with nogil:
+            fastrnn_kernels_in_use().sigmoid[which](elements, results, size)

@@ -46,10 +46,6 @@ def tanh(cnp.ndarray x not None, cnp.ndarray out not None):
     fastrnn_kernels_in_use().tanh[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
 
 
-def sigmoid(cnp.ndarray x not None, cnp.ndarray out not None):
-    fastrnn_kernels_in_use().sigmoid[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
-
-
 def exp(cnp.ndarray x not None, cnp.ndarray out not None):
     fastrnn_kernels_in_use().exp[is_double(x)](data(x), data(out), cnp.PyArray_SIZE(x))
 

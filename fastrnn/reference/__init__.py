@@ -5,22 +5,30 @@ be read beside the equations. ``with fastrnn.backend("reference"):`` runs the wh
 """
 
 from .._attributes import completions
+from .activations import log_softmax, sigmoid, softmax
 from .clipping import clip_grad_norm
 from .embedding import embedding_backward, embedding_forward
 from .generation import generate
 from .gru import gru_backward, gru_forward, gru_step
 from .leaky import leaky_backward, leaky_forward, leaky_step
 from .linear import linear_backward, linear_forward
-from .losses import mean_squared_error, softmax_cross_entropy
+from .losses import (
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    l1_loss,
+    mean_squared_error,
+    softmax_cross_entropy,
+)
 from .lstm import lstm_backward, lstm_forward, lstm_step
 from .norms import gradient_norms
 from .rnn import rnn_backward, rnn_forward, rnn_step
 
 __all__ = [
-    "clip_grad_norm", "embedding_backward", "embedding_forward", "generate", "gradient_norms",
-    "gru_backward", "gru_forward", "gru_step", "leaky_backward", "leaky_forward", "leaky_step",
-    "linear_backward", "linear_forward", "lstm_backward", "lstm_forward", "lstm_step",
-    "mean_squared_error", "rnn_backward", "rnn_forward", "rnn_step", "softmax_cross_entropy",
+    "binary_cross_entropy_with_logits", "clip_grad_norm", "embedding_backward", "embedding_forward",
+    "generate", "gradient_norms", "gru_backward", "gru_forward", "gru_step", "huber_loss",
+    "l1_loss", "leaky_backward", "leaky_forward", "leaky_step", "linear_backward", "linear_forward",
+    "log_softmax", "lstm_backward", "lstm_forward", "lstm_step", "mean_squared_error",
+    "rnn_backward", "rnn_forward", "rnn_step", "sigmoid", "softmax", "softmax_cross_entropy",
 ]  # fmt: skip
 
 __dir__ = completions(globals())

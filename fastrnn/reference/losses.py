@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _checks, _cures
-from .._cures import Role
+from .. import _checks
+from .loss_arguments import (
+    Elements,
+    cross_entropy_arguments,
+    element_arguments,
+    in_unit_interval,
+    positive_weights,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -22,15 +27,25 @@ def softmax_cross_entropy(
     *,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[float, Array]:
+) -> tuple[Any, Array]:
     """Softmax, cross-entropy and their gradient, in plain NumPy.
 
-    See `fastrnn.softmax_cross_entropy`. For each position, with t its target::
+    See `fastrnn.softmax_cross_entropy`. For each position, with e = exp(x - max x), S = Σ e,
+    p = e / S, and w its weight::
 
-        p = exp(x - max x) / Σ exp(x - max x)        loss = -log p_t
-        d_x = p, less 1 at t
+        q = 1 at the target, else 0; or the target itself, if it has a number for each class
+        q = ((1 - ε) q + ε / C) class_weight,  ε the label smoothing
+
+        loss = -w Σ q log p = w Σ q (log S + max x - x)
+        d_x  = w (p Σ q - q)
+
+    The mean divides by Σ w class_weight[target], or for a target of probabilities by Σ w.
 
     Examples
     --------
@@ -42,24 +57,34 @@ def softmax_cross_entropy(
     >>> d_logits
     array([[ 0.5, -0.5]])
     """
-    rows, target, counts, number = cross_entropy_arguments(
-        logits, target, lengths, mask, reduction, batch_first
-    )
-    scale = 1 / max(number, 1) if reduction == "mean" else 1.0
-    d = np.zeros(rows.shape, rows.dtype)
-    on = slice(None) if counts is None else counts
-    t = target[on, None]
+    given = cross_entropy_arguments(
+        logits, target, lengths, mask, ignore_index, class_weight, sample_weight,
+        label_smoothing, reduction, batch_first,
+    )  # fmt: skip
+    on = slice(None) if given.counts is None else given.counts
+    x = given.rows[on]
+    if given.soft is not None:
+        q = given.soft[on].astype(np.float64)
+    else:
+        q = (np.arange(x.shape[1]) == np.asarray(given.target)[on, None]).astype(np.float64)
+    if given.smoothing > 0:
+        q = q * (1 - given.smoothing) + given.smoothing / x.shape[1]
+    if given.class_weight is not None:
+        q = q * given.class_weight
+    w = np.ones(len(x)) if given.weights is None else given.weights[on]
+    d = np.zeros(given.rows.shape, given.rows.dtype)
+    losses = np.zeros(len(d))
     with np.errstate(all="ignore"):
-        x = rows[on]
-        largest = x.max(axis=1, keepdims=True) if x.size else x
+        largest = x.max(axis=1, keepdims=True, initial=-np.inf)
         e = np.exp(x - largest)
-        total = e.sum(axis=1, keepdims=True, dtype=np.float64)
-        at_target = np.take_along_axis(x, t, axis=1).astype(np.float64)
-        losses = np.log(total) + (largest - at_target if x.size else 0)
-        p = e / total
-        np.put_along_axis(p, t, -(total - np.take_along_axis(e, t, axis=1)) / total, axis=1)
-        d[on] = p * scale
-        return float(losses.sum()) * scale, d.reshape(logits.shape)
+        S = e.sum(axis=1, keepdims=True, dtype=np.float64)
+        below = np.subtract(largest, x, dtype=np.float64)
+        terms = np.where(q == 0, 0, q * (np.log(S) + below))  # what is certain not to be adds 0
+        losses[on] = w * terms.sum(axis=1)
+        # (e Σ q - q S) / S, as p Σ q - q would cancel where p is nearly 1.
+        d[on] = (e * q.sum(axis=1, keepdims=True) - q * S) / S * (w * given.scale)[:, None]
+    loss = _reduced(losses.reshape(logits.shape[:-1]), given.scale, reduction)
+    return loss, d.reshape(logits.shape)
 
 
 def mean_squared_error(
@@ -68,12 +93,14 @@ def mean_squared_error(
     *,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[float, Array]:
+) -> tuple[Any, Array]:
     """Mean squared error and its gradient, in plain NumPy: see `fastrnn.mean_squared_error`.
 
-    Over the n elements that count, loss = Σ (input - target)² / n and d = 2 (input - target) / n.
+    Over the elements that count, loss = Σ w (input - target)² / Σ w and
+    d = 2 w (input - target) / Σ w.
 
     Examples
     --------
@@ -82,109 +109,129 @@ def mean_squared_error(
     >>> reference.mean_squared_error(np.array([1.0, 5.0]), np.array([0.0, 2.0]))
     (5.0, array([1., 3.]))
     """
-    target, counts, number = squared_error_arguments(
-        input, target, lengths, mask, reduction, batch_first
-    )
-    scale = 1 / max(number, 1) if reduction == "mean" else 1.0
+    given = element_arguments(input, target, lengths, mask, sample_weight, reduction, batch_first)
     with np.errstate(all="ignore"):
-        d = np.asarray(input) - target
-        if counts is not None:
-            d[~counts] = 0
-        loss = float(np.square(d, dtype=np.float64).sum() * scale)
-        return loss, d * d.dtype.type(2 * scale)
+        d = given.input - given.target
+        return _summed(np.square(d, dtype=np.float64), d, given, reduction, 2.0)
 
 
-def cross_entropy_arguments(
-    logits: Any, target: Any, lengths: Any, mask: Any, reduction: Any, batch_first: Any
-) -> tuple[Array, Array, Array | None, int]:
-    """Check the arguments; logits as rows (N, C), target (N,), which rows count, how many."""
-    logits = _checks.array("logits", logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits has shape {logits.shape}, expected (..., C) with C >= 1")
-    positions, rows = logits.shape[:-1], _checks.as_rows(logits)
-    given = target
-    _unmasked("target", given, mask)
-    target = _checks.integers("target", given, "the integers of classes", logits.shape[-1], True)
-    if target.shape != positions:
-        cure = _cure_of_target(given, target, logits.shape)
-        raise ValueError(f"target has shape {target.shape}, expected {positions}{cure}")
-    _checks.choice("reduction", reduction, ("mean", "sum"))
-    batch_first = _checks.flag("batch_first", batch_first)
-    counts, number = _checks.counted(positions, lengths, mask, len(positions), batch_first)
-    if counts is not None:
-        target[~counts] = 0  # what does not count may hold anything
-        counts = counts.reshape(-1)
-    classes = rows.shape[1]
-    _checks.in_range(
-        "target", target, classes, "C", lambda: _cure_of_classes(given, target, classes, mask)
-    )
-    return rows, target.reshape(-1), counts, number
+def l1_loss(
+    input: Array,
+    target: Array,
+    *,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    batch_first: bool = False,
+) -> tuple[Any, Array]:
+    """Mean absolute error and its gradient, in plain NumPy: see `fastrnn.l1_loss`.
+
+    Over the elements that count, loss = Σ w abs(input - target) / Σ w and
+    d = w sign(input - target) / Σ w.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> reference.l1_loss(np.array([1.0, 5.0]), np.array([0.0, 7.0]))
+    (1.5, array([ 0.5, -0.5]))
+    """
+    given = element_arguments(input, target, lengths, mask, sample_weight, reduction, batch_first)
+    with np.errstate(all="ignore"):
+        d = given.input - given.target
+        return _summed(np.abs(d).astype(np.float64), np.sign(d), given, reduction)
 
 
-def _cure_of_target(given: Any, target: Array, shape: tuple[int, ...]) -> str:
-    """The cure for targets of another shape than logits of this shape ask for."""
-    positions, classes = shape[:-1], shape[-1]
-    if target.ndim == len(shape) and classes > 1 and _cures.is_one_hot(target, classes):
-        return f": pass {_cures.one_hot_index('target', given)}, the indices of one-hot vectors"
-    if len(shape) > 2 and (shape[0], *shape[2:]) == target.shape:
-        return ": pass np.moveaxis(logits, 1, -1), if its classes are its second axis"
-    if len(positions) > 1 and target.shape == (positions[1], positions[0], *positions[2:]):
-        return ": pass np.swapaxes(target, 0, 1)"
-    if target.size == math.prod(positions) and 1 in (len(positions), target.ndim):
-        return f": pass np.reshape(target, {positions}), where it has the order of logits"
-    if _cures.squeezed(target.shape) == _cures.squeezed(positions):
-        return f": pass np.reshape(target, {positions})"
-    return ""
+def huber_loss(
+    input: Array,
+    target: Array,
+    *,
+    delta: float = 1.0,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    batch_first: bool = False,
+) -> tuple[Any, Array]:
+    """The Huber loss and its gradient, in plain NumPy: see `fastrnn.huber_loss`.
+
+    With e = input - target, summed and divided as `mean_squared_error`::
+
+        l = e² / 2,                        l' = e               where abs(e) <= delta
+        l = delta (abs(e) - delta / 2),    l' = delta sign(e)   beyond
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> reference.huber_loss(np.array([1.0, 5.0]), np.array([0.5, 2.0]))
+    (1.3125, array([0.25, 0.5 ]))
+    """
+    delta = _checks.bounded("delta", delta, above=True)
+    given = element_arguments(input, target, lengths, mask, sample_weight, reduction, batch_first)
+    with np.errstate(all="ignore"):
+        d = (given.input - given.target).astype(np.float64)
+        size = np.abs(d)
+        losses = np.where(size <= delta, d * d / 2, delta * (size - delta / 2))
+        return _summed(losses, np.clip(d, -delta, delta), given, reduction)
 
 
-def _unmasked(name: str, target: Any, mask: Any) -> None:
-    """Raise TypeError for a target with a mask of its own."""
-    if isinstance(target, np.ma.MaskedArray):
-        own = "~np.ma.getmaskarray(target)"
-        if mask is not None:
-            beside = target.ndim - np.ndim(mask)
-            own += " & mask" if beside == 0 else " & np.expand_dims(mask, -1)"
-        cure = f": write mask, target = {own}, target.filled(0) and pass mask=mask"
-        raise TypeError(f"{name} is a MaskedArray, expected a mask apart from it{cure}")
+def binary_cross_entropy_with_logits(
+    input: Array,
+    target: Array,
+    *,
+    pos_weight: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    batch_first: bool = False,
+) -> tuple[Any, Array]:
+    """Sigmoid, binary cross-entropy and their gradient, in plain NumPy.
+
+    See `fastrnn.binary_cross_entropy_with_logits`. With t the target and p the weight of its
+    positive part, summed and divided as `mean_squared_error`::
+
+        l  = p t softplus(-x) + (1 - t) softplus(x)
+        l' = (1 - t) sigmoid(x) - p t sigmoid(-x)
+
+    By u = exp(-abs(x)), softplus(-abs(x)) = log(1 + u), softplus(abs(x)) = abs(x) + log(1 + u)
+    and sigmoid(abs(x)) = 1 / (1 + u).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> loss, d = reference.binary_cross_entropy_with_logits(np.zeros(2), np.array([1.0, 0.0]))
+    >>> abs(loss - float(np.log(2))) < 1e-15
+    True
+    >>> d
+    array([-0.25,  0.25])
+    """
+    given = element_arguments(input, target, lengths, mask, sample_weight, reduction, batch_first)
+    in_unit_interval(given)
+    p = positive_weights(pos_weight, given.input.shape)
+    with np.errstate(all="ignore"):
+        x, t = given.input.astype(np.float64), given.target.astype(np.float64)
+        on, off = (t if p is None else p * t), 1 - t
+        u = np.exp(-np.abs(x))
+        linear = np.where(x > 0, off, on)  # the one whose softplus is of abs(x)
+        losses = (on + off) * np.log1p(u) + np.where(linear == 0, 0, linear * np.abs(x))
+        slopes = np.where(x > 0, off - on * u, off * u - on) / (1 + u)
+        return _summed(losses, slopes, given, reduction)
 
 
-def _cure_of_classes(given: Any, target: Array, classes: int, mask: Any) -> str:
-    """The cure for targets that are no classes."""
-    beyond = np.unique(target[(target < 0) | (target >= classes)])
-    if len(beyond) != 1:
-        return ""
-    expression = "target" if isinstance(given, np.ndarray) else "np.asarray(target)"
-    if beyond[0] < 0:  # as other libraries mark what does not count
-        counts = f"{expression} != {beyond[0]}"
-        counts = counts if mask is None else f"({counts}) & mask"
-        return (
-            f": if these positions do not count pass mask={counts}, or lengths= where they are the "
-            "ends of sequences"
-        )
-    if beyond[0] == classes and target.min() > 0:
-        return f": if classes are counted from 1 pass {expression} - 1"
-    return ""
+def _summed(
+    losses: Array, slopes: Array, given: Elements, reduction: str, times: float = 1.0
+) -> tuple[Any, Array]:
+    """The weighted sum of elements' losses, and its gradient: their derivatives, so many times."""
+    dtype = given.input.dtype
+    w = np.ones(()) if given.weights is None else given.weights
+    on = (w > 0) & (True if given.counts is None else given.counts)
+    d = np.where(on, slopes * (times * given.scale * w).astype(dtype), 0).astype(dtype)
+    return _reduced(np.where(on, losses * w, 0), given.scale, reduction), d
 
 
-def squared_error_arguments(
-    input: Any, target: Any, lengths: Any, mask: Any, reduction: Any, batch_first: Any
-) -> tuple[Array, Array | None, int]:
-    """Check the arguments; target, which elements count, how many."""
-    input = _checks.array("input", input)
-    if input.ndim == 0:
-        raise ValueError("input has shape (), expected (..., O) or (T,)")
-    role = Role(full="np.full_like(input, target)")
-    _unmasked("target", target, mask)
-    target = _checks.array("target", target, input.dtype, "input", role)
-    if target.shape != input.shape:
-        cure = _cures.for_shape("target", target.shape, input.shape)
-        if target.ndim > 1 and target.swapaxes(0, 1).shape == input.shape:
-            cure = ": pass target.swapaxes(0, 1)"
-        raise ValueError(
-            f"target has shape {target.shape}, expected that of input, {input.shape}{cure}"
-        )
-    _checks.choice("reduction", reduction, ("mean", "sum"))
-    batch_first = _checks.flag("batch_first", batch_first)
-    axes = max(input.ndim - 1, 1)
-    counts, number = _checks.counted(input.shape, lengths, mask, axes, batch_first)
-    return target, counts, number
+def _reduced(losses: Array, scale: float, reduction: str) -> Any:
+    return losses if reduction == "none" else float(losses.sum()) * scale

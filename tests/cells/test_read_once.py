@@ -151,10 +151,24 @@ def test_the_compiled_side_looks_itself(variant):
             backward(**wrong)
 
 
+def cross_entropy(y, **change):
+    given = {"target": np.zeros(4, np.int64), "soft": None, "counts": None, "weights": None}
+    given |= {"class_weight": None, "smoothing": 0.0, "scale": 1.0, "d_logits": np.empty_like(y)}
+    return _core.cross_entropy(y, **(given | {"losses": np.empty(4), "threads": 1} | change))
+
+
+def elements(x, **change):
+    given = {"loss": "squared", "target": x, "counts": None, "weights": None, "positive": None}
+    given |= {"delta": 1.0, "scale": 1.0, "d_input": np.empty(x.shape, x.dtype), "losses": None}
+    return _core.element_losses(input=x, **(given | change))
+
+
 @pytest.mark.quick
 def test_the_compiled_side_looks_itself_at_the_other_layers():
     x, w, b, y = (np.ones(s, np.float32) for s in ((4, 3), (2, 3), (2,), (4, 2)))
     _core.linear_forward(x, w, b, y.copy(), 1)
+    cross_entropy(y)
+    elements(x)
     wide, out = np.ones((2, 4), np.float32), np.empty_like
     calls = [
         lambda: _core.linear_forward(x, wide, b, y, 1),
@@ -168,9 +182,27 @@ def test_the_compiled_side_looks_itself_at_the_other_layers():
         lambda: _core.embedding_backward(np.zeros(5, np.int64), y, out(w), 1),
         lambda: _core.embedding_backward(np.zeros(4, np.int32), y, out(y), 1),
         lambda: _core.embedding_backward(np.zeros(4, np.int64), y, out(y.astype(np.float64)), 1),
-        lambda: _core.cross_entropy(y, np.zeros(3, np.int64), None, 1.0, out(y), np.empty(4), 1),
-        lambda: _core.cross_entropy(y, np.zeros(4, np.int64), None, 1.0, out(x), np.empty(4), 1),
-        lambda: _core.cross_entropy(y, np.zeros(4, np.int64), None, 1.0, out(y), np.empty(3), 1),
+        lambda: cross_entropy(y, target=np.zeros(3, np.int64)),
+        lambda: cross_entropy(y, target=np.full(4, 2)),
+        lambda: cross_entropy(y, target=None, soft=x),
+        lambda: cross_entropy(y, target=None, soft=None),
+        lambda: cross_entropy(y, counts=np.ones(3, bool)),
+        lambda: cross_entropy(y, weights=np.ones(4, np.float32)),
+        lambda: cross_entropy(y, class_weight=np.ones(3)),
+        lambda: cross_entropy(y, d_logits=out(x)),
+        lambda: cross_entropy(y, losses=np.empty(3)),
+        lambda: _core.softmax(y, False, out(x), 1),
+        lambda: _core.softmax(b, False, out(b), 1),
+        lambda: _core.sigmoid(y, out(x)),
+        lambda: _core.sigmoid(y, np.empty(y.shape)),
+        lambda: elements(x, target=y),
+        lambda: elements(x, counts=np.ones(12)),
+        lambda: elements(x, weights=np.ones((3, 4), np.float32)),
+        lambda: elements(x, positive=np.ones(11)),
+        lambda: elements(x, d_input=out(y)),
+        lambda: elements(x, losses=np.empty(11)),
+        lambda: elements(x.astype(int)),
+        lambda: elements(x[:, ::2]),
         lambda: _core.sum_of_squares(x[:, 0]),
         lambda: _core.sum_of_squares(np.ones(3, np.int64)),
     ]

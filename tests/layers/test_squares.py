@@ -175,7 +175,7 @@ INPUT, TARGET = np.zeros((5, 3, 4)), np.ones((5, 3, 4))
         ({"target": TARGET.astype("f4")}, TypeError, "target is float32, input is float64"),
         ({"target": TARGET[:1]}, ValueError, "target has shape (1, 3, 4), expected that of input"),
         ({"target": TARGET[..., :1]}, ValueError, "target has shape (5, 3, 1)"),
-        ({"reduction": "none"}, ValueError, "reduction is 'none', expected 'mean' or 'sum'"),
+        ({"reduction": "no"}, ValueError, "reduction is 'no', expected 'mean', 'sum' or 'none'"),
         ({"lengths": [5, 3]}, ValueError, "lengths has shape (2,), expected (B,) = (3,)"),
         ({"lengths": [5, 3, 6]}, ValueError, "lengths[2] is 6"),
         ({"mask": np.ones(5, bool)}, ValueError, "mask has shape (5,), expected (5, 3)"),

@@ -15,7 +15,7 @@ LAYERS = [
     ["_version", "_cures", "_sharing", "_checks", "_attributes", "_memory", "_tapes", "config"],
     ["reference"],
     ["_core"],
-    ["runtime", "cells"],
+    ["runtime", "activations", "cells"],
     ["layers"],
     ["losses", "clipping", "norms", "optim", "io", "_formats", "generation", "padding"],
     ["fastrnn"],  # the package itself: what is public

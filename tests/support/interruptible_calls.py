@@ -47,6 +47,7 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
     add("embedding backward", lambda: fastrnn.embedding_backward(of_indices, x))
     target = rng.integers(0, width, n)
     add("cross-entropy", lambda: fastrnn.softmax_cross_entropy(y, target)[1])
+    add("softmax", lambda: fastrnn.softmax(y))
 
     T, B, D, H = (60, 30, 9, 40) if small else (200, 32, 64, 200)
     xs, lengths = array(T, B, D), rng.integers(0, T + 1, B)
