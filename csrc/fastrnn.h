@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum fastrnn_status { FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE };
+enum fastrnn_status { FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED };
 
 /* A (T, B, n) array with unit stride along n: element (t, b, i) is data[t*step_t + b*step_b + i]. The
  * strides count elements and may be negative; for arguments also zero. */
@@ -212,21 +212,28 @@ struct fastrnn_elements {
     double *losses; /* (n,): of each element, unscaled, 0 where it does not count; or NULL */
 };
 
-/* Autoregressive generation: a network of an embedding, recurrent layers and an output layer reads its own output. */
+/* Autoregressive generation: a network of an embedding, recurrent layers and an output layer reads its own output, in B
+ * sequences that know nothing of each other. */
 struct fastrnn_generate {
     struct fastrnn_call call;
-    int64_t V;
+    int64_t V, B;
     const void *embedding; /* (V, D), D of the first layer */
     /* (count,), count >= 1: of each layer what is needed for one step of one sequence: cell, T = B = 1, D (P of the
-     * layer before), H, P and the weights; h_n and c_n, the state at the start and at the end. */
+     * layer before), H, P and the weights; and the states of all sequences (B, P), (B, H), h_0 and c_0 at the start, or
+     * NULL, and h_n and c_n at the end, of which only those of `kept` may be h_0 and c_0. */
     const struct fastrnn_direction *layers;
     int64_t count;
     const void *w_out, *b_out; /* (V, P of the last layer), (V,) or NULL */
-    const int64_t *prompt; /* (prompted,) in [0, V) */
-    int64_t prompted, length; /* prompted >= 1 */
-    const double *uniform; /* (length,) in [0, 1); NULL: the most probable index */
+    const int64_t *prompts, *begins; /* that of sequence b is prompts[begins[b]], ... before begins[b + 1], 1 or more */
+    int64_t length; /* at most so many indices are written */
+    const double *uniform; /* (length, B) in [0, 1); NULL: the most probable index */
     double temperature; /* > 0 where uniform is given */
-    int64_t *indices; /* (length,) results; FASTRNN_NOT_FINITE where NaN or infinity leaves no choice */
+    int64_t top_k; /* > 0: an index is drawn from the k most probable; V: from all */
+    double top_p; /* > 0: and of these from the fewest whose probability is p; 1: from all */
+    const uint8_t *stop; /* (V,) nonzero: a sequence ends with this index; or NULL */
+    void *kept; /* of one sequence what pack_generate has made, which is used and changed; or NULL */
+    int64_t *indices; /* (B, length) results */
+    int64_t *written; /* (B,): how many there are; -1: NaN or infinity has left no choice */
 };
 double fastrnn_generate_flops(const struct fastrnn_generate *a);
 
@@ -245,6 +252,8 @@ struct fastrnn_kernels {
     fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *softmax[2], *generate[2];
     /* The sum of the losses, in float64. */
     double (*element_losses[2])(const struct fastrnn_elements *a);
+    /* Packs a network for `kept`, aligned to 64 bytes, of which then only the embedding is read; returns as `pack`. */
+    size_t (*pack_generate[2])(const struct fastrnn_generate *a, void *kept);
     /* The sum of x[i]^2, i < n, in float64. */
     double (*sum_of_squares[2])(const void *x, int64_t n);
     /* out[i] = tanh(x[i]), sigmoid(x[i]) or exp(x[i]), i < n */

@@ -26,5 +26,5 @@ double fastrnn_generate_flops(const struct fastrnn_generate *a)
     double step = 2.0 * (double)a->V * (double)a->layers[a->count - 1].P;
     for (int64_t i = 0; i < a->count; i++)
         step += fastrnn_flops(fastrnn_cell(a->layers[i].cell), &a->layers[i], 0);
-    return step * (double)(a->prompted + a->length);
+    return step * (double)(a->begins[a->B] + a->B * a->length);
 }

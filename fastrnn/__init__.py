@@ -22,7 +22,7 @@ from .cells.lstm import lstm_backward, lstm_forward, lstm_step
 from .cells.rnn import rnn_backward, rnn_forward, rnn_step
 from .clipping import clip_grad_norm, clip_grad_value
 from .config import backend, num_threads
-from .generation import generate
+from .generation import generate, generate_iter
 from .io import load, save
 from .layers.embedding import Embedding, embedding_backward, embedding_forward
 from .layers.gru import GRU
@@ -55,12 +55,13 @@ del read_environment
 __all__ = [
     "GRU", "LSTM", "RNN", "Embedding", "LeakyRNN", "Linear", "available_isas", "backend",
     "binary_cross_entropy_with_logits", "clip_grad_norm", "clip_grad_value", "embedding_backward",
-    "embedding_forward", "generate", "get_isa", "get_num_threads", "gradient_norms", "gru_backward",
-    "gru_forward", "gru_step", "huber_loss", "l1_loss", "leaky_backward", "leaky_forward",
-    "leaky_step", "linear_backward", "linear_forward", "load", "log_softmax", "lstm_backward",
-    "lstm_forward", "lstm_step", "mean_squared_error", "num_threads", "optim", "pad_sequence",
-    "reference", "rnn_backward", "rnn_forward", "rnn_step", "save", "set_isa", "set_num_threads",
-    "show_config", "sigmoid", "softmax", "softmax_cross_entropy", "unpad_sequence",
+    "embedding_forward", "generate", "generate_iter", "get_isa", "get_num_threads",
+    "gradient_norms", "gru_backward", "gru_forward", "gru_step", "huber_loss", "l1_loss",
+    "leaky_backward", "leaky_forward", "leaky_step", "linear_backward", "linear_forward", "load",
+    "log_softmax", "lstm_backward", "lstm_forward", "lstm_step", "mean_squared_error",
+    "num_threads", "optim", "pad_sequence", "reference", "rnn_backward", "rnn_forward", "rnn_step",
+    "save", "set_isa", "set_num_threads", "show_config", "sigmoid", "softmax",
+    "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 
 __dir__ = completions(globals(), "char_lm", "convert", "torch")

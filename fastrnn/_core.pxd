@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "fastrnn.h" nogil:
-    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED, FASTRNN_NOT_FINITE
+    enum: FASTRNN_OK, FASTRNN_NO_MEMORY, FASTRNN_INTERRUPTED
 
     struct fastrnn_sequence:
         void *data
@@ -157,17 +157,23 @@ cdef extern from "fastrnn.h" nogil:
 
     struct fastrnn_generate:
         fastrnn_call call
-        int64_t V
+        int64_t V, B
         const void *embedding
         const fastrnn_direction *layers
         int64_t count
         const void *w_out
         const void *b_out
-        const int64_t *prompt
-        int64_t prompted, length
+        const int64_t *prompts
+        const int64_t *begins
+        int64_t length
         const double *uniform
         double temperature
+        int64_t top_k
+        double top_p
+        const uint8_t *stop
+        void *kept
         int64_t *indices
+        int64_t *written
 
     double fastrnn_generate_flops(const fastrnn_generate *)
 
@@ -185,6 +191,7 @@ cdef extern from "fastrnn.h" nogil:
         fastrnn_kernel *softmax[2]
         double (*element_losses[2])(const fastrnn_elements *) noexcept nogil
         fastrnn_kernel *generate[2]
+        size_t (*pack_generate[2])(const fastrnn_generate *, void *) noexcept nogil
         double (*sum_of_squares[2])(const void *, int64_t) noexcept nogil
         void (*tanh[2])(const void *, void *, int64_t) noexcept nogil
         void (*sigmoid[2])(const void *, void *, int64_t) noexcept nogil

@@ -1,5 +1,6 @@
 """The compiled side: private. It looks at types and shapes once more, but does not explain."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -116,18 +117,48 @@ def element_losses(
     losses: _Array | None,
 ) -> float: ...
 
-# layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c); h (P,) and c (H,) or None are the
-# state, written in place.
+# layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h_0, c_0, h_n, c_n); h (B, P) and c (B, H)
+# or None are the states, the last two written to. stop: (V,) of bool.
+class Network:
+    def __init__(
+        self,
+        embedding: _Array,
+        layers: tuple[tuple[Any, ...], ...],
+        w_out: _Array,
+        b_out: _Array | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        stop: _Array | None,
+    ) -> None: ...
+
+# prompts: all of them, that of sequence b from begins[b] to begins[b + 1]. uniform: (length, B).
+# indices: (B, length), and written (B,) says how many there are, or -1 where NaN left no choice.
 def generate(
-    embedding: _Array,
-    layers: tuple[tuple[Any, ...], ...],
-    w_out: _Array,
-    b_out: _Array | None,
-    prompt: _Array,
-    uniform: _Array | None,
-    temperature: float,
+    network: Network,
+    prompts: _Array,
+    begins: _Array,
+    uniform: _Array,
     indices: _Array,
+    written: _Array,
+    threads: int,
 ) -> None: ...
+
+# One sequence. network: the arguments of Network, whose h_n and c_n are h_0 and c_0. failure: what
+# is said where NaN left no choice.
+class Writer(Network):
+    _left: int | None
+    def __init__(
+        self,
+        network: tuple[Any, ...],
+        prompt: _Array,
+        length: int | None,
+        random: Callable[[], float],
+        failure: str,
+    ) -> None: ...
+    def __iter__(self) -> Writer: ...
+    def __next__(self) -> int: ...
+
 def sum_of_squares(x: _Array) -> float: ...
 def empty_sequence(T: int, B: int, n: int, type_number: int, batch_major: bool) -> _Array: ...
 

@@ -86,8 +86,6 @@ cdef int call(fastrnn_kernel *kernel, fastrnn_call *a, double flops, int threads
         raise caught[0] if caught else KeyboardInterrupt
     if status == FASTRNN_NO_MEMORY:
         raise MemoryError("no memory for the scratch of this call")
-    if status == FASTRNN_NOT_FINITE:
-        raise ValueError("the network's output is not finite: there is nothing to choose from")
     return 0
 
 
@@ -589,6 +587,7 @@ include "_core_checks.pxi"
 
 
 include "_stream.pxi"
+include "_generate.pxi"
 include "_step.pxi"
 
 

@@ -192,55 +192,6 @@ def element_losses(
     return total
 
 
-def generate(
-    cnp.ndarray embedding not None, tuple layers not None, cnp.ndarray w_out not None, b_out,
-    cnp.ndarray prompt not None, uniform, double temperature, cnp.ndarray indices not None,
-):
-    cdef fastrnn_generate a
-    cdef fastrnn_direction *each = <fastrnn_direction *>calloc(len(layers), sizeof(fastrnn_direction))
-    cdef int64_t k
-    if each == NULL:
-        raise MemoryError("no memory for the layers of this call")
-    cdef int number = cnp.PyArray_TYPE(embedding)
-    cdef cnp.npy_intp below
-    try:
-        expect(cnp.PyArray_NDIM(embedding) == 2 and (number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE))
-        below = cnp.PyArray_DIM(embedding, 1)
-        expect(
-            plain(embedding, number, 2, cnp.PyArray_DIM(embedding, 0), below)
-            and cnp.PyArray_NDIM(prompt) == 1 and cnp.PyArray_SIZE(prompt) > 0
-            and plain(prompt, cnp.NPY_INT64, 1, cnp.PyArray_SIZE(prompt), 0)
-            and indices_fit(prompt, None, cnp.PyArray_SIZE(prompt), cnp.PyArray_DIM(embedding, 0))
-            and plain(indices, cnp.NPY_INT64, 1, cnp.PyArray_SIZE(indices), 0) and written(indices)
-            and (uniform is None or plain(uniform, cnp.NPY_DOUBLE, 1, cnp.PyArray_SIZE(indices), 0))
-        )
-        memset(&a, 0, sizeof(a))
-        a.V = cnp.PyArray_DIM(embedding, 0)
-        a.embedding = data(embedding)
-        a.layers, a.count = each, len(layers)
-        for k in range(a.count):
-            cell, (w_ih, w_hh, b_ih, b_hh, extra), h, c = layers[k]
-            expect(weights_fit(cell_numbered(cell), number, below, w_ih, w_hh, b_ih, b_hh, extra))
-            expect((c is None) != has_two_states(get_cell(cell)))
-            fill_weights(&each[k], cell, w_ih, w_hh, b_ih, b_hh, extra)
-            each[k].T = each[k].B = 1
-            below = each[k].P
-            expect(plain(h, number, 1, below, 0) and written(h))
-            expect(c is None or plain(c, number, 1, each[k].H, 0) and written(c))
-            point_states(&each[k], data(h), data(c), <const void **>&each[k].h_n, <const void **>&each[k].c_n)
-        expect(plain(w_out, number, 2, a.V, below) and (b_out is None or plain(b_out, number, 1, a.V, 0)))
-        a.w_out = data(w_out)
-        a.b_out = data(b_out)
-        a.prompt = <const int64_t *>data(prompt)
-        a.prompted, a.length = cnp.PyArray_SIZE(prompt), cnp.PyArray_SIZE(indices)
-        a.uniform = <const double *>data(uniform)
-        a.temperature = temperature
-        a.indices = <int64_t *>data(indices)
-        call(fastrnn_kernels_in_use().generate[is_double(embedding)], &a.call, fastrnn_generate_flops(&a), 1)
-    finally:
-        free(each)
-
-
 def sum_of_squares(cnp.ndarray x not None):
     expect((cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT or is_double(x)) and cnp.PyArray_ISCARRAY_RO(x))
     cdef int64_t size = cnp.PyArray_SIZE(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -12,25 +12,24 @@ from .cells import CELLS, forward
 from .embedding import embedding_forward
 from .linear import linear_arguments, linear_forward
 
+State = TypeVar("State")
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
     # The layers are built on the reference, which takes whatever is like them.
     Embedding: TypeAlias = Any
     Linear: TypeAlias = Any
-    State = TypeVar("State")
 
     class Recurrent(Protocol[State]):
         def __call__(self, x: Array, state: State | None = None) -> tuple[Array, State]: ...
 
 
-# What C cannot choose from: the same words as in _core.pyx.
-NOT_FINITE = "the network's output is not finite: there is nothing to choose from"
-
-
 class Network(NamedTuple):
-    """The weights of an embedding, recurrent layers of one kind and an output layer; the state."""
+    """The weights of an embedding, recurrent layers of one kind and an output layer; the states."""
 
     embedding: Array
     cell: CellSpec
@@ -38,30 +37,45 @@ class Network(NamedTuple):
     layers: list[tuple[Any, ...]]  # the weights of each: w_ih, w_hh, b_ih, b_hh, the extra ones
     w_out: Array
     b_out: Array | None
-    h: Array  # (layers, P), to be written to
-    c: Array | None  # (layers, H), of an LSTM
+    h: Array  # (layers, B, P)
+    c: Array | None  # (layers, B, H), of an LSTM
+    alone: bool  # one sequence, without an axis for it
 
     def state(self) -> Any:
-        """The state as the layer returns it for one sequence."""
-        return self.h if self.c is None else (self.h, self.c)
+        """The state as the layer returns it."""
+        h, c = (a if a is None or not self.alone else a[:, 0].copy() for a in (self.h, self.c))
+        return h if c is None else (h, c)
+
+
+class Choice(NamedTuple):
+    """How an index is chosen from logits, and which one ends a sequence."""
+
+    temperature: float
+    top_k: int  # as many as there are: all
+    top_p: float  # 1: all
+    stop: frozenset[int]
 
 
 def generate(
     embedding: Embedding,
     rnn: Recurrent[State],
     linear: Linear,
-    prompt: ArrayLike,
+    prompt: Any,
     length: int,
     state: State | None = None,
     *,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | Collection[int] | None = None,
     rng: Any = None,
-) -> tuple[Array, State]:
+) -> tuple[Any, State]:
     """Generate indices, in plain NumPy: see `fastrnn.generate`.
 
     Each index is fed to the network, which gives the logits x of the next one. That is drawn from
     softmax(x / temperature), by one uniform number u an index: the first whose running sum of
-    probabilities exceeds u. At temperature 0 it is the one with the largest logit.
+    probabilities exceeds u. At temperature 0 it is the one with the largest logit. `top_k` and
+    `top_p` make the probabilities of all but the most probable zero before that.
 
     Examples
     --------
@@ -72,42 +86,150 @@ def generate(
     >>> len(indices), state.shape
     (6, (1, 4))
     """
-    network, prompt, uniform, temperature = generate_arguments(
-        embedding, rnn, linear, prompt, length, state, temperature, rng
+    network, prompts, choice, numbers = generate_arguments(
+        embedding, rnn, linear, prompt, state, temperature, top_k, top_p, stop, rng
     )
-    indices = np.empty(len(uniform), np.int64)
-    for index in prompt:
-        top = _feed(network, index)
-    for n, u in enumerate(uniform):
-        if n > 0:
-            top = _feed(network, indices[n - 1])
-        logits, _ = linear_forward(top, network.w_out, network.b_out, record=False)
-        indices[n] = _choose(logits.astype(np.float64), temperature, u)
-    return indices, network.state()
+    uniform = draw_uniform(numbers, length, network)
+    written = []
+    for b, prompt in enumerate(prompts):
+        top = _read(network, b, prompt)
+        indices: list[int] = []
+        for u in uniform[:, b]:
+            if indices:
+                top = _read(network, b, indices[-1:])
+            indices.append(_choose(network, top, choice, u))
+            if indices[-1] < 0:
+                raise not_finite(network, b)
+            if indices[-1] in choice.stop:
+                break
+        written.append(np.array(indices, np.int64))
+    return written[0] if network.alone else written, network.state()
 
 
-def _feed(network: Network, index: Any) -> Any:
-    """One step of every layer; the last one's output (P,)."""
-    h, c = network.h, network.c
-    x, _ = embedding_forward([index], network.embedding, record=False)
-    for k, weights in enumerate(network.layers):
-        arrays = (x, h[k], None if c is None else c[k], *weights)
-        x, h[k], c_n, _ = forward(network.cell, arrays, network.options, record=False)
-        if c is not None:
-            c[k] = c_n
+def generate_iter(
+    embedding: Embedding,
+    rnn: Recurrent[State],
+    linear: Linear,
+    prompt: ArrayLike,
+    length: int | None = None,
+    state: State | None = None,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | Collection[int] | None = None,
+    rng: Any = None,
+) -> Generation[State]:
+    """Generate indices one after the other, in plain NumPy: see `fastrnn.generate_iter`.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> embedding, head = fastrnn.Embedding(5, 3, rng=0), fastrnn.Linear(4, 5, rng=1)
+    >>> rnn = fastrnn.RNN(3, 4, rng=2)
+    >>> written = fastrnn.reference.generate_iter(embedding, rnn, head, [1, 2], 6, rng=3)
+    >>> len(list(written)), written.state.shape
+    (6, (1, 4))
+    """
+    return Generation(*iter_arguments(
+        embedding, rnn, linear, prompt, length, state, temperature, top_k, top_p, stop, rng
+    ))  # fmt: skip
+
+
+class Generation(Generic[State]):
+    """Indices as they are generated, and the state: see `fastrnn.generate_iter`."""
+
+    def __init__(
+        self, network: Network, prompt: Array, length: int | None, choice: Choice, rng: Any
+    ) -> None:
+        self._network, self._choice, self._rng = network, choice, rng
+        self._left = length  # None: there is no end
+        self._unread: Any = prompt  # then the index that came last
+        self._u: float | None = None  # drawn, and its index not yet made
+
+    def __iter__(self) -> Generation[State]:
+        """The iterator itself."""
+        return self
+
+    def __next__(self) -> int:
+        """The next index; StopIteration after the last one."""
+        if self._left == 0:
+            raise StopIteration
+        if self._u is None:
+            self._u = float(self._rng.random())
+        c = None if self._network.c is None else self._network.c.copy()
+        network = self._network._replace(h=self._network.h.copy(), c=c)
+        index = _choose(network, _read(network, 0, self._unread), self._choice, self._u)
+        if index < 0:
+            raise not_finite(network)
+        left = None if self._left is None else self._left - 1
+        left = 0 if index in self._choice.stop else left
+        self._network, self._unread, self._left, self._u = network, [index], left, None
+        return index
+
+    @property
+    def state(self) -> State:
+        """After all but the last of the indices so far was read; before the first, as given."""
+        return self._network.state()  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_COPY)
+
+    def __repr__(self) -> str:
+        return iter_text(self._left)
+
+
+NO_COPY = "this iterator cannot be copied or pickled: make another from its state"
+
+
+def iter_text(left: int | None) -> str:
+    """The text of an iterator of so many indices."""
+    end = "no end" if left is None else f"at most {left} more"
+    return f"<indices as they are generated: {end}>"
+
+
+def _read(network: Network, b: int, indices: Any) -> Any:
+    """A step of every layer for each index that sequence b reads; the last one's output (P,)."""
+    h, c = network.h[:, b], None if network.c is None else network.c[:, b]
+    for index in indices:
+        x, _ = embedding_forward([index], network.embedding, record=False)
+        for k, weights in enumerate(network.layers):
+            arrays = (x, h[k], None if c is None else c[k], *weights)
+            x, h[k], c_n, _ = forward(network.cell, arrays, network.options, record=False)
+            if c is not None:
+                c[k] = c_n
     return x[0]
 
 
-def _choose(logits: Array, temperature: float, u: float) -> int:
+def _choose(network: Network, top: Array, choice: Choice, u: float) -> int:
+    """The next index, from the output of the last layer; -1 where a NaN leaves no choice."""
+    logits, _ = linear_forward(top, network.w_out, network.b_out, record=False)
+    logits = logits.astype(np.float64)
     if np.isnan(logits).any():
-        raise ValueError(NOT_FINITE)
-    if temperature == 0:
+        return -1
+    if choice.temperature == 0:
         return int(logits.argmax())
+    order = np.argsort(-logits, kind="stable")  # the most probable first, of several the lowest
+    logits[order[choice.top_k :]] = -np.inf
     with np.errstate(all="ignore"):
-        running = np.cumsum(np.exp((logits - logits.max()) / temperature))
-    if np.isnan(running[-1]):
-        raise ValueError(NOT_FINITE)
-    return int(np.searchsorted(running, u * running[-1], side="right"))
+        p = np.exp((logits - logits.max()) / choice.temperature)
+    if np.isnan(p).any():
+        return -1
+    if choice.top_p < 1:
+        running = np.cumsum(p[order])
+        p[order[running.searchsorted(choice.top_p * running[-1]) + 1 :]] = 0
+    running = np.cumsum(p)
+    return int(running.searchsorted(u * running[-1], side="right"))
+
+
+def not_finite(network: Network, b: int = 0) -> ValueError:
+    """The error where NaN or infinity in the logits of sequence b leaves no choice."""
+    where = "" if network.alone else f" in the sequence of prompt[{b}]"
+    text = f"the network's output is not finite{where}: there is nothing to choose from"
+    return ValueError(text)
+
+
+# ------------------------------------------------------------------------------ arguments
 
 
 def generate_arguments(
@@ -115,18 +237,19 @@ def generate_arguments(
     rnn: Any,
     linear: Any,
     prompt: Any,
-    length: Any,
     state: Any,
     temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    stop: Any,
     rng: Any,
-) -> tuple[Network, Array, Array, float]:
-    """Check the arguments of generate.
+) -> tuple[Network, list[Array], Choice, np.random.Generator]:
+    """Check the arguments of generate, but for `length`.
 
     Returns
     -------
     tuple
-        The network, the prompt (int64), one uniform number for every index, and the temperature,
-        within what the dtype can hold.
+        The network, the prompts (int64), how to choose, and where uniform numbers come from.
     """
     recurrent = {module.CELL.layer: module.CELL for module in CELLS.values()}
     kinds = {
@@ -151,7 +274,7 @@ def generate_arguments(
     projected = bool(getattr(rnn, "proj_size", 0))
     units = rnn.proj_size if projected else rnn.hidden_size
     units_name = "rnn.proj_size" if projected else "rnn.hidden_size"
-    cell = recurrent[str(_kind(rnn))]
+    cell, count = recurrent[str(_kind(rnn))], embedding.num_embeddings
     features, features_name = rnn.input_size, "rnn.input_size"
     if features is None:  # the embedding's vectors are pre-activations
         features = cell.gates * rnn.hidden_size
@@ -161,21 +284,13 @@ def generate_arguments(
         (features_name, features, embedding.embedding_dim, "embedding.embedding_dim"),
         ("linear.in_features", linear.in_features, units, units_name),
         (
-            "linear.out_features", linear.out_features, embedding.num_embeddings,
-            "embedding.num_embeddings",
+            "linear.out_features", linear.out_features, count, "embedding.num_embeddings",
         ),
     ):  # fmt: skip
         if size != wanted:
             raise ValueError(f"{name} is {size}, expected {of} = {wanted}")
-    count = embedding.num_embeddings
-    prompt = _checks.integers("prompt", prompt, "one or more integers", count)
-    if prompt.ndim != 1 or not len(prompt):
-        flat = prompt.size > 0 and prompt.size == max(prompt.shape, default=1)
-        cure = ": pass np.ravel(prompt)" if flat else ""
-        raise ValueError(f"prompt has shape {prompt.shape}, expected one or more integers{cure}")
-    _checks.in_range("prompt", prompt, embedding.num_embeddings, "embedding.num_embeddings")
-    length = _checks.size("length", length, 0)
-    _checks.elements(length=length)
+    prompts, alone = _prompts(prompt, count)
+    batch = None if alone else len(prompts)
     dtype = embedding.dtype
     stack = _weights(rnn, cell)
     c = None
@@ -183,35 +298,120 @@ def generate_arguments(
         h = None
         if state is not None:
             rest = "" if projected else "np.zeros_like({})"
-            h, c = _checks.state_pair("state", state, rest, 2)
-        h = _state("state[0]", h, dtype, len(stack), units, "P" if projected else "H")
-        c = _state("state[1]", c, dtype, len(stack), rnn.hidden_size, "H")
+            h, c = _checks.state_pair("state", state, rest, 2 if batch is None else 3)
+        letter = "P" if projected else "H"
+        h = _state("state[0]", h, dtype, len(stack), batch, units, letter)
+        c = _state("state[1]", c, dtype, len(stack), batch, rnn.hidden_size, "H")
     else:
-        h = _state("state", state, dtype, len(stack), units, "H")
-    temperature = _checks.bounded("temperature", temperature)
-    if temperature > 0:
-        info = np.finfo(dtype)
-        temperature = float(np.clip(temperature, float(info.tiny), float(info.max)))
-    # An array of its own, whatever a generator of somebody's own returns.
-    uniform = np.array(_checks.generator("rng", rng).random(length), np.float64)
-    if uniform.shape != (length,):
-        raise ValueError(f"rng gave numbers of the shape {uniform.shape}, expected {(length,)}")
+        h = _state("state", state, dtype, len(stack), batch, units, "H")
+    choice = _choice(temperature, top_k, top_p, stop, count, np.finfo(dtype))
+    numbers = _checks.generator("rng", rng)
 
     # The arrays are what the kernel reads: their shapes count, whatever the attributes say.
     below = features
     for k, own in enumerate(stack):
-        x, c_0 = np.zeros((1, 1, below), dtype), None if c is None else c[k : k + 1]
-        stack[k] = forward_arguments(cell, (x, h[k : k + 1], c_0, *own)).arrays[3:]
+        x, c_0 = np.zeros((1, 1, below), dtype), None if c is None else c[k, :1]
+        stack[k] = forward_arguments(cell, (x, h[k, :1], c_0, *own)).arrays[3:]
         below = units
     head = linear.weights
     _, w_out, b_out = linear_arguments(h, head["weight"], head.get("bias"))
     table = _checks.array("embedding", embedding.weights["weight"], dtype, "the network")
     for name, a, rows in (("embedding", table, features), ("linear", w_out, units)):
-        _checks.shape(name, a.shape, ("V", "n"), {"V": embedding.num_embeddings, "n": rows})
-    _checks.in_range("prompt", prompt, len(table), "embedding.num_embeddings")
+        _checks.shape(name, a.shape, ("V", "n"), {"V": count, "n": rows})
     options = tuple(getattr(rnn, name) for name in cell.options)
-    network = Network(_checks.contiguous(table), cell, options, stack, w_out, b_out, h, c)
-    return network, prompt, uniform, temperature
+    network = Network(_checks.contiguous(table), cell, options, stack, w_out, b_out, h, c, alone)
+    return network, prompts, choice, numbers
+
+
+def draw_uniform(rng: np.random.Generator, length: Any, network: Network) -> Array:
+    """One uniform number for every index that may be written: (length, B)."""
+    length, batch = _checks.size("length", length, 0), network.h.shape[1]
+    shape = (length,) if network.alone else (length, batch)
+    _checks.elements(**dict(zip(("length", "B"), shape, strict=False)))
+    # An array of its own, whatever a generator of somebody's own returns.
+    uniform = np.array(rng.random(length if network.alone else shape), np.float64)
+    if uniform.shape != shape:
+        raise ValueError(f"rng gave numbers of the shape {uniform.shape}, expected {shape}")
+    return uniform.reshape(length, batch)
+
+
+def iter_arguments(
+    embedding: Any, rnn: Any, linear: Any, prompt: Any, length: Any, state: Any, *others: Any
+) -> tuple[Network, Array, int | None, Choice, np.random.Generator]:
+    """Check the arguments of generate_iter; the network's arrays are copies."""
+    network, prompts, choice, rng = generate_arguments(
+        embedding, rnn, linear, prompt, state, *others
+    )
+    if not network.alone:
+        raise ValueError(
+            f"prompt has {len(prompts)} sequence{'s' if len(prompts) > 1 else ''}, expected one: "
+            "make an iterator for each, of prompt[0] and so on, or call generate"
+        )
+    if length is not None:
+        length = _checks.size("length", length, 0)
+    copied = [tuple(map(_copies, weights)) for weights in network.layers]
+    embedding, w_out, b_out = map(_copies, (network.embedding, network.w_out, network.b_out))
+    network = network._replace(embedding=embedding, layers=copied, w_out=w_out, b_out=b_out)
+    return network, prompts[0], length, choice, rng
+
+
+def _copies(a: Any) -> Any:
+    """Of an array, of each in a tuple, or None."""
+    return tuple(map(_copies, a)) if isinstance(a, tuple) else None if a is None else a.copy()
+
+
+def _prompts(prompt: Any, count: int) -> tuple[list[Array], bool]:
+    """The prompts, and whether it is one alone, not in a list of them."""
+    expected = "one or more integers"
+
+    def one(name: str, value: Any) -> Array:
+        indices = _checks.integers(name, value, expected, count)
+        if indices.ndim != 1 or not len(indices):
+            flat = indices.size > 0 and indices.size == max(indices.shape, default=1)
+            cure = f": pass np.ravel({name})" if flat else ""
+            raise ValueError(f"{name} has shape {indices.shape}, expected {expected}{cure}")
+        _checks.in_range(name, indices, count, "embedding.num_embeddings")
+        return indices
+
+    listed = isinstance(prompt, list | tuple) and len(prompt) > 0
+    if listed and all(np.iterable(a) and not isinstance(a, str) for a in prompt):
+        return [one(f"prompt[{i}]", a) for i, a in enumerate(prompt)], False
+    if isinstance(prompt, np.ndarray) and prompt.ndim == 2 and prompt.size:
+        indices = _checks.integers("prompt", prompt, expected, count)
+        _checks.in_range("prompt", indices, count, "embedding.num_embeddings")
+        return list(indices), False
+    return [one("prompt", prompt)], True
+
+
+def _choice(
+    temperature: Any, top_k: Any, top_p: Any, stop: Any, count: int, info: np.finfo[Any]
+) -> Choice:
+    temperature = _checks.bounded("temperature", temperature)
+    if temperature > 0:
+        temperature = float(np.clip(temperature, float(info.tiny), float(info.max)))
+    if top_k is None:
+        top_k = count
+    else:
+        top_k = _checks.size("top_k", top_k, 0)
+        if top_k == 0:
+            raise ValueError("top_k is 0, expected at least 1: pass None for all indices")
+    given = 1.0 if top_p is None else _checks.number("top_p", top_p)
+    if not 0 < given <= 1:
+        cure = ": pass top_p / 100, if it is in percent" if 1 < given <= 100 else ""
+        if given == 0:
+            cure = ": leave it out, and set temperature=0 for the most probable index alone"
+        raise ValueError(f"top_p is {top_p!r}, expected 0 < top_p <= 1{cure}")
+    ends: Array = np.empty(0, np.int64)
+    if stop is not None:
+        listed = list(stop) if isinstance(stop, set | frozenset) else stop
+        ends = _checks.integers("stop", listed, "an index, several of them or None")
+        if ends.ndim > 1:
+            raise ValueError(
+                f"stop has shape {ends.shape}, expected an index, several of them or None: pass "
+                "np.ravel(stop)"
+            )
+        _checks.in_range("stop", ends, count, "embedding.num_embeddings")
+    return Choice(temperature, min(top_k, count), given, frozenset(ends.ravel().tolist()))
 
 
 def _kind(layer: Any) -> str | None:
@@ -234,11 +434,21 @@ def _weights(rnn: Any, cell: CellSpec) -> list[tuple[Any, ...]]:
     ]
 
 
-def _state(name: str, given: Any, dtype: Any, count: int, units: int, letter: str) -> Array:
-    """A copy of the state of so many layers; zeros for None."""
-    state = np.zeros((count, units), dtype)
+def _state(
+    name: str, given: Any, dtype: Any, count: int, batch: int | None, units: int, letter: str
+) -> Array:
+    """A copy of the states of so many layers, with an axis for sequences; zeros for None.
+
+    Of one sequence alone, whose batch is None, the caller's have no such axis.
+    """
+    state = np.zeros((count, batch or 1, units), dtype)
     if given is not None:
         given = _checks.array(name, given, dtype, "the network")
-        _checks.shape(name, given.shape, (str(count), letter), {str(count): count, letter: units})
+        sizes = {str(count): count, letter: units}
+        if batch is None:
+            _checks.shape(name, given.shape, (str(count), letter), sizes)
+            given = given[:, None]
+        else:
+            _checks.shape(name, given.shape, (str(count), "B", letter), sizes | {"B": batch})
         state[...] = given
     return state

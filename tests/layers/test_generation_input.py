@@ -188,11 +188,11 @@ RANGE = "expected 0 <= index < embedding.num_embeddings = 11"
 BAD_PROMPTS = (
     (ValueError, [], f"prompt has shape (0,), {ONE_OR_MORE}"),
     (ValueError, 5, f"prompt has shape (), {ONE_OR_MORE}"),
-    (ValueError, [[1, 2]], f"prompt has shape (1, 2), {ONE_OR_MORE}"),
+    (ValueError, np.ones((1, 2, 1), int), f"prompt has shape (1, 2, 1), {ONE_OR_MORE}"),
     (ValueError, [1, V, 20], f"prompt[1] is 11, {RANGE}"),
     (ValueError, [1, 2, -1], f"prompt[2] is -1, {RANGE}"),
     (ValueError, np.array([1, 2**63], np.uint64), f"prompt holds {2**63}, expected one or more"),
-    (ValueError, [[1], [2, 3]], f"prompt is ragged or too large, {ONE_OR_MORE}"),
+    (ValueError, [1, [2, 3]], f"prompt is ragged or too large, {ONE_OR_MORE}"),
     (TypeError, [1, 2**70], f"prompt holds object, {ONE_OR_MORE}"),
     (TypeError, [1.0, 2.0], f"prompt holds float64, {ONE_OR_MORE}"),
     (TypeError, np.array([1.0]), "pass prompt.astype(np.int64)"),

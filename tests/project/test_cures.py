@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from wrong_calls import CASES, COMMON, Case
+from wrong_calls_generation import GENERATION
 from wrong_calls_losses import LOSSES
 
 import fastrnn
 
-CASES |= LOSSES
+CASES |= GENERATION | LOSSES
 SUBJECT = re.compile(r"^([A-Za-z_]\w*(?:\[[^\]]*\])*)")
 
 

@@ -205,6 +205,11 @@ def write_on() -> list[int]:
     indices, (h, c) = fastrnn.generate(embedding, lstm, head, indices[-1:], 6, temperature=0)
     more, _ = fastrnn.generate(embedding, lstm, head, indices[-1:], 6, (h, c), rng=3)
     written: list[int] = more.tolist()
+    several, (h, c) = fastrnn.generate(embedding, lstm, head, [[1], more[-1:]], 6, stop=3, rng=3)
+    written += several[0].tolist()
+    one_by_one = fastrnn.generate_iter(embedding, gru, head, [1], top_k=2, top_p=0.9, rng=3)
+    written.append(next(one_by_one))
+    gru(random(2, 3), one_by_one.state)
     return written
 
 

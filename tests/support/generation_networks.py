@@ -81,13 +81,46 @@ def sum_of(e: Array) -> float:
     return float(np.cumsum(np.cumsum(padded.reshape(-1, 16), axis=0)[-1])[-1])
 
 
-def choose(logits: Array, temperature: float, u: float) -> int:
+def choose(
+    logits: Array,
+    temperature: float,
+    u: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
     """The draw of csrc/generate.h and the sum of csrc/losses.h, with the exp of this package."""
     if temperature == 0:
         return int(logits.argmax())
-    e = exponentials(scaled(logits, temperature))
-    passed = np.flatnonzero(np.cumsum(e) > u * sum_of(e))
+    ranked = sorted(range(len(logits)), key=lambda j: (-logits[j], j))[:top_k]
+    left = np.full_like(logits, -np.inf)
+    left[ranked] = logits[ranked]
+    e = exponentials(scaled(left, temperature))
+    whole = sum_of(e)
+    if top_p is not None and top_p < 1:
+        running = np.cumsum(e[ranked])
+        n = 1 + int((running[:-1] < top_p * whole).sum())
+        e[np.setdiff1d(np.arange(len(e)), ranked[:n])] = 0
+        whole = float(running[n - 1])
+    passed = np.flatnonzero(np.cumsum(e) > u * whole)
     return int(passed[0]) if len(passed) else int(np.flatnonzero(e)[-1])
+
+
+class Given(np.random.Generator):
+    """Gives these numbers, in their order, in whatever shape they are asked for."""
+
+    def __new__(cls, numbers: Any) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, numbers: Any) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.numbers, self.used = np.asarray(numbers, np.float64), 0
+
+    def random(self, size: Any = None) -> Any:  # type: ignore[override]
+        count = int(np.prod(size)) if size is not None else 1
+        drawn = self.numbers.ravel()[self.used : self.used + count]
+        assert len(drawn) == count, "more numbers are drawn than there are"
+        self.used += count
+        return float(drawn[0]) if size is None else drawn.reshape(size)
 
 
 def by_hand(

@@ -93,4 +93,10 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
     embedding, head = fastrnn.Embedding(width, D, rng=4), fastrnn.Linear(H, width, rng=5)
     length = 1000 if small else 2000
     add("generate", lambda: fastrnn.generate(embedding, lstm, head, [1], length, rng=6)[0])
+    prompts = [[1] * (1 + b % 3) for b in range(7)]
+    several = {"stop": range(3), "rng": 6}  # some end early
+    add(
+        "generate several",
+        lambda: fastrnn.generate(embedding, lstm, head, prompts, length // 4, **several),
+    )
     return made
