@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn.char_lm.corpus import Corpus, Settings, read_text
+from fastrnn.char_lm.corpus import Corpus, Settings
 from fastrnn.char_lm.training import Training
 
 SETTINGS = Settings()
@@ -21,7 +21,7 @@ SETTINGS = Settings()
 
 @pytest.fixture(scope="module")
 def corpus():
-    return Corpus.of(*read_text(None), SETTINGS)
+    return Corpus.read([])
 
 
 def compiled(corpus):
@@ -51,7 +51,7 @@ def pytorch(corpus):
         layer.load_state_dict({k: torch.from_numpy(v) for k, v in weights.state_dict().items()})
     parameters = [p for layer in layers for p in layer.parameters()]
     adam = torch.optim.Adam(parameters, lr=SETTINGS.lr, foreach=True)
-    inputs, targets = torch.from_numpy(run.inputs), torch.from_numpy(run.targets)
+    inputs, targets = (torch.from_numpy(a.astype(np.int64)) for a in (run.inputs, run.targets))
     place, state = 0, None
 
     def step():

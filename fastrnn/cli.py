@@ -174,10 +174,13 @@ def _add_train(add: Any) -> None:
     from .char_lm import Settings
     from .char_lm.corpus import CELLS, DTYPES
 
-    add("text", nargs="?", metavar="TEXT", help="a UTF-8 file; default: Python's help topics")
+    add("texts", nargs="*", metavar="TEXT",
+        help="text files or pipes, one behind the other; default: Python's help topics, or with "
+        "--resume the same text")  # fmt: skip
     add("--output", metavar=FILE, help="default: char_lm.safetensors, or the next free name")
-    add("--resume", action="store_true",
-        help="go on from the output file, with the same text and settings")  # fmt: skip
+    add("--resume", nargs="?", const=True, default=False, metavar="MODEL",
+        help="go on from this file, or the output file; with other --epochs, --lr, --max-norm or "
+        "--dropout where given; with another TEXT from its beginning, into a new file")  # fmt: skip
     add("--force", action="store_true", help="replace the output file or the picture if need be")
     add("--plot", metavar=FILE, help="draw the losses: .png, .svg or .pdf (needs matplotlib)")
     for name, kind, metavar, what in (
@@ -190,6 +193,7 @@ def _add_train(add: Any) -> None:
         ("epochs", int, INT, "times that the text is read"),
         ("lr", float, FLOAT, "learning rate of Adam, at its height"),
         ("max-norm", float, FLOAT, "of the gradient, above which it is scaled"),
+        ("dropout", float, FLOAT, "share of each layer's output that is made zero"),
         ("dtype", str, NAME, listed(DTYPES)),
         ("seed", int, INT, "of the first weights and of the sample"),
     ):
@@ -200,9 +204,15 @@ def _add_train(add: Any) -> None:
 def _add_sample(add: Any) -> None:
     add("model", metavar="MODEL", help="the file that was saved")
     add("--prompt", metavar="TEXT", help="what to go on from, and the beginning of the output")
-    add("--length", type=int, default=500, metavar=INT, help="characters (default: %(default)s)")
+    add("--length", type=int, default=500, metavar=INT,
+        help="characters, at most (default: %(default)s)")  # fmt: skip
     add("--temperature", type=float, default=0.7, metavar=FLOAT,
         help="lower is surer, 0 the most probable (default: %(default)s)")  # fmt: skip
+    add("--top-k", type=int, metavar=INT, help="draw from the most probable ones, this many")
+    add("--top-p", type=float, metavar=FLOAT,
+        help="draw from as few as together have this probability")  # fmt: skip
+    add("--stop", metavar="TEXT", help="end with this text if it comes")
+    add("--stream", action="store_true", help="print each character as soon as it is there")
     add("--seed", type=int, metavar=INT, help="the same seed, the same text")
 
 
@@ -291,9 +301,8 @@ def _run(command: str, options: dict[str, Any], argv: list[str]) -> int:
 
     try:
         if command == "sample":
-            print(char_lm.sample(options.pop("model"), **options))
-            return 0
-        own = {name: options.pop(name) for name in ("text", "output", "resume", "force", "plot")}
+            return char_lm.sample(char_lm.SampleOptions(**options))
+        own = {name: options.pop(name) for name in ("texts", "output", "resume", "force", "plot")}
         return char_lm.train(char_lm.TrainOptions(**own, settings=options))
     except char_lm.CharLMError as error:
         return _fail(command, str(error))

@@ -5,9 +5,11 @@ that are read side by side, are for training; the last tenth is held out.
 """
 
 from .._attributes import completions
-from .command import TrainOptions, sample, train
-from .corpus import CharLMError, Settings
+from .command import TrainOptions, train
+from .corpus import Settings
+from .sampling import SampleOptions, sample
+from .text import CharLMError
 
-__all__ = ["CharLMError", "Settings", "TrainOptions", "sample", "train"]
+__all__ = ["CharLMError", "SampleOptions", "Settings", "TrainOptions", "sample", "train"]
 
 __dir__ = completions(globals())

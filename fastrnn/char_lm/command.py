@@ -1,4 +1,4 @@
-"""The commands ``fastrnn train`` and ``fastrnn sample``."""
+"""The command ``fastrnn train``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count
 from typing import Any
 
 import numpy as np
 
 from .. import config, runtime
+from ..io import Loaded
 from ..outputs import OutputError, check_output, check_plot, same_file, save_plot
-from .corpus import (
-    HELP_TOPICS,
-    CharLMError,
-    Corpus,
-    Settings,
-    read_text,
-    unigram_bits,
-    witten_bell_bits,
-)
-from .training import Model, Training, load_model_file, settings_of
+from .corpus import Corpus, Settings, blocks, unigram_bits, witten_bell_bits
+from .text import HELP_TOPICS, CharLMError
+from .training import BLOCK, Model, Training, files_of, load_model_file, settings_of
 
 DEFAULT_OUTPUT = "char_lm.safetensors"
 
@@ -41,21 +36,25 @@ class TrainOptions:
 
     Attributes
     ----------
-    text : str or None
-        The file to train on. None: Python's help texts.
+    texts : list of str
+        The files to train on, one behind the other. Empty: with `resume` those of that run, else
+        Python's help texts.
     output : str or None
-        The file to write, or with `resume` to go on from. None: the first name that is free.
-    resume, force : bool
-        Whether to go on from that file, and whether to replace one that is there.
+        The file to write. None: with `resume` and the same text that file, else the first name
+        that is free.
+    resume : bool or str
+        The file to go on from; True: the output file.
+    force : bool
+        Whether to replace a file that is there.
     plot : str or None
         Where to draw the losses.
     settings : dict
         Of the fields of `Settings`, those that were given.
     """
 
-    text: str | None
+    texts: list[str]
     output: str | None
-    resume: bool
+    resume: bool | str
     force: bool
     plot: str | None
     settings: dict[str, Any]
@@ -78,7 +77,9 @@ def train(options: TrainOptions) -> int:
     if options.plot is not None:
         _check_plot(options, path)
     corpus = run.corpus
-    print(f"{corpus.name}: {len(corpus.text):,} characters, {len(corpus.characters)} different")
+    for note in corpus.notes:
+        print(note)
+    print(f"{corpus.name}: {len(corpus.ids):,} characters, {len(corpus.characters)} different")
     weights = sum(len(layer.flat_weights) for layer in run.model.layers())
     layers = ", ".join(map(repr, run.model.layers()))
     threads, isa = runtime.get_num_threads(), runtime.get_isa()
@@ -110,11 +111,10 @@ def train(options: TrainOptions) -> int:
 def _go_on(options: TrainOptions, path: str) -> str:
     """The command that resumes a run."""
     program = sys.argv[0] if os.path.basename(sys.argv[0]) == "fastrnn" else "fastrnn"
-    words = [program, "train", "--resume"]
-    words += [] if path == DEFAULT_OUTPUT else [f"--output={path}"]
+    words = [program, "train", "--resume" if path == DEFAULT_OUTPUT else f"--resume={path}"]
     words += [] if options.plot is None else [f"--plot={options.plot}"]
     words += ["--force"] if options.plot and options.force else []
-    words += [] if options.text is None else ["--", options.text]
+    words += ["--", *options.texts] if options.texts else []
     return shlex.join(words)
 
 
@@ -138,35 +138,130 @@ def _begun(options: TrainOptions) -> tuple[Training, str | None]:
     if path is None and options.force:
         path = DEFAULT_OUTPUT
     if path is not None:
-        cure = "go on with --resume, replace it with --force, or choose another name with --output"
-        try:
-            check_output(path, options.force, cure)
-        except OutputError as error:
-            raise CharLMError(str(error)) from None
-        if same_file(path, options.text):
-            raise CharLMError(f"{path} is the text: it is not to be replaced by the model")
+        _check_model(options, path)
     settings = Settings(**{name: v for name, v in options.settings.items() if v is not None})
     settings.check()
-    corpus = Corpus.of(*read_text(options.text), settings)
+    corpus = Corpus.read(options.texts)
+    corpus.check(settings)
     try:
         return Training(corpus, settings), path
     except ValueError as error:  # weights beyond the address space
         raise CharLMError(str(error)) from None
 
 
-def _resumed(options: TrainOptions) -> tuple[Training, str]:
-    """The run that was saved in a file, and the file."""
-    path = DEFAULT_OUTPUT if options.output is None else options.output
-    file = load_model_file(path)
-    settings = settings_of(path, file)
-    for name, value in options.settings.items():
-        begun = getattr(settings, name)
-        if value not in (None, begun):
-            raise CharLMError(
-                f"{path} was begun with {name} = {begun}: it cannot go on with {value}"
+def _check_model(options: TrainOptions, path: str) -> None:
+    """Raise CharLMError if a model may not be written there."""
+    cure = "go on with --resume, replace it with --force, or choose another name with --output"
+    try:
+        check_output(path, options.force, cure)
+    except OutputError as error:
+        raise CharLMError(str(error)) from None
+    if any(same_file(path, text) for text in options.texts):
+        raise CharLMError(f"{path} is the text: it is not to be replaced by the model")
+
+
+# What a run may go on with: at any time, and only from the beginning of a text.
+CHANGEABLE = ("epochs", "lr", "max_norm", "dropout")
+WITH_OTHER_TEXT = ("batch_size", "steps")
+
+
+def _resumed(options: TrainOptions) -> tuple[Training, str | None]:
+    """The run that goes on from a file, and where it is saved."""
+    path = options.output
+    begun_path = options.resume if isinstance(options.resume, str) else path or DEFAULT_OUTPUT
+    try:
+        file = load_model_file(begun_path)
+    except CharLMError as error:
+        if options.resume is True:
+            raise
+        raise CharLMError(f"{error}; behind --resume stands a model: --resume MODEL TEXT") from None
+    begun = settings_of(begun_path, file)
+    changed = {
+        name: value
+        for name, value in options.settings.items()
+        if value is not None and value != getattr(begun, name)
+    }
+    _refuse(begun_path, begun, changed, (*CHANGEABLE, *WITH_OTHER_TEXT), "")
+    settings = replace(begun, **changed)
+    settings.check()
+    if path is not None and not same_file(path, begun_path):
+        _check_model(options, path)
+    corpus = Corpus.read(options.texts) if options.texts else _same_text(begun_path, file)
+    if file.metadata.get("text") != corpus.digest:
+        corpus.check(settings)
+        run = Training.with_other_text(begun_path, file, corpus, settings)
+        print(f"going on from {begun_path} with another text, {corpus.name}:")
+        print("  kept are the weights and Adam's means; the steps and epochs, the learning rate's")
+        print("  rise and fall, the losses, the held-out part and its figures begin anew")
+        _tell_changes(begun, changed)
+        return run, path
+    _refuse(begun_path, begun, changed, CHANGEABLE, " on the same text")
+    if changed:
+        run = _changed(begun_path, file, corpus, begun, settings)
+        _tell_changes(begun, changed)
+        print(f"  the learning rate is {run.learning_rate():.3g} now")
+    else:
+        run = Training.resumed(begun_path, file, corpus, settings)
+        if run.step_count == run.total:
+            print(
+                f"{begun_path} has all its {settings.epochs} epochs behind it; "
+                f"--epochs {2 * settings.epochs} goes on"
             )
-    corpus = Corpus.of(*read_text(options.text), settings)
-    return Training.resumed(path, file, corpus, settings), path
+    return run, path or begun_path
+
+
+def _same_text(path: str, file: Loaded) -> Corpus:
+    """The text that a run was begun with; CharLMError where that is not there any more."""
+
+    def naming(*texts: str) -> str:
+        return shlex.join(["fastrnn", "train", f"--resume={path}", "--", *texts])
+
+    try:
+        corpus = Corpus.read(files_of(path, file))
+    except CharLMError as error:
+        raise CharLMError(f"{error}; if the text is elsewhere by now: {naming('TEXT')}") from None
+    if file.metadata.get("text") == corpus.digest:
+        return corpus
+    what = ", as it is now: to go on with this as a new text, name it"
+    if not corpus.files:
+        what = "; name that, or the one to go on with"
+    raise CharLMError(
+        f"{path}: it was trained on another text than {corpus.name}{what}: "
+        f"{naming(*(corpus.files or ['TEXT']))}"
+    )
+
+
+def _changed(
+    path: str, file: Loaded, corpus: Corpus, begun: Settings, settings: Settings
+) -> Training:
+    """A run that goes on with other settings on the same text."""
+    steps = Training.resumed(path, file, corpus, begun).step_count
+    fresh = Training(corpus, settings, Model.loaded(path, file))
+    if steps >= fresh.total:
+        epochs = steps // fresh.steps_per_epoch
+        raise CharLMError(
+            f"{path} has {epochs} epochs behind it: add --epochs with a larger number, such as "
+            f"--epochs {2 * max(epochs, 1)}, to go on"
+        )
+    print(f"going on from {path} after step {steps:,} of now {fresh.total:,}:")
+    return Training.resumed(path, file, corpus, settings)
+
+
+def _refuse(
+    path: str, begun: Settings, changed: dict[str, Any], allowed: tuple[str, ...], when: str
+) -> None:
+    for name, value in changed.items():
+        if name not in allowed:
+            raise CharLMError(
+                f"{path} was begun with {name} = {getattr(begun, name)}: it cannot go on with "
+                f"{value}{when}; leave --{name.replace('_', '-')} out, or begin a new run without "
+                "--resume"
+            )
+
+
+def _tell_changes(begun: Settings, changed: dict[str, Any]) -> None:
+    for name, value in changed.items():
+        print(f"  {name.replace('_', '-')}: {value}, where it was {getattr(begun, name)}")
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -201,37 +296,102 @@ def _interrupts() -> Iterator[Callable[[], int]]:
 
 def _run(run: Training, path: str, interrupted: Callable[[], int]) -> float:
     """Train to the end or until interrupted; returns the seconds spent."""
-    begin, epoch_begin, read = time.perf_counter(), time.perf_counter(), 0
-    size = len(run.corpus.train)
+    begin = time.perf_counter()
+    speed = _Speed(run)
+    estimate = _Estimate(run)
     with _bar(run) as bar:
-        while run.step_count < run.total and not interrupted():
+        say: Any = partial(print, flush=True)
+        if bar is not None:
+            say = partial(bar.write, file=sys.stdout)
+        while not interrupted():
+            if len(run.held_out) < run.epochs():  # here, too, after a run that was interrupted then
+                bits = run.model.bits(run.corpus.held_out, interrupted)
+                if bits is None:
+                    break
+                if not math.isfinite(bits):
+                    raise CharLMError(
+                        "the weights have grown out of range: try a lower learning rate"
+                    )
+                run.held_out.append(bits)
+                run.save(path)
+                of_epoch = statistics.fmean(run.losses[-run.steps_per_epoch :])
+                say(
+                    f"epoch {run.epochs():3}/{run.settings.epochs}  {of_epoch:.3f} bits per "
+                    f"character, held out {bits:.3f}{speed.of_epoch()}"
+                )
+                continue
+            if run.step_count == run.total:
+                break
             characters = run.step()
-            read += characters
+            speed.read += characters
+            if line := estimate.line():
+                say(line)
             if bar is not None:
                 bar.update(characters)
                 bar.set_postfix_str(f"{run.losses[-1]:.3f} bits", refresh=False)
-            epoch, rest = divmod(run.step_count, run.steps_per_epoch)
-            if rest:
-                continue
-            bits = run.model.bits(run.corpus.held_out)
-            if not math.isfinite(bits):
-                raise CharLMError("the weights have grown out of range: try a lower learning rate")
-            run.held_out.append(bits)
-            run.save(path)
-            now = time.perf_counter()
-            of_epoch = statistics.fmean(run.losses[-run.steps_per_epoch :])
-            left = (now - begin) / read * size * (run.settings.epochs - epoch)
-            line = (
-                f"epoch {epoch:3}/{run.settings.epochs}  {of_epoch:.3f} bits per character, "
-                f"held out {run.held_out[-1]:.3f}; {size / (now - epoch_begin):,.0f} "
-                f"characters/s, {left:.0f} s left"
-            )
-            epoch_begin = now
-            if bar is None:
-                print(line, flush=True)
-            else:
-                bar.write(line, file=sys.stdout)
     return time.perf_counter() - begin
+
+
+class _Speed:
+    """How fast an epoch was, and what that means for those to come."""
+
+    def __init__(self, run: Training) -> None:
+        self.run, self.read, self.begin = run, 0, time.perf_counter()
+
+    def of_epoch(self) -> str:
+        """What there is to tell at the end of one; the next begins."""
+        now, run = time.perf_counter(), self.run
+        read, seconds = self.read, now - self.begin
+        self.read, self.begin = 0, now
+        if not read:  # it was read before this run
+            return ""
+        left = seconds / read * len(run.corpus.train) * (run.settings.epochs - run.epochs())
+        return f"; {read / seconds:,.0f} characters/s, {duration(left)} left"
+
+
+class _Estimate:
+    """How long a run will take, by its first steps; told once, where that is minutes."""
+
+    MEASURED = 1.0  # seconds, after a first step that has memory and threads to make
+
+    def __init__(self, run: Training) -> None:
+        self.run = run
+        self.first: tuple[float, int] | None = None
+        self.told = False
+
+    def line(self) -> str:
+        """What there is to tell after a step; most often ""."""
+        if self.told:
+            return ""
+        run, now = self.run, time.perf_counter()
+        if self.first is None:
+            self.first = now, run.step_count
+            return ""
+        if now - self.first[0] < self.MEASURED:
+            return ""
+        self.told = True
+        seconds = (now - self.first[0]) / (run.step_count - self.first[1])
+        seconds *= run.total - run.step_count
+        epochs = run.settings.epochs - run.step_count // run.steps_per_epoch
+        some = run.corpus.held_out[:BLOCK]  # all is read after each epoch
+        run.model.bits(some)
+        of_some = time.perf_counter() - now
+        seconds += of_some * len(run.corpus.held_out) / len(some) * epochs
+        if seconds < 60:
+            return ""
+        what = "epoch" if epochs == 1 else "epochs"
+        return f"about {duration(seconds)} for {epochs} {what}; Ctrl-C saves and stops"
+
+
+def duration(seconds: float) -> str:
+    """In words, to two figures."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 86400:.1f} days"
 
 
 @contextmanager
@@ -268,10 +428,10 @@ def _report(run: Training, seconds: float) -> None:
         print(f"  {bits:.3f}  {what}")
 
     temperature = 0.7
-    text = run.model.write(run.model.start(), 2000, temperature, settings.seed)
+    text = run.model.write(run.model.start(), 2000, settings.seed, temperature=temperature)
     print(f"\nsample at temperature {temperature}\n\n{text[:500]}\n")
-    known = set(_words(corpus.text[: len(corpus.train)]))
     words = _words(text)
+    known = _known_words(corpus, set(words))
     share = sum(word in known for word in words) / max(len(words), 1)
     print(f"of its {len(words)} words of four or more letters in 2,000 characters, {share:.0%}")
     print("occur in the training text")
@@ -289,6 +449,20 @@ def _report(run: Training, seconds: float) -> None:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]{4,}", text)
+
+
+def _known_words(corpus: Corpus, wanted: set[str]) -> set[str]:
+    """Which of these words occur in the training text. It is read in pieces."""
+    known: set[str] = set()
+    longest = max(map(len, wanted), default=0)
+    rest = ""  # the letters at the end of a piece, which may go on in the next
+    for block in blocks(corpus.train):
+        piece = rest + corpus.text(block)
+        letters = re.match(r"[^\W\d_]*", piece[::-1])
+        end = len(piece) - len(letters[0] if letters else "")
+        known |= wanted.intersection(_words(piece[:end]))
+        rest = piece[end:][-(longest + 1) :]  # what is longer is none of these words
+    return known | wanted.intersection(_words(rest))
 
 
 def compare(
@@ -323,11 +497,12 @@ def _check_plot(options: TrainOptions, path: str | None) -> None:
     """Raise CharLMError if the picture could not be drawn: now, and not after the training."""
     plot = options.plot or ""
     cure = {}
-    if path is None and os.path.lexists(DEFAULT_OUTPUT):
+    if path is None and not options.resume and os.path.lexists(DEFAULT_OUTPUT):
         cure["cure"] = f"choose another name, or replace it and {DEFAULT_OUTPUT} with --force"
     try:
         check_plot(plot, force=True)
-        if same_file(plot, options.text) or same_file(plot, path):  # --force does not replace these
+        # These --force does not replace either.
+        if any(same_file(plot, other) for other in (*options.texts, path)):
             raise OutputError(f"--plot {plot}: that is the text or the model")
         check_plot(plot, options.force, **cure)
     except OutputError as error:
@@ -357,27 +532,3 @@ def _plot(run: Training, path: str) -> None:
     except OutputError as error:
         raise CharLMError(str(error)) from None
     print(f"\ndrawn to {path}")
-
-
-# ------------------------------------------------------------------------------ fastrnn sample
-
-
-def sample(path: str, prompt: str | None, length: int, temperature: float, seed: int | None) -> str:
-    """What ``fastrnn sample`` prints: the prompt and what the model goes on to write.
-
-    Raises
-    ------
-    CharLMError
-        With one line on what the user can mend.
-    """
-    if length < 0:
-        raise CharLMError(f"length is {length}, expected at least 0")
-    if not 0 <= temperature < math.inf:
-        raise CharLMError(f"temperature is {temperature}, expected a finite number, at least 0")
-    if seed is not None and seed < 0:
-        raise CharLMError(f"seed is {seed}, expected at least 0")
-    model = Model.loaded(path, load_model_file(path))
-    try:
-        return (prompt or "") + model.write(prompt or model.start(), length, temperature, seed)
-    except ValueError as error:  # weights that have become NaN
-        raise CharLMError(f"{path}: {error}") from None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import optim
+from .. import generation, optim
 from ..clipping import clip_grad_norm
-from ..generation import generate
 from ..io import Loaded, load, save
 from ..layers import RECURRENT, Embedding, Linear, Recurrent
 from ..losses import softmax_cross_entropy
-from .corpus import CharLMError, Corpus, Settings
+from ..reference.sequences import apply_dropout
+from .corpus import Corpus, Settings
+from .text import CharLMError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +48,14 @@ class Model:
         return cls(
             characters,
             Embedding(len(characters), s.embedding_dim, dtype=s.dtype, rng=rng),
-            make(s.embedding_dim, s.hidden_size, s.layers, dtype=s.dtype, rng=rng),
+            make(
+                s.embedding_dim,
+                s.hidden_size,
+                s.layers,
+                dtype=s.dtype,
+                rng=rng,
+                dropout=dropout_between(s),
+            ),
             Linear(s.hidden_size, len(characters), dtype=s.dtype, rng=rng),
         )
 
@@ -73,31 +84,48 @@ class Model:
         """In the order in which a character passes them."""
         return self.embedding, self.rnn, self.head
 
-    def bits(self, ids: Array) -> float:
-        """Bits per character of a text read as one sequence."""
+    def bits(self, ids: Array, interrupted: Callable[[], Any] = lambda: False) -> float | None:
+        """Bits per character of a text read as one sequence; None where that was interrupted."""
         state: Any = None
         nats = 0.0
         for start in range(0, len(ids) - 1, BLOCK):
+            if interrupted():
+                return None
             target = ids[start + 1 : start + 1 + BLOCK]
-            output, state = self.rnn(self.embedding(ids[start : start + len(target)]), state)
+            read = ids[start : start + len(target)]
+            output, state = self.rnn(self.embedding(read), state)
             nats += softmax_cross_entropy(self.head(output), target, reduction="sum")[0]
         return nats / (len(ids) - 1) / math.log(2)
 
-    def write(self, prompt: str, length: int, temperature: float, seed: int | None) -> str:
-        """Go on from a prompt."""
+    def numbers(self, text: str, what: str) -> list[int]:
+        """Of the characters; CharLMError where the model does not know one."""
         places = {c: i for i, c in enumerate(self.characters)}
-        unknown = sorted(set(prompt) - set(places))
-        if unknown:
+        if unknown := sorted(set(text) - set(places)):
             listed = ", ".join(map(repr, unknown[:5]))
-            raise CharLMError(f"the prompt has characters that the model has not seen: {listed}")
-        ids, _ = generate(
-            *self.layers(), [places[c] for c in prompt], length, temperature=temperature, rng=seed
-        )
+            raise CharLMError(f"{what} has characters that the model has not seen: {listed}")
+        return [places[c] for c in text]
+
+    def write(self, prompt: str, length: int, seed: int | None, **choice: Any) -> str:
+        """Go on from a prompt, as `generate` does with the options in `choice`."""
+        ids = generation.generate(
+            *self.layers(), self.numbers(prompt, "the prompt"), length, rng=seed, **choice
+        )[0]
         return "".join(self.characters[i] for i in ids)
+
+    def write_on(self, prompt: str, length: int, seed: int | None, **choice: Any) -> Iterator[str]:
+        """The same characters, each as soon as it is there."""
+        ids = self.numbers(prompt, "the prompt")
+        steps = generation.generate_iter(*self.layers(), ids, length, rng=seed, **choice)
+        return (self.characters[i] for i in steps)
 
     def start(self) -> str:
         """What to go on from where nobody says."""
         return "\n" if "\n" in self.characters else self.characters[0]
+
+
+def dropout_between(s: Settings) -> float:
+    """The recurrent layers' own: it acts between them, and warns where there is one."""
+    return s.dropout if s.layers > 1 else 0.0
 
 
 class Training:
@@ -111,8 +139,8 @@ class Training:
         shape = (settings.batch_size, per_stream)
         used = settings.batch_size * per_stream
         self.inputs, self.targets = (
-            np.ascontiguousarray(corpus.train[i : i + used].reshape(shape).T) for i in (0, 1)
-        )  # (per_stream, B)
+            corpus.train[i : i + used].reshape(shape).T for i in (0, 1)
+        )  # (per_stream, B), views
         self.steps_per_epoch = -(-per_stream // settings.steps)
         self.total = self.steps_per_epoch * settings.epochs
         self.step_count = 0
@@ -128,6 +156,10 @@ class Training:
             self.settings.lr * rise * 0.5 * (1 + math.cos(math.pi * self.step_count / self.total))
         )
 
+    def epochs(self) -> int:
+        """How often the text has been read to its end."""
+        return self.step_count // self.steps_per_epoch
+
     def step(self) -> int:
         """One step of truncated backpropagation through time; returns the characters read."""
         place = self.step_count % self.steps_per_epoch * self.settings.steps
@@ -135,14 +167,24 @@ class Training:
         targets = self.targets[place : place + self.settings.steps]
         embedding, rnn, head = self.model.layers()
 
+        p = self.settings.dropout
+        # All that a step draws comes from the count of steps, which is in the file.
+        rng = np.random.default_rng((self.settings.seed, self.adam.step_count)) if p else None
+
         x, embedding_tape = embedding.forward(inputs)
-        output, state, rnn_tape = rnn.forward(x, self.state if place else None)
+        output, state, rnn_tape = rnn.forward(x, self.state if place else None, rng=rng)
+        if rng is not None:
+            dropped = rng.random(output.shape, np.float32) < p
+            output = apply_dropout(output, dropped, 1 / (1 - p))
         logits, head_tape = head.forward(output)
         loss, d_logits = softmax_cross_entropy(logits, targets)
 
         of_head = head.backward(head_tape, d_logits)
-        of_rnn = rnn.backward(rnn_tape, of_head.x, wrt=("x", "weights"))
         assert of_head.x is not None
+        d_output = of_head.x
+        if rng is not None:
+            d_output = apply_dropout(d_output, dropped, 1 / (1 - p))
+        of_rnn = rnn.backward(rnn_tape, d_output, wrt=("x", "weights"))
         assert of_rnn.x is not None
         of_embedding = embedding.backward(embedding_tape, of_rnn.x)
         grads: list[Any] = [of_embedding.flat_weights, of_rnn.flat_weights, of_head.flat_weights]
@@ -175,8 +217,8 @@ class Training:
         )
         objects |= {"adam": self.adam, "training": training}
         metadata = {
-            "kind": KIND, "characters": self.model.characters, "text": self.corpus.digest(),
-            "settings": json.dumps(asdict(self.settings)),
+            "kind": KIND, "characters": self.model.characters, "text": self.corpus.digest,
+            "files": json.dumps(self.corpus.files), "settings": json.dumps(asdict(self.settings)),
         }  # fmt: skip
         try:
             save(path, objects, metadata)
@@ -186,19 +228,15 @@ class Training:
 
     @classmethod
     def resumed(cls, path: str, file: Loaded, corpus: Corpus, settings: Settings) -> Training:
-        """The run that a file was saved from."""
-        model = Model.loaded(path, file)
-        if file.metadata.get("text") != corpus.digest():
+        """The run that a file was saved from, with its settings or some that it may go on with."""
+        if file.metadata.get("text") != corpus.digest:
             raise CharLMError(f"{path}: it was trained on another text than {corpus.name}")
-        try:
-            run = cls(corpus, settings, model)
-            if model.characters != corpus.characters:
+        if "files" in file.metadata:  # it is the same text, whatever it is called by now
+            corpus = replace(corpus, files=tuple(files_of(path, file)))
+        run = cls._with_weights(path, file, corpus, settings)
+        with _going_on(path):
+            if run.model.characters != corpus.characters:
                 raise ValueError("its characters are not those of the text")
-            rnn, s = model.rnn, settings
-            made = (type(rnn), rnn.num_layers, rnn.hidden_size, str(rnn.dtype), rnn.input_size)
-            if made != (RECURRENT[s.cell], s.layers, s.hidden_size, s.dtype, s.embedding_dim):
-                raise ValueError("its layers are not those of its settings")
-            run.adam.load_state_dict(file["adam"])
             at = file["training"]
             run.step_count = at["step_count"]
             if at["losses"].ndim != 1 or at["held_out"].ndim != 1:
@@ -206,20 +244,51 @@ class Training:
             run.losses, run.held_out = at["losses"].tolist(), at["held_out"].tolist()
             if type(run.step_count) is not int:
                 raise ValueError("its step count is no integer")
-            epochs = run.step_count // run.steps_per_epoch
-            if not (0 <= run.step_count <= run.total and len(run.held_out) == epochs):
+            missing = run.epochs() - len(run.held_out)  # one, where reading it was interrupted
+            at_end = run.step_count % run.steps_per_epoch == 0
+            if not (0 <= run.step_count <= run.total and 0 <= missing <= at_end):
                 raise ValueError("its step count is out of range")
             if len(run.losses) != run.step_count:
                 raise ValueError("it has not a loss for each step")
             if run.step_count:
-                shape = (s.layers, settings.batch_size, settings.hidden_size)
+                shape = (settings.layers, settings.batch_size, settings.hidden_size)
                 arrays = [at["state"], at["state_c"]] if settings.cell == "lstm" else [at["state"]]
-                if any(a.shape != shape or a.dtype != model.rnn.dtype for a in arrays):
+                if any(a.shape != shape or a.dtype != run.model.rnn.dtype for a in arrays):
                     raise ValueError(f"its state is not {settings.dtype} {shape}")
                 run.state = tuple(arrays) if len(arrays) == 2 else arrays[0]
-        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise CharLMError(f"{path}: cannot go on from it: {error}") from None
         return run
+
+    @classmethod
+    def with_other_text(
+        cls, path: str, file: Loaded, corpus: Corpus, settings: Settings
+    ) -> Training:
+        """A new run with the weights and Adam's means of a file: its first step is to come."""
+        characters = Model.loaded(path, file).characters
+        both = shlex.join([*(files_of(path, file) or ["TEXT"]), *corpus.files])
+        corpus = corpus.numbered_as(characters, path, f"fastrnn train -- {both}")
+        return cls._with_weights(path, file, corpus, settings)
+
+    @classmethod
+    def _with_weights(cls, path: str, file: Loaded, corpus: Corpus, settings: Settings) -> Training:
+        model = Model.loaded(path, file)
+        with _going_on(path):
+            run = cls(corpus, settings, model)
+            rnn, s = model.rnn, settings
+            made = (type(rnn), rnn.num_layers, rnn.hidden_size, str(rnn.dtype), rnn.input_size)
+            if made != (RECURRENT[s.cell], s.layers, s.hidden_size, s.dtype, s.embedding_dim):
+                raise ValueError("its layers are not those of its settings")
+            rnn.dropout = dropout_between(s)
+            run.adam.load_state_dict(file["adam"])
+        return run
+
+
+@contextmanager
+def _going_on(path: str) -> Iterator[None]:
+    """Turn what a file lacks into one line."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise CharLMError(f"{path}: cannot go on from it: {error}") from None
 
 
 def _arrays(state: Any) -> tuple[Array, ...]:
@@ -234,6 +303,17 @@ def load_model_file(path: str) -> Loaded:
         raise CharLMError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, TypeError) as error:
         raise CharLMError(str(error)) from None
+
+
+def files_of(path: str, file: Loaded) -> list[str]:
+    """The names of the text's files as the run was begun; none: it was the default text."""
+    try:
+        files = json.loads(file.metadata.get("files", "[]"))
+    except (ValueError, RecursionError):
+        files = None
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise CharLMError(f"{path}: not a {KIND} in training")
+    return files
 
 
 def settings_of(path: str, file: Loaded) -> Settings:

@@ -107,7 +107,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     for stops in ([1], list(range(total))):  # after one step; after every one
         run = Training(split(text), settings)
         run.save(str(path))
-        for stop in [*stops, total]:
+        for stop in [*stops, total + 1]:  # the last one is none
             command._run(run, str(path), lambda run=run, stop=stop: run.step_count >= stop)
             run.save(str(path))
             run = resumed(path, settings, text)

@@ -114,7 +114,7 @@ def test_what_force_replaces_beside_the_picture_is_told(
 
 
 def test_the_command_to_go_on_replaces_the_picture_too() -> None:
-    options = TrainOptions(None, None, False, True, "a.svg", {})
+    options = TrainOptions([], None, False, True, "a.svg", {})
     words = "fastrnn train --resume --plot=a.svg --force"
     assert command._go_on(options, "char_lm.safetensors") == words
 

@@ -103,7 +103,7 @@ def test_bad_options_are_one_line_and_status_2(argv, words, capsys):
     [
         ("--foo", "fastrnn: error: unrecognized arguments: --foo"),
         ("train --foo", "fastrnn train: error: unrecognized arguments: --foo"),
-        ("train a b c", "fastrnn train: error: unrecognized arguments: b c"),
+        ("sample a b c", "fastrnn sample: error: unrecognized arguments: b c"),
         (
             "train --ephocs=3",
             "fastrnn train: error: unrecognized arguments: --ephocs=3 (did you mean --epochs?)",

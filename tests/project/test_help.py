@@ -93,7 +93,8 @@ def others(folder: Path) -> dict[str, Any]:
         fastrnn.linear_backward(y_tape, y), fastrnn.embedding_backward(x_tape, x),
         optim.SGD(head.flat_weights, lr=1), optim.Adam(head.flat_weights), fastrnn.load(path),
         head.load_state_dict({}, strict=False), fastrnn.char_lm.Settings(),
-        fastrnn.char_lm.TrainOptions(None, None, False, False, None, {}),
+        fastrnn.char_lm.TrainOptions([], None, False, False, None, {}),
+        fastrnn.char_lm.SampleOptions("model", None, 1, 1.0, 0),
     ]  # fmt: skip
     if "fastrnn.torch" in MODULES:
         torch = importlib.import_module("torch")

@@ -25,7 +25,9 @@ TEXT = pseudo_text()
 
 
 def split(text: str = TEXT, settings: Settings = SMALL) -> Corpus:
-    return Corpus.of("a text", text, settings)
+    corpus = Corpus.of("a text", [text])
+    corpus.check(settings)
+    return corpus
 
 
 def program(*arguments: str) -> list[str]:
