@@ -24,12 +24,14 @@ from .clipping import clip_grad_norm, clip_grad_value
 from .config import backend, num_threads
 from .generation import generate, generate_iter
 from .io import load, save
+from .layers.dropout import Dropout
 from .layers.embedding import Embedding, embedding_backward, embedding_forward
 from .layers.gru import GRU
 from .layers.leaky import LeakyRNN
 from .layers.linear import Linear, linear_backward, linear_forward
 from .layers.lstm import LSTM
 from .layers.rnn import RNN
+from .layers.sequential import Sequential
 from .losses import (
     binary_cross_entropy_with_logits,
     huber_loss,
@@ -53,15 +55,15 @@ read_environment(stacklevel=2)
 del read_environment
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "Embedding", "LeakyRNN", "Linear", "available_isas", "backend",
-    "binary_cross_entropy_with_logits", "clip_grad_norm", "clip_grad_value", "embedding_backward",
-    "embedding_forward", "generate", "generate_iter", "get_isa", "get_num_threads",
-    "gradient_norms", "gru_backward", "gru_forward", "gru_step", "huber_loss", "l1_loss",
-    "leaky_backward", "leaky_forward", "leaky_step", "linear_backward", "linear_forward", "load",
-    "log_softmax", "lstm_backward", "lstm_forward", "lstm_step", "mean_squared_error",
-    "num_threads", "optim", "pad_sequence", "reference", "rnn_backward", "rnn_forward", "rnn_step",
-    "save", "set_isa", "set_num_threads", "show_config", "sigmoid", "softmax",
-    "softmax_cross_entropy", "unpad_sequence",
+    "GRU", "LSTM", "RNN", "Dropout", "Embedding", "LeakyRNN", "Linear", "Sequential",
+    "available_isas", "backend", "binary_cross_entropy_with_logits", "clip_grad_norm",
+    "clip_grad_value", "embedding_backward", "embedding_forward", "generate", "generate_iter",
+    "get_isa", "get_num_threads", "gradient_norms", "gru_backward", "gru_forward", "gru_step",
+    "huber_loss", "l1_loss", "leaky_backward", "leaky_forward", "leaky_step", "linear_backward",
+    "linear_forward", "load", "log_softmax", "lstm_backward", "lstm_forward", "lstm_step",
+    "mean_squared_error", "num_threads", "optim", "pad_sequence", "reference", "rnn_backward",
+    "rnn_forward", "rnn_step", "save", "set_isa", "set_num_threads", "show_config", "sigmoid",
+    "softmax", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 
 __dir__ = completions(globals(), "char_lm", "convert", "torch")

@@ -27,7 +27,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -398,6 +398,13 @@ def _widened(a: Array, ndim: int) -> Array:
     return a.reshape(a.shape + (1,) * (ndim - a.ndim))
 
 
+def rename(error: Exception, name: str, called: str) -> None:
+    """Make an error that is about one argument say what the caller calls that."""
+    text = str(error)
+    if re.match(rf"{name}\b", text):
+        error.args = (re.sub(rf"\b{name}\b", lambda _: called, text),)
+
+
 # ------------------------------------------------------------------------------ small arguments
 
 
@@ -407,6 +414,15 @@ def flag(name: str, value: Any) -> bool:
         return bool(value)
     cure = f": pass bool({name})" if isinstance(value, int | np.integer) and value in (0, 1) else ""
     raise TypeError(f"{name} is {_cures.shown(value)}, expected True or False{cure}")
+
+
+def biases(name: str, value: Any) -> bool | Literal["single"]:
+    """Which biases a recurrent layer has: True for both, False, or "single" for b_ih alone."""
+    if isinstance(value, str):
+        if value != "single":
+            raise ValueError(f"{name} is {value!r}, expected True, False or 'single'")
+        return "single"
+    return flag(name, value)
 
 
 def size(name: str, value: Any, minimum: int = 1) -> int:

@@ -30,12 +30,19 @@ class Memory:
 
     ``np.asarray(memory)`` is that array, with the memory as its `base`: NumPy shortens chains of
     bases, but only to the last array, whose own base this is.
+
+    Attributes
+    ----------
+    whole : Memory or None
+        Of the array of a layer inside a model, that of the model's, of which it is a piece.
+    moved : str or None
+        Where the weights that were here are elsewhere now: what to do about it.
     """
 
-    __slots__ = ("__weakref__", "array")
+    __slots__ = ("__weakref__", "array", "moved", "whole")
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, array: Array, whole: Memory | None = None, moved: str | None = None) -> None:
+        self.array, self.whole, self.moved = array, whole, moved
         _alive.add(self)
 
     @property
@@ -44,14 +51,22 @@ class Memory:
 
     # As an array, so that joblib and out-of-band pickles write it as they write arrays.
     def __reduce__(self) -> Any:
-        return _copied, (self.array,)
+        if self.whole is not None:
+            start = (_address(self) - _address(self.whole)) // self.array.itemsize
+            return piece, (self.whole, start, len(self.array), self.moved)
+        return _copied, (self.array,) if self.moved is None else (self.array, self.moved)
 
 
-def _copied(array: Array) -> Memory:
+def piece(whole: Memory, start: int, count: int, moved: str | None = None) -> Memory:
+    """Memory of so many elements of another one's; copied together they stay that."""
+    return Memory(np.asarray(whole)[start : start + count], whole, moved)
+
+
+def _copied(array: Array, moved: str | None = None) -> Memory:
     """Memory of its own: what comes out of a file or another process may be anywhere, read-only."""
     own = aligned_empty(len(array), np.dtype(array.dtype.type))  # native, and NumPy's own object
     own[...] = array
-    return Memory(own)
+    return Memory(own, None, moved)
 
 
 def aligned_empty(count: int, dtype: Any) -> Array:

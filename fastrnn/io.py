@@ -12,7 +12,6 @@ import errno
 import json
 import math
 import os
-import reprlib
 import secrets
 import stat
 import sys
@@ -27,7 +26,9 @@ from numpy import ndarray
 
 from . import _checks, _cures
 from ._formats import open_regular, other_format
-from .layers import LAYERS, Weighted
+from ._json import check_keys, fields, parse_json, shown
+from .layers import Dropout, Weighted
+from .layers.described import KINDS, describe, restore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,17 +55,13 @@ _MAX_HEADER = 100_000_000  # bytes: the format's own limit
 _MAX_AXES = 64  # NumPy's
 _DEEPEST = 100  # lists and dicts inside each other: far from the limits of parsers
 
-_shortened = reprlib.Repr()  # for errors: a name in a bad file may be as long as the file
-_shortened.maxstring = 80
-_repr = _shortened.repr
-
 
 class Loaded(dict[str, "Saved"]):
     """What `load` returns: a dict of the objects by their names, in the order of the file.
 
     Each is what was saved under that name: a layer (`fastrnn.RNN`, `LSTM`, `GRU`, `Linear`,
-    `Embedding`); an ndarray; or a dict of ndarrays and JSON values, such as the state of an
-    optimiser, which its ``load_state_dict`` takes.
+    `Embedding`, `Dropout`) or a model (`Sequential`); an ndarray; or a dict of ndarrays and JSON
+    values, such as the state of an optimiser, which its ``load_state_dict`` takes.
 
     Attributes
     ----------
@@ -94,9 +91,9 @@ def save(
         then, and after any failure, it is as it was. Permissions are kept and a symbolic link is
         written through; another hard link keeps the old content.
     objects : mapping
-        Names, without dots, to objects: layers; arrays; mappings of strings to arrays and JSON
-        values (None, bool, int, finite float, str, lists and dicts of these); and whatever has a
-        `state_dict` method that returns such a mapping, as optimisers have.
+        Names, without dots, to objects: layers and models; arrays; mappings of strings to arrays
+        and JSON values (None, bool, int, finite float, str, lists and dicts of these); and whatever
+        has a `state_dict` method that returns such a mapping, as optimisers have.
     metadata : mapping, optional
         Strings to strings, which every reader of the format sees. The key "fastrnn" is taken.
 
@@ -109,8 +106,9 @@ def save(
 
     Notes
     -----
-    The same objects give the same bytes. In the file, a layer's weights are ``<object>.<weight>``,
-    a mapping's arrays ``<object>.<key>``, and an array is ``<object>``.
+    The same objects give the same bytes. In the file, a layer's or a model's weights are
+    ``<object>.<weight>``, a mapping's arrays ``<object>.<key>``, and an array is ``<object>``. An
+    output layer that is tied to an embedding is saved together with that, and tied again by `load`.
 
     Examples
     --------
@@ -139,9 +137,9 @@ def save(
     for key, text in metadata.items():
         if _text("a key of metadata", key) == _OWN:
             raise ValueError(f"metadata[{_OWN!r}] is reserved: take another key")
-        what = f"metadata[{_repr(key)}]"
+        what = f"metadata[{shown(key)}]"
         if isinstance(text, bool | int | float | np.generic):
-            raise TypeError(f"{what} is {_repr(text)}, expected a str: pass str({what})")
+            raise TypeError(f"{what} is {shown(text)}, expected a str: pass str({what})")
         texts[key] = _text(what, text)
 
     # The largest elements first, so that every tensor starts at a multiple of its element's size.
@@ -172,16 +170,16 @@ def path_text(path: Any) -> str:
         cure = ": pass path.name" if isinstance(name, str) and os.path.exists(name) else ""
     else:
         cure = ""
-    raise TypeError(f"path is {_repr(path)}, expected a str or an os.PathLike of one{cure}")
+    raise TypeError(f"path is {shown(path)}, expected a str or an os.PathLike of one{cure}")
 
 
 def _text(what: str, text: Any) -> str:
     if not isinstance(text, str):
-        raise TypeError(f"{what} is {_repr(text)}, expected a str")
+        raise TypeError(f"{what} is {shown(text)}, expected a str")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} is {_repr(text)}, which UTF-8 has no bytes for") from None
+        raise ValueError(f"{what} is {shown(text)}, which UTF-8 has no bytes for") from None
     return text
 
 
@@ -192,28 +190,23 @@ def _object_name(name: Any, names: Iterable[str] = ()) -> str:
         if "." in name and all("_" not in n for n in names):  # else two names may become one
             cure = ": pass {n.replace('.', '_'): o for n, o in objects.items()}"
         fault = "empty, reserved, or with a dot"
-        raise ValueError(f"objects has the name {_repr(name)}, which is {fault}{cure}")
-    return f"objects[{_repr(name)}]"
+        raise ValueError(f"objects has the name {shown(name)}, which is {fault}{cure}")
+    return f"objects[{shown(name)}]"
 
 
 def _describe(
-    name: Any, value: Any, tensors: dict[str, Array], names: Iterable[str]
+    name: Any, value: Any, tensors: dict[str, Array], objects: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the metadata says of an object, whose arrays are added to `tensors`."""
-    what, kind = _object_name(name, names), type(value).__name__
-    a_kind = _cures.kind(value)
+    what, a_kind = _object_name(name, objects), _cures.kind(value)
     if isinstance(value, ndarray):
         tensors[name] = _array(name, value, what)
         return {"kind": "array"}
-    if isinstance(value, Weighted):
-        if LAYERS.get(kind) is not type(value):
-            raise TypeError(
-                f"{what} is {a_kind}, which load does not know: pass {what}.state_dict()"
-            )
-        arguments = value._arguments()
-        _layer(what, kind, arguments, value.weights)  # attributes may have been overwritten
-        tensors.update((f"{name}.{weight}", a) for weight, a in value.weights.items())
-        return {"kind": kind, "arguments": arguments}
+    if isinstance(value, Weighted | Dropout):
+        described = describe(what, name, objects)
+        own = value._weights.items() if isinstance(value, Weighted) else ()
+        tensors.update((f"{name}.{weight}", a) for weight, a in own)
+        return described
     whole = what
     if (
         not isinstance(value, Mapping)
@@ -233,13 +226,13 @@ def _describe(
         if not _text(f"a key of {what}", key):
             raise ValueError(f"a key of {what} is empty")
         if isinstance(item, ndarray):
-            tensors[f"{name}.{key}"] = _array(f"{name}.{key}", item, f"{what}[{_repr(key)}]")
+            tensors[f"{name}.{key}"] = _array(f"{name}.{key}", item, f"{what}[{shown(key)}]")
             items[key] = "tensor"
         elif cure := _cures.for_nested(whole, name, key, item, value):
-            at = f"{what}[{_repr(key)}]"
+            at = f"{what}[{shown(key)}]"
             raise TypeError(f"{at} is {_cures.kind(item)}, expected an array or a JSON value{cure}")
         else:
-            _check_json(f"{what}[{_repr(key)}]", item)
+            _check_json(f"{what}[{shown(key)}]", item)
             items[key] = {"json": item}
     return {"kind": "dict", "items": items}
 
@@ -248,7 +241,7 @@ def _array(name: str, value: Any, what: str) -> Array:
     _checks.plain_array(what, value)
     if value.dtype.newbyteorder("=") not in _NAMES:
         known = ", ".join(map(str, _NAMES))
-        raise ValueError(f"tensor {_repr(name)} is {value.dtype}, expected one of {known}")
+        raise ValueError(f"tensor {shown(name)} is {value.dtype}, expected one of {known}")
     return np.asarray(value)
 
 
@@ -259,10 +252,10 @@ def _check_json(what: str, value: Any, depth: int = 0) -> None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):  # json.dumps would make one of it
-                raise TypeError(f"{what} has the key {_repr(key)} inside, expected a str")
+                raise TypeError(f"{what} has the key {shown(key)} inside, expected a str")
     if isinstance(value, dict | list | tuple):
         for at, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _check_json(f"{what}[{_repr(at)}]" if depth < 8 else what, item, depth + 1)
+            _check_json(f"{what}[{shown(at)}]" if depth < 8 else what, item, depth + 1)
         return
     try:
         json.dumps(value, allow_nan=False)
@@ -414,52 +407,6 @@ def _opened(path: Any) -> Iterator[BufferedReader]:
         raise ValueError(f"{path}: {text}") from None
 
 
-def parse_json(what: str, text: str | bytes) -> dict[str, Any]:
-    """The JSON object that the text is, with no key twice and no number that is not finite."""
-
-    def finite(number: str) -> float:
-        if math.isfinite(value := float(number)):
-            return value
-        raise ValueError(f"{_repr(number)} is no finite number")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in result:
-                raise ValueError(f"the key {_repr(key)} comes twice")
-            result[key] = value
-        return result
-
-    try:
-        text = text if isinstance(text, str) else text.decode()
-        value = json.loads(
-            text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite
-        )
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{what} is not valid JSON: {error}") from None
-    if type(value) is not dict:
-        raise ValueError(f"{what} is {_repr(value)}, expected an object")
-    return value
-
-
-def _check_keys(what: str, given: Iterable[str], expected: Iterable[str]) -> None:
-    expected = set(expected)
-    for key in sorted(expected.symmetric_difference(given)):
-        fault = "lacks" if key in expected else "has an unexpected"
-        raise ValueError(f"{what} {fault} {_repr(key)}")
-
-
-def _fields(what: str, value: Any, /, **types: type) -> list[Any]:
-    """The values of an object with exactly these keys, each of its type."""
-    if type(value) is not dict:
-        raise ValueError(f"{what} is {_repr(value)}, expected an object")
-    _check_keys(what, value, types)
-    for name, kind in types.items():
-        if type(value[name]) is not kind:
-            raise ValueError(f"{what}: {_repr(name)} is {_repr(value[name])}, no {kind.__name__}")
-    return [value[name] for name in types]
-
-
 def _header(file: BufferedReader) -> tuple[dict[str, _Place], dict[str, str]]:
     """Where the tensors are, in the header's order, and the metadata."""
     start = file.read(8)
@@ -476,7 +423,7 @@ def _header(file: BufferedReader) -> tuple[dict[str, _Place], dict[str, str]]:
     header = parse_json("the header", encoded)
     metadata = header.pop("__metadata__", {})
     keys = metadata if type(metadata) is dict else ()
-    _fields("__metadata__", metadata, **dict.fromkeys(keys, str))
+    fields("__metadata__", metadata, **dict.fromkeys(keys, str))
     for text in (*header, *metadata, *metadata.values()):
         _text("a string in the header", text)
 
@@ -485,7 +432,7 @@ def _header(file: BufferedReader) -> tuple[dict[str, _Place], dict[str, str]]:
     for begin, end, name, _, _ in sorted(places.values()):
         if begin != position:
             fault = "leaves a gap behind" if begin > position else "overlaps"
-            raise ValueError(f"tensor {_repr(name)} {fault} the one before: it begins at {begin}")
+            raise ValueError(f"tensor {shown(name)} {fault} the one before: it begins at {begin}")
         position = end
     if position < size:
         raise ValueError(f"the last {size - position} bytes of the file belong to no tensor")
@@ -500,9 +447,9 @@ def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
         a = np.empty(shape, _STORED[dtype].newbyteorder("<"))
         data = a.reshape(-1).view(np.uint8)
         if file.readinto(data.data) < data.size:
-            raise ValueError(f"the file ends inside tensor {_repr(name)}")
+            raise ValueError(f"the file ends inside tensor {shown(name)}")
         if dtype == "BOOL" and (data > 1).any():
-            raise ValueError(f"tensor {_repr(name)} is BOOL, but has other bytes than 0 and 1")
+            raise ValueError(f"tensor {shown(name)} is BOOL, but has other bytes than 0 and 1")
         a = a.astype(_STORED[dtype], copy=False)
         tensors[name] = (a.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else a
     return {name: tensors[name] for name in places}, metadata
@@ -510,15 +457,15 @@ def _read(file: BufferedReader) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _entry(name: str, entry: Any, size: int) -> _Place:
     """Where a tensor is in data of this size."""
-    what = f"tensor {_repr(name)}"
-    dtype, shape, offsets = _fields(what, entry, dtype=str, shape=list, data_offsets=list)
+    what = f"tensor {shown(name)}"
+    dtype, shape, offsets = fields(what, entry, dtype=str, shape=list, data_offsets=list)
     if dtype not in _STORED:
-        raise ValueError(f"{what} is {_repr(dtype)}, expected one of {', '.join(_STORED)}")
+        raise ValueError(f"{what} is {shown(dtype)}, expected one of {', '.join(_STORED)}")
     if len(shape) > _MAX_AXES or len(offsets) != 2:
         raise ValueError(f"{what} has {len(shape)} axes, {len(offsets)} offsets")
     for n in (*shape, *offsets):
         if type(n) is not int or not 0 <= n <= sys.maxsize:
-            raise ValueError(f"{what} has {_repr(n)} in shape or data_offsets, expected a size")
+            raise ValueError(f"{what} has {shown(n)} in shape or data_offsets, expected a size")
     begin, end = offsets
     if not begin <= end <= size:
         cut = ": the file was cut off" if end > size else ""
@@ -542,58 +489,47 @@ def _assembled(tensors: dict[str, Array], metadata: dict[str, str]) -> dict[str,
     if type(version) is not int or version != _VERSION:
         newer = type(version) is int and version > _VERSION
         cause = "a newer fastrnn wrote this file" if newer else f"expected {_VERSION}"
-        raise ValueError(f"the version of {what} is {_repr(version)}: {cause}")
-    _, described = _fields(what, record, version=int, objects=dict)
+        raise ValueError(f"the version of {what} is {shown(version)}: {cause}")
+    _, described = fields(what, record, version=int, objects=dict)
 
     groups: dict[str, dict[str, Array]] = {name: {} for name in described}
     for tensor, a in tensors.items():
         name = tensor.partition(".")[0]
         if name not in groups:
-            raise ValueError(f"tensor {_repr(tensor)} is of no object in {what}")
+            raise ValueError(f"tensor {shown(tensor)} is of no object in {what}")
         groups[name][tensor] = a
-    return {name: _restored(name, described[name], arrays) for name, arrays in groups.items()}
+    made: dict[str, Any] = {}
+    for name in sorted(groups, key=lambda n: type(described[n]) is dict and "tied" in described[n]):
+        made[name] = _restored(name, described[name], groups[name], made)  # tied ones last
+    return {name: made[name] for name in groups}
 
 
-def _restored(name: str, described: Any, arrays: dict[str, Array]) -> Any:
-    """An object from its description and all the tensors under its name."""
+def _restored(
+    name: str, described: Any, arrays: dict[str, Array], others: Mapping[str, Any]
+) -> Any:
+    """An object from its description, all the tensors under its name, and what it is tied to."""
     what = _object_name(name)
     kind = described.get("kind") if type(described) is dict else None
     if kind == "array":
-        _fields(what, described, kind=str)
-        _check_keys(f"{what} (array)", arrays, [name])
+        fields(what, described, kind=str)
+        check_keys(f"{what} (array)", arrays, [name])
         return arrays[name]
     if kind == "dict":
-        _, items = _fields(what, described, kind=str, items=dict)
+        _, items = fields(what, described, kind=str, items=dict)
         expected = [f"{name}.{key}" for key, item in items.items() if item == "tensor"]
-        _check_keys(f"{what} (dict)", arrays, expected)
+        check_keys(f"{what} (dict)", arrays, expected)
         values = {}
         for key, item in items.items():
             if item != "tensor" and not (type(item) is dict and set(item) == {"json"}):
-                raise ValueError(f"{what}: {_repr(key)} is {_repr(item)}, not what save writes")
+                raise ValueError(f"{what}: {shown(key)} is {shown(item)}, not what save writes")
             values[key] = arrays[f"{name}.{key}"] if item == "tensor" else item["json"]
         return values
-    if type(kind) is not str or kind not in LAYERS:
-        known = ", ".join(("array", "dict", *LAYERS))
-        raise ValueError(f"{what} is of the kind {_repr(kind)}, expected one of {known}")
-    _, arguments = _fields(what, described, kind=str, arguments=dict)
+    if type(kind) is not str or kind not in KINDS:
+        known = ", ".join(("array", "dict", *KINDS))
+        raise ValueError(f"{what} is of the kind {shown(kind)}, expected one of {known}")
     # float16 is widened, as bfloat16 was: layers compute in float32 and float64.
     weights = {
         tensor[len(name) + 1 :]: a.astype(np.float32) if a.dtype == np.float16 else a
         for tensor, a in arrays.items()
     }
-    return _layer(what, kind, arguments, weights)
-
-
-def _layer(
-    what: str, kind: str, arguments: Mapping[str, Any], arrays: Mapping[str, Array]
-) -> Weighted:
-    """A layer with these arguments, exactly, and these weights."""
-    try:
-        layer = LAYERS[kind]._restored(arguments, arrays)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{what} ({kind}): {error}") from None
-    for name, given in arguments.items():
-        value = getattr(layer, name)
-        if type(given) is not type(value) or given != value:  # "0.5" and 0 make floats
-            raise ValueError(f"{what} ({kind}): {name} is {_repr(given)}, expected {value!r}")
-    return layer
+    return restore(what, described, weights, others)

@@ -92,6 +92,8 @@ class _Optimizer(Guarded):
                 "those of its gradients, with its weights.values() theirs"
             )
         for i, (p, form) in enumerate(zip(self.params, self._forms, strict=True)):
+            if isinstance(memory := root(p), Memory) and memory.moved is not None:
+                raise RuntimeError(f"params[{i}] is no layer's any more: {memory.moved}")
             if _form(p) != form:
                 raise ValueError(
                     f"params[{i}] is {p.dtype} {p.shape} with the strides {p.strides}, but was "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _checks, _cures
-from ..layers import LAYERS, Recurrent, Weighted
+from ..layers import LAYERS, Recurrent, Sequential, Weighted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +49,16 @@ class Entry(NamedTuple):
 def kind_of(layer: Weighted) -> str:
     """The name of our class that a layer is of, or derived from."""
     return next(cls.__name__ for cls in type(layer).__mro__ if cls in LAYERS.values())
+
+
+def check_single(layer: Any, cure: str = "") -> None:
+    """Raise TypeError unless it is one layer with weights."""
+    if isinstance(layer, Sequential):
+        name = next(n for n, one in layer.layers.items() if isinstance(one, Weighted))
+        cure = f": pass layer.layers[{name!r}], and so on"
+    elif isinstance(layer, Weighted):
+        return
+    raise TypeError(f"layer is {_cures.kind(layer)}, expected a layer of fastrnn{cure}")
 
 
 def described(arrays: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -139,6 +149,8 @@ def make_layer(kind: str, weights: Mapping[str, Any], what: str, **options: Any)
     known = {name: parameter.default for name, parameter in cls._told().items()}
     try:
         sizes = _recurrent(cls, arrays) if issubclass(cls, Recurrent) else _plain(cls, arrays)
+        if options.get("bias") == "single":  # of weights that are known to be so
+            sizes["bias"] = options.pop("bias")
         arguments = known | {name: value for name, value in sizes.items() if name in known}
         for name in options:
             if name not in known or name in sizes or name == "forget_bias":  # of weights to draw

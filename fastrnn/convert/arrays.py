@@ -57,7 +57,8 @@ def from_arrays(
     joined : {"xh", "hx"}
         Whether w has its columns for x in front of those for h, or behind them.
     b_ih, b_hh : ndarray, optional
-        (G·H,): the biases. Where there is one alone, the other is zero.
+        (G·H,): the biases. Where there is one alone, the other is zero; with ``bias="single"``
+        among the options, b_ih is the only one that the layer has, and that an optimiser moves.
     w_hr, w_peep : ndarray, optional
         Of an LSTM: (P, H), the projection; (3·H,), the peepholes of i, f, o, in the order in which
         `order` has these gates.
@@ -125,7 +126,12 @@ def from_arrays(
         cure = f": pass {cures[0]}" if cures else ""
         raise ValueError(f"with {gates} gates of {hidden} units, {'; '.join(faults)}{cure}")
     given = laid_out
-    if "b_ih" in given or "b_hh" in given:
+    if options.get("bias") == "single":
+        if "b_ih" not in given or "b_hh" in given:
+            have = [name for name in ("b_ih", "b_hh") if name in given]
+            has = " and ".join(have) or "no bias"
+            raise ValueError(f"bias is 'single', but the arrays have {has}, expected b_ih alone")
+    elif "b_ih" in given or "b_hh" in given:
         zeros = np.zeros(gates * hidden, next(iter(given.values())).dtype)
         given = {"b_ih": zeros, "b_hh": zeros} | given
     weights = {name: _own(name, a, cls.__name__, order, signs) for name, a in given.items()}

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._formats import HDF5, KERAS, ONNX, SAFETENSORS, format_of
 from ..io import load, read_types, save
-from ..layers import Recurrent, Weighted
+from ..layers import Dropout, Recurrent, Sequential, Weighted
 from ..layers.rnn import RNN
 from ..outputs import OutputError, check_output, same_file
 from . import keras, onnx, pytorch
@@ -123,6 +123,13 @@ def convert(options: ConvertOptions) -> int:
             f"{options.source} has {len(named)} layers ({some}), and an ONNX model is written of "
             f"one: pass {_with('--name', next(iter(layers)))}, or another of these"
         )
+    for name, layer in layers.items() if ending == ".onnx" else ():
+        if isinstance(layer, Sequential):
+            one = f"{name}.{next(iter(layer.layers))}"
+            raise FilesError(
+                f"{name} in {options.source} is a Sequential, and an ONNX model is written of one "
+                f"layer: pass {_with('--name', one)}, or another of these"
+            )
     with _explained(options.target):
         if ending == ".onnx":
             (layer,) = named.values()
@@ -132,8 +139,11 @@ def convert(options: ConvertOptions) -> int:
             save(options.target, named, {"source": source} | metadata)
         size = os.stat(options.target).st_size
     for name, layer in named.items():
-        a = layer.flat_weights
-        print(_clean(f"{name}: {layer!r}, {_count(a.size, 'weight')}, {a.nbytes:,} bytes"))
+        a = layer.flat_weights if isinstance(layer, Weighted) else np.empty(0)
+        text = repr(layer)
+        if isinstance(layer, Sequential):
+            text = f"Sequential of {', '.join(layer.layers)}"
+        print(_clean(f"{name}: {text}, {_count(a.size, 'weight')}, {a.nbytes:,} bytes"))
     print(_clean(f"{options.target}: {size:,} bytes"))
     return 0
 
@@ -181,9 +191,13 @@ def _read_own(
     """Of a file of ours; a dict in it may be a state_dict of PyTorch."""
     path, name, skip = options.source, options.name, options.skip
     held = load(path)
-    layers = {n: o for n, o in held.items() if isinstance(o, Weighted)}
+    layers: dict[str, Any] = {n: o for n, o in held.items() if isinstance(o, Weighted | Dropout)}
     dicts = {n: o for n, o in held.items() if isinstance(o, dict)}
     tensors = {f"{n}.{k}": a for n, o in dicts.items() for k, a in o.items() if _is_array(a)}
+    if name not in layers:  # but perhaps in a model
+        models = ((n, o) for n, o in layers.items() if isinstance(o, Sequential))
+        inside = {f"{n}.{m}": layer for n, o in models for m, layer in o.layers.items()}
+        layers = {name: inside[name]} if name in inside else layers
     if (kinds or options.nonlinearity) and (name in layers or not tensors):
         which = "--kind" if kinds else "--nonlinearity"
         raise FilesError(f"{which} does not apply to layers of fastrnn, as {path} has them")
@@ -209,8 +223,9 @@ def _read_own(
             others = [e.name for e in groups if e.weights and e.name in skip]
             layers |= _of_torch(tensors, None, others, kinds, how)
     for layer in layers.values() if options.batch_first else ():
-        if isinstance(layer, Recurrent):
-            layer.batch_first = True
+        for one in layer.layers.values() if isinstance(layer, Sequential) else (layer,):
+            if isinstance(one, Recurrent) or (isinstance(one, Dropout) and one.variational):
+                one.batch_first = True
     return layers, held.metadata
 
 
@@ -344,8 +359,12 @@ def _contents(path: str, form: str, config: str | None) -> tuple[list[Entry], di
 
 def _saved(name: str, value: Any) -> list[Entry]:
     """What an object in a file of ours is."""
+    if isinstance(value, Sequential):
+        return [e for n, layer in value.layers.items() for e in _saved(f"{name}.{n}", layer)]
+    if isinstance(value, Dropout):
+        return [Entry(name, "", repr(value), "", {})]
     if isinstance(value, Weighted):
-        return [Entry(name, "", repr(value), "", described(value.weights))]
+        return [Entry(name, "", repr(value), "", described(value._weights))]
     if _is_array(value):
         return [Entry(name, "array", "", "", described({name: value}))]
     return _of_dict(name, value)

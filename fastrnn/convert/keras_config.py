@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..io import parse_json
+from .._json import parse_json
 from ._layers import several, shown
 
 _MAX_DEPTH = 50  # of models in models

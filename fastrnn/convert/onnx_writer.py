@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _checks, _cures
+from .. import _checks
 from .._version import __version__
 from ..io import path_text, replace_file
 from ..layers import LAYERS, Embedding, Linear, Recurrent, Weighted
-from ._layers import ORDERS, reorder
+from ._layers import ORDERS, check_single, reorder
 from .onnx_cells import ACTIVATIONS, DIRECTIONS, OPERATORS
 from .onnx_tensors import import_onnx
 
@@ -106,11 +106,9 @@ def to_onnx(
 
 def _check(layer: Any, lengths: bool, state: bool) -> None:
     """Raise unless ONNX has all that the layer computes."""
-    if not isinstance(layer, Weighted):
-        items = layer.items() if isinstance(layer, Mapping) else ()
-        names = [name for name, value in items if isinstance(value, Weighted)]
-        cure = f": pass layer[{names[0]!r}]" if names else ""
-        raise TypeError(f"layer is {_cures.kind(layer)}, expected a layer of fastrnn{cure}")
+    items = layer.items() if isinstance(layer, Mapping) else ()
+    names = [name for name, value in items if isinstance(value, Weighted)]
+    check_single(layer, f": pass layer[{names[0]!r}]" if names else "")
     kind = type(layer).__name__
     faults = []
     if LAYERS.get(kind) is not type(layer):
@@ -266,7 +264,10 @@ def _weights(layer: Recurrent[Any], k: int) -> dict[str, Array]:
     gates = ORDERS[kind], OPERATORS[kind].order
     found = {"W": np.stack(of("weight_ih", *gates)), "R": np.stack(of("weight_hh", *gates))}
     if layer.bias:
-        found["B"] = np.concatenate([np.stack(of(b, *gates)) for b in ("bias_ih", "bias_hh")], 1)
+        of_x = np.stack(of("bias_ih", *gates))
+        single = layer.bias == "single"  # ONNX has both or none
+        of_h = np.zeros_like(of_x) if single else np.stack(of("bias_hh", *gates))
+        found["B"] = np.concatenate([of_x, of_h], 1)
     if getattr(layer, "peephole", False):
         found["P"] = np.stack(of("weight_peephole", *(text.replace("g", "") for text in gates)))
     return found

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import _checks, _cures
 from ..layers import Recurrent, Weighted
-from ._layers import Entry, check_skip, described, kind_of, refuse, several, shown
+from ._layers import (
+    Entry,
+    check_single,
+    check_skip,
+    described,
+    kind_of,
+    refuse,
+    several,
+    shown,
+)
 from .pytorch_model import UNSURE, Part, listed, made, options_of, parts_of
 
 if TYPE_CHECKING:
@@ -121,8 +132,8 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
     Returns
     -------
     dict of str to ndarray
-        Copies. ``module.load_state_dict({n: torch.from_numpy(a) for n, a in d.items()})`` takes
-        them.
+        Copies, and of ``bias="single"`` zeros for bias_hh.
+        ``module.load_state_dict({n: torch.from_numpy(a) for n, a in d.items()})`` takes them.
 
     Raises
     ------
@@ -143,8 +154,7 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
     >>> {name: a.shape for name, a in fastrnn.convert.to_torch(layer, cell=True).items()}
     {'weight_ih': (12, 3), 'weight_hh': (12, 4), 'bias_ih': (12,), 'bias_hh': (12,)}
     """
-    if not isinstance(layer, Weighted):
-        raise TypeError(f"layer is {_cures.kind(layer)}, expected a layer of fastrnn")
+    check_single(layer)
     name = kind_of(layer)
     f = getattr(layer, "nonlinearity", "tanh")
     why = [
@@ -162,6 +172,12 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
     if why:
         raise ValueError(f"layer is {layer!r}: PyTorch has no {' and no '.join(why)}")
     state = layer.state_dict()
+    if getattr(layer, "bias", None) == "single":  # PyTorch's modules always have both
+        given, state = state, {}
+        for name, a in given.items():
+            state[name] = a
+            if name.startswith("bias_ih"):
+                state[name.replace("_ih", "_hh")] = np.zeros_like(a)
     if not _checks.flag("cell", cell):
         return state
     if not isinstance(layer, Recurrent) or len(state) != (4 if layer.bias else 2):

@@ -229,9 +229,9 @@ def listed(weights: Mapping[str, Any]) -> str:
 
 
 def options_of(kind: str) -> tuple[str, ...]:
-    """What from_torch may be told of a layer of this kind."""
+    """What weights do not say of a layer of this kind: modules do, or from_torch is told."""
     if not issubclass(LAYERS[kind], Recurrent):
-        return ()
+        return ("padding_idx",) if kind == "Embedding" else ()
     return ("batch_first", "dropout", *(("nonlinearity",) if kind == "RNN" else ()))
 
 

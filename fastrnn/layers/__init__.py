@@ -1,7 +1,8 @@
-"""The layers, which own their weights: the recurrent ones, Linear and Embedding."""
+"""The layers, which own their weights, Dropout, and models of several."""
 
 from typing import Any
 
+from .dropout import Dropout
 from .embedding import Embedding, embedding_backward, embedding_forward
 from .gru import GRU
 from .leaky import LeakyRNN
@@ -9,6 +10,7 @@ from .linear import Linear, linear_backward, linear_forward
 from .lstm import LSTM
 from .recurrent import Recurrent
 from .rnn import RNN
+from .sequential import Sequential
 from .tape import LayerGradients, LayerTape
 from .weights import Weighted
 
@@ -22,7 +24,7 @@ RECURRENT: dict[str, type[Recurrent[Any]]] = {
 }
 
 __all__ = [
-    "LAYERS", "RECURRENT", "Embedding", "LayerGradients", "LayerTape", "LeakyRNN", "Linear",
-    "Recurrent", "Weighted", "embedding_backward", "embedding_forward", "linear_backward",
-    "linear_forward",
+    "LAYERS", "RECURRENT", "Dropout", "Embedding", "LayerGradients", "LayerTape", "LeakyRNN",
+    "Linear", "Recurrent", "Sequential", "Weighted", "embedding_backward", "embedding_forward",
+    "linear_backward", "linear_forward",
 ]  # fmt: skip

@@ -165,6 +165,10 @@ class EmbeddingLayerGradients(NamedTuple):
         return copied_gradients(self)
 
 
+def _index(name: str, value: Any) -> int | None:
+    return None if value is None else _checks.size(name, value, -_checks.MAX_ELEMENTS)
+
+
 class Embedding(Weighted):
     """A table of vectors, one for each index.
 
@@ -172,6 +176,9 @@ class Embedding(Weighted):
     ----------
     num_embeddings, embedding_dim : int
         V, how many vectors, and D, their length.
+    padding_idx : int, optional
+        The index that padding has; below zero it counts from V. Its vector is zero at first, and
+        its gradient is always zero, so that it stays what it is.
     dtype : {"float32", "float64"}
         Of the vectors.
     rng : optional
@@ -180,7 +187,8 @@ class Embedding(Weighted):
     Attributes
     ----------
     num_embeddings, embedding_dim : int
-        As given; fixed.
+    padding_idx : int or None
+        As given, but counted from zero; fixed.
     dtype : numpy.dtype
         float32 or float64, of the weights and of all arrays; fixed.
     weights : mapping of str to ndarray
@@ -197,6 +205,7 @@ class Embedding(Weighted):
     Notes
     -----
     The weight, "weight" (V, D), is drawn from the standard normal distribution, as in PyTorch.
+    `Linear.tied` makes an output layer that has the same weight.
 
     Examples
     --------
@@ -209,25 +218,47 @@ class Embedding(Weighted):
     >>> embedding.flat_weights[...] -= 0.1 * grads.flat_weights
     """
 
-    _fixed: ClassVar[Checks] = {"num_embeddings": _checks.size, "embedding_dim": _checks.size}
+    _fixed: ClassVar[Checks] = {
+        "num_embeddings": _checks.size, "embedding_dim": _checks.size, "padding_idx": _index,
+    }  # fmt: skip
+    _later = ("padding_idx",)
 
     num_embeddings: int
     embedding_dim: int
+    padding_idx: int | None = None  # of layers that were pickled before there was such a thing
 
     def __init__(
         self,
         num_embeddings: int,
         embedding_dim: int,
+        padding_idx: int | None = None,
         *,
         dtype: DTypeLike = "float32",
         rng: Any = None,
     ) -> None:
         with self._all_or_nothing():
-            self._configure(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+            self._configure(
+                num_embeddings=num_embeddings,
+                embedding_dim=embedding_dim,
+                padding_idx=padding_idx,
+            )
             self._allocate(_checks.float_dtype("dtype", dtype))
             # Drawn in float64 and rounded, so that one seed means one network in both types.
             view = self._weights["weight"]
             view[...] = _checks.generator("rng", rng).standard_normal(view.shape)
+            if self.padding_idx is not None:
+                view[self.padding_idx] = 0
+
+    def _configure(self, **arguments: Any) -> None:
+        super()._configure(**arguments)
+        count, index = self.num_embeddings, self.padding_idx
+        if index is not None:
+            if not -count <= index < count:
+                raise ValueError(
+                    f"padding_idx is {index}, expected -num_embeddings <= padding_idx < "
+                    f"num_embeddings = {count}"
+                )
+            self._set_all({"padding_idx": index % count})
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.num_embeddings, self.embedding_dim)}
@@ -327,6 +358,12 @@ class Embedding(Weighted):
         >>> embedding.backward(tape, np.ones_like(output)).flat_weights
         array([1., 0., 2.], dtype=float32)
         """
+        return self._backward(tape, d_output, wrt)
+
+    def _backward(
+        self, tape: Any, d_output: Any, wrt: Any, flat: Array | None = None
+    ) -> EmbeddingLayerGradients:
+        """backward; the gradient of the weight is written to `flat` where that is given."""
         tape = stored_tape(tape, "Embedding.forward")
         shape = (self.num_embeddings, self.embedding_dim)
         if tape.shape != shape or tape.dtype != self.dtype:
@@ -335,6 +372,8 @@ class Embedding(Weighted):
                 f"this layer's is {self.dtype} {shape}"
             )
         wanted = _checks.names("wrt", wrt, ("weights", "weight"))
-        flat, views = self._weight_gradients(wanted)
+        flat, views = self._weight_gradients(wanted, flat)
         _embedding_backward(tape, d_output, tuple(views), views.get("weight"))
+        if views and self.padding_idx is not None:
+            views["weight"][self.padding_idx] = 0
         return EmbeddingLayerGradients(views, flat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .. import _checks
 from .._attributes import Checks
@@ -35,8 +35,9 @@ class GRU(Recurrent["Array"]):
         H.
     num_layers : int
         How many layers: each one but the first takes the output of the one below.
-    bias : bool
-        Whether there are b_ih and b_hh.
+    bias : bool or "single"
+        Whether there are b_ih and b_hh. "single": b_ih alone, as code with one bias has it. The
+        reset gate then acts on W_hn h_{t-1} without a bias: there is no b_hn.
     batch_first : bool
         Whether x, output and restart have the batch axis before the time axis. The state does not.
     dropout : float
@@ -64,7 +65,8 @@ class GRU(Recurrent["Array"]):
     ----------
     input_size : int or None
     hidden_size, num_layers : int
-    bias, bidirectional, reverse : bool
+    bias : bool or "single"
+    bidirectional, reverse : bool
         As given; fixed.
     batch_first : bool
     dropout : float
@@ -128,7 +130,7 @@ class GRU(Recurrent["Array"]):
         input_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
-        bias: bool = True,
+        bias: bool | Literal["single"] = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,

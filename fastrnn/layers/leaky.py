@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .. import _checks
 from .._attributes import Checks
@@ -39,8 +39,9 @@ class LeakyRNN(Recurrent["Array"]):
         How many layers: each one but the first takes the output of the one below.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity", "hard_sigmoid"}
         f; hard_sigmoid(z) is min(max(z + 3, 0), 6)/6, as in PyTorch and Keras 3.
-    bias : bool
-        Whether there are b_ih and b_hh.
+    bias : bool or "single"
+        Whether there are b_ih and b_hh. "single": b_ih alone, as code with one bias has it (two
+        that are added would both move, and a step of SGD be twice as long).
     batch_first : bool
         Whether x, output and restart have the batch axis before the time axis. The state does not.
     dropout : float
@@ -69,7 +70,8 @@ class LeakyRNN(Recurrent["Array"]):
     ----------
     input_size : int or None
     hidden_size, num_layers : int
-    bias, bidirectional, reverse : bool
+    bias : bool or "single"
+    bidirectional, reverse : bool
         As given; fixed.
     batch_first : bool
     dropout : float
@@ -136,7 +138,7 @@ class LeakyRNN(Recurrent["Array"]):
         hidden_size: int,
         num_layers: int = 1,
         nonlinearity: str = "tanh",
-        bias: bool = True,
+        bias: bool | Literal["single"] = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,

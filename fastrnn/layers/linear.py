@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from .. import _checks, _core, _tapes, reference
+from .. import _checks, _core, _cures, _tapes, reference
 from .._attributes import Checks
+from .._memory import aligned_empty
 from ..config import current_backend, current_threads
 from ..reference.linear import (
     LinearGradients,
@@ -18,7 +19,8 @@ from ..reference.linear import (
     linear_backward_arguments,
     linear_tape,
 )
-from .weights import Weighted, Weights, copied_gradients, same_weight
+from .embedding import Embedding
+from .weights import Weighted, Weights, copied_gradients, mismatches, same_weight
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -168,7 +170,8 @@ class LinearLayerGradients(NamedTuple):
     x : ndarray or None
         Of x's shape and dtype.
     weights : mapping of str to ndarray
-        Those that were asked for, by their names: views into `flat_weights`.
+        Those that were asked for, by their names: views into `flat_weights`; but the weight of a
+        tied layer is an array of its own, see `Linear.tied`.
     flat_weights : ndarray or None
         (n,), laid out like the layer's own; zero for weights that were not asked for. None where
         none was.
@@ -201,6 +204,8 @@ class Linear(Weighted):
     in_features, out_features : int
     bias : bool
         As given; fixed.
+    tied_to : Embedding or None
+        Of a layer that `tied` made, the embedding whose weight it has.
     dtype : numpy.dtype
         float32 or float64, of the weights and of all arrays; fixed.
     weights : mapping of str to ndarray
@@ -235,9 +240,12 @@ class Linear(Weighted):
         "bias": _checks.flag,
     }
 
+    _needed = ("_tied",)
+
     in_features: int
     out_features: int
     bias: bool
+    _tied: Embedding | None = None
 
     def __init__(
         self,
@@ -249,16 +257,117 @@ class Linear(Weighted):
         rng: Any = None,
     ) -> None:
         with self._all_or_nothing():
-            self._configure(in_features=in_features, out_features=out_features, bias=bias)
-            self._allocate(_checks.float_dtype("dtype", dtype))
-            # Drawn in float64 and rounded, so that one seed means one network in both types.
-            generator = _checks.generator("rng", rng)
-            bound = 1 / math.sqrt(self.in_features)
-            for view in self._weights.values():
-                view[...] = generator.uniform(-bound, bound, view.shape)
+            self._set_all({"_tied": None})
+            self._draw(in_features, out_features, bias, _checks.float_dtype("dtype", dtype), rng)
+
+    def _draw(
+        self, in_features: Any, out_features: Any, bias: Any, dtype: np.dtype[Any], rng: Any
+    ) -> None:
+        self._configure(in_features=in_features, out_features=out_features, bias=bias)
+        self._allocate(dtype)
+        # Drawn in float64 and rounded, so that one seed means one network in both types.
+        generator = _checks.generator("rng", rng)
+        bound = 1 / math.sqrt(self.in_features)
+        for view in self._weights.values():
+            view[...] = generator.uniform(-bound, bound, view.shape)
+
+    @classmethod
+    def tied(cls, embedding: Embedding, bias: bool = True, *, rng: Any = None) -> Self:
+        """Make an output layer whose weight is that of an embedding.
+
+        Both are one array, (V, D): what changes one changes the other. The layer's own is the bias
+        alone, and so is all that its `flat_weights` has: an optimiser of
+        ``[words.flat_weights, head.flat_weights]`` has every weight once.
+
+        Parameters
+        ----------
+        embedding : Embedding
+            V is `out_features`, D is `in_features`.
+        bias : bool
+            Whether there is a bias, which is drawn as always.
+        rng : optional
+            Anything that `numpy.random.default_rng` takes: a seed, a Generator, or None.
+
+        Returns
+        -------
+        Linear
+            Copied, pickled or saved together with the embedding it stays tied; alone, a copy takes
+            a copy of the embedding along (`tied_to`), and a file refuses.
+
+        Raises
+        ------
+        TypeError
+            If it is no embedding, or another argument is of the wrong type.
+
+        Notes
+        -----
+        The weight's gradient has two parts, one that comes through the embedding and one through
+        this layer, and **an optimiser needs their sum**. In a `Sequential` they are added. By hand
+        it takes the line below: what backward of this layer returns has the second part in its
+        ``weights["weight"]``, and not in its ``flat_weights``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> words, rnn = fastrnn.Embedding(10, 4, rng=0), fastrnn.GRU(4, 4, rng=1)
+        >>> head = fastrnn.Linear.tied(words, rng=2)
+        >>> adam = fastrnn.optim.Adam([a.flat_weights for a in (words, rnn, head)])
+        >>> x, x_tape = words.forward(np.array([[1, 2], [3, 1]]))
+        >>> output, state, tape = rnn.forward(x)
+        >>> y, y_tape = head.forward(output)
+        >>> head_grads = head.backward(y_tape, np.ones_like(y))
+        >>> rnn_grads = rnn.backward(tape, head_grads.x)
+        >>> word_grads = words.backward(x_tape, rnn_grads.x)
+        >>> word_grads.weights["weight"] += head_grads.weights["weight"]
+        >>> adam.step([g.flat_weights for g in (word_grads, rnn_grads, head_grads)])
+        """
+        if not isinstance(embedding, Embedding):
+            raise TypeError(f"embedding is {_cures.kind(embedding)}, expected a fastrnn.Embedding")
+        head = cls.__new__(cls)
+        with head._all_or_nothing():
+            head._set_all({"_tied": embedding})
+            head._draw(
+                embedding.embedding_dim, embedding.num_embeddings, bias, embedding.dtype, rng
+            )
+        return head
+
+    @classmethod
+    def _restored_tied(
+        cls, embedding: Embedding, arguments: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> Self:
+        """As `_restored`, of a layer that is tied to that embedding."""
+        sizes = {
+            "in_features": embedding.embedding_dim, "out_features": embedding.num_embeddings,
+        }  # fmt: skip
+        rest = {name: value for name, value in arguments.items() if name not in sizes}
+        if {**sizes, **rest} != arguments or list(rest) != ["bias"]:
+            raise ValueError(f"the arguments are {dict(arguments)}, expected {sizes} and bias")
+        head = cls.tied(embedding, rest["bias"], rng=0)
+        if faults := mismatches(head._shapes(), arrays):
+            raise ValueError("; ".join(faults))
+        for name, view in head._weights.items():
+            view[...] = _checks.array(name, arrays[name], head.dtype, "the embedding")
+        return head
+
+    @property
+    def tied_to(self) -> Embedding | None:
+        return self._tied
+
+    @property
+    def weights(self) -> Weights:
+        if self._tied is None:
+            return self._weights
+        return Weights({"weight": self._tied._weights["weight"], **self._weights})
+
+    def __repr__(self) -> str:
+        if self._tied is None:
+            return super().__repr__()
+        return f"{type(self).__name__}.tied({self._tied!r}{'' if self.bias else ', bias=False'})"
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self._tied is None:
+            shapes["weight"] = (self.out_features, self.in_features)
         if self.bias:
             shapes["bias"] = (self.out_features,)
         return shapes
@@ -331,7 +440,7 @@ class Linear(Weighted):
             expected = f"(..., in_features) = (..., {self.in_features})"
             cure = ": pass x[..., None] if it has no axis of features" * (self.in_features == 1)
             raise ValueError(f"x has shape {x.shape}, expected {expected}{cure}")
-        weight, bias = self._weights["weight"], self._weights.get("bias")
+        weight, bias = self.weights["weight"], self._weights.get("bias")
         return linear_forward(x, weight, bias, record=record, check=check)
 
     def backward(
@@ -370,10 +479,21 @@ class Linear(Weighted):
         >>> grads.x.shape, grads.weights["bias"]
         ((5, 3, 4), array([15., 15.], dtype=float32))
         """
+        return self._backward(tape, d_output, wrt)
+
+    def _backward(
+        self, tape: Any, d_output: Any, wrt: Any, flat: Array | None = None
+    ) -> LinearLayerGradients:
+        """backward; the gradients of the weights are written to `flat` where that is given."""
         _checks.tape(tape, LinearTape, "Linear.forward")
-        for name, own in (("weight", self._weights["weight"]), ("bias", self._weights.get("bias"))):
+        weights = self.weights
+        for name, own in (("weight", weights["weight"]), ("bias", weights.get("bias"))):
             same_weight(name, getattr(tape, name), own)
-        wanted = _checks.names("wrt", wrt, ("x", "weights", *self._weights))
-        flat, views = self._weight_gradients(wanted)
+        wanted = _checks.names("wrt", wrt, ("x", "weights", *weights))
+        flat, views = self._weight_gradients(wanted, flat)
+        if self._tied is not None and wanted & {"weight", "weights"}:
+            views = Weights({"weight": np.empty_like(weights["weight"]), **views})
+            if not self._weights:  # there is nothing of its own, but that was asked for
+                flat = aligned_empty(0, self.dtype)
         grads = _linear_backward(tape, d_output, {*views, *(wanted & {"x"})}, views)
         return LinearLayerGradients(grads.x, views, flat)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -39,8 +39,9 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         H.
     num_layers : int
         How many layers: each one but the first takes the output of the one below.
-    bias : bool
-        Whether there are b_ih and b_hh.
+    bias : bool or "single"
+        Whether there are b_ih and b_hh. "single": b_ih alone, as code with one bias has it (two
+        that are added would both move, and a step of SGD be twice as long).
     batch_first : bool
         Whether x, output and restart have the batch axis before the time axis. The state does not.
     dropout : float
@@ -72,7 +73,8 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
     ----------
     input_size : int or None
     hidden_size, num_layers, proj_size : int
-    bias, bidirectional, peephole, reverse : bool
+    bias : bool or "single"
+    bidirectional, peephole, reverse : bool
     forget_bias : float
         As given; fixed.
     batch_first : bool
@@ -149,7 +151,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         input_size: int | None,
         hidden_size: int,
         num_layers: int = 1,
-        bias: bool = True,
+        bias: bool | Literal["single"] = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -46,7 +46,7 @@ class Recurrent(Weighted, Generic[State]):
 
     _fixed: ClassVar[Checks] = {
         "input_size": _input_size, "hidden_size": _checks.size,
-        "num_layers": _checks.size, "bias": _checks.flag, "bidirectional": _checks.flag,
+        "num_layers": _checks.size, "bias": _checks.biases, "bidirectional": _checks.flag,
         "reverse": _checks.flag,
     }  # fmt: skip
     _settable: ClassVar[Checks] = {"batch_first": _checks.flag, "dropout": _checks.fraction}
@@ -54,7 +54,7 @@ class Recurrent(Weighted, Generic[State]):
     input_size: int | None
     hidden_size: int
     num_layers: int
-    bias: bool
+    bias: bool | Literal["single"]
     batch_first: bool
     dropout: float
     bidirectional: bool
@@ -156,7 +156,9 @@ class Recurrent(Weighted, Generic[State]):
             shapes["weight_ih"] = (rows, features)
         shapes["weight_hh"] = (rows, self._units)
         if self.bias:
-            shapes["bias_ih"] = shapes["bias_hh"] = (rows,)
+            shapes["bias_ih"] = (rows,)
+        if self.bias and self.bias != "single":
+            shapes["bias_hh"] = (rows,)
         return shapes
 
     def _initialise(self, dtype: DTypeLike, rng: Any, init: str) -> None:
@@ -450,6 +452,12 @@ class Recurrent(Weighted, Generic[State]):
         >>> grads.x.shape, grads.weights["weight_hh_l0"].shape
         ((5, 2, 3), (4, 4))
         """
+        return self._backward(tape, d_output, d_state, wrt)
+
+    def _backward(
+        self, tape: Any, d_output: Any, d_state: Any, wrt: Any, flat: Array | None = None
+    ) -> LayerGradients[State]:
+        """backward; the gradients of the weights are written to `flat` where that is given."""
         self._check_tape(tape)
         wanted = _checks.names("wrt", wrt, ("x", "state", "weights", *self._weights))
         names: tuple[str, ...] = ("d_state",)
@@ -465,7 +473,7 @@ class Recurrent(Weighted, Generic[State]):
         tape = tape._unchanged()
         start = tape._gradients(d_output, names, d_states)
 
-        flat, views = self._weight_gradients(wanted)
+        flat, views = self._weight_gradients(wanted, flat)
         names_of = self._cell.weight_names.items()
         into = [
             {arg: views[name + end] for arg, name in names_of if name + end in views}

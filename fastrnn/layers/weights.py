@@ -112,8 +112,11 @@ class Weighted(Guarded):
 
     _flat: Array
     _weights: Weights
+    _model: Any = None  # a weak reference to the Sequential that the layer is in
 
-    _derived: ClassVar[tuple[str, ...]] = ("_flat", "_weights")  # from the memory of the weights
+    # From the memory of the weights, and from where the layer stands.
+    _derived: ClassVar[tuple[str, ...]] = ("_flat", "_weights", "_model")
+    _needed: ClassVar[tuple[str, ...]] = ()  # attributes without which weights cannot be adopted
     _fixed: ClassVar[Checks]
     _shapes: Callable[[], dict[str, tuple[int, ...]]]  # names and shapes, in flat_weights' order
 
@@ -123,7 +126,7 @@ class Weighted(Guarded):
         self._set_all({name: checks[name](name, a) for name, a in arguments.items()})
 
     def _refusal(self, name: str) -> str | None:
-        kind, names = type(self).__name__, list(getattr(self, "_weights", ()))
+        kind, names = type(self).__name__, list(getattr(self, "weights", ()))
         if name == "flat_weights":
             return f"{name} cannot be replaced: write its elements, layer.{name}[...] = value"
         if name == "bias" and name in self._fixed:
@@ -153,7 +156,8 @@ class Weighted(Guarded):
 
     def _cure_of_missing(self, name: str) -> str:
         """How a layer of this kind has a weight of that name, which this one lacks."""
-        if name.startswith("bias") and not getattr(self, "bias", True):
+        bias = getattr(self, "bias", True)
+        if (name.startswith("bias") and not bias) or (name[:7] == "bias_hh" and bias == "single"):
             return "; make another one with bias=True"
         reverse = getattr(self, "reverse", None)
         if name.endswith("_reverse") and not (reverse or getattr(self, "bidirectional", True)):
@@ -182,13 +186,13 @@ class Weighted(Guarded):
             # Only for what there is not: as PyTorch's modules have their weights.
             if hasattr(type(self), name):  # a property that fails, whose error it is
                 return object.__getattribute__(self, name)
-            names = () if name.startswith("_") else getattr(self, "_weights", ())
+            names = () if name.startswith("_") else getattr(self, "weights", ())
             text = f"{type(self).__name__!r} object has no attribute {name!r}"
             if name in names:
                 text += f": it is layer.weights[{name!r}]"
             elif names and WEIGHT.fullmatch(name):
                 text += f": its weights are layer.weights, {', '.join(names)}"
-            elif name in ("train", "eval") and "dropout" not in self._settable:
+            elif name in ("train", "eval") and "training" not in signature(self.forward).parameters:
                 text += ": it behaves alike in training and in use"
             elif name in _OF_MODULES:
                 text += _OF_MODULES[name]
@@ -209,20 +213,28 @@ class Weighted(Guarded):
                 f"the weights {sizes} have {count} elements, which is larger than the address space"
             )
         # Made again in the same form, a layer keeps its memory, and so its optimisers.
-        kept: Mapping[str, Array] = getattr(self, "_weights", {})
-        same = shapes == {name: view.shape for name, view in kept.items()} and dtype == self.dtype
-        memory = owner(self._flat) if same else None
+        kept: Mapping[str, Array] | None = getattr(self, "_weights", None)
+        same = kept is not None and shapes == {name: view.shape for name, view in kept.items()}
+        memory = owner(self._flat) if same and dtype == self.dtype else None
+        if memory is None and in_model(self):
+            raise ValueError(
+                f"this {type(self).__name__} is in a Sequential, which has its weights: make "
+                "another layer of that form"
+            )
         self._adopt(memory or Memory(aligned_empty(count, dtype)))
 
-    def _weight_gradients(self, wanted: Collection[str]) -> tuple[Array | None, Weights]:
+    def _weight_gradients(
+        self, wanted: Collection[str], flat: Array | None = None
+    ) -> tuple[Array | None, Weights]:
         """A flat array for the gradients, zero but for the weights named, and views of these.
 
-        Every name of a weight may be in `wanted`, or "weights" for all of them.
+        Every name of a weight may be in `wanted`, or "weights" for all of them. `flat`: the array,
+        where that is made.
         """
         named = [name for name in self._weights if "weights" in wanted or name in wanted]
         if not named:
             return None, Weights({})
-        flat = aligned_empty(self._flat.size, self.dtype)
+        flat = aligned_empty(self._flat.size, self.dtype) if flat is None else flat
         if len(named) < len(self._weights):
             flat[...] = 0
         # As the weights are, whatever has become of the attributes: C writes so much.
@@ -324,7 +336,7 @@ class Weighted(Guarded):
         >>> {name: w.shape for name, w in fastrnn.Linear(3, 2).state_dict().items()}
         {'weight': (2, 3), 'bias': (2,)}
         """
-        return {name: view.copy() for name, view in self._weights.items()}
+        return {name: view.copy() for name, view in self.weights.items()}
 
     def load_state_dict(self, d: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
         """Set the weights from a mapping of names to arrays.
@@ -365,16 +377,17 @@ class Weighted(Guarded):
             if isinstance(d, str | os.PathLike):
                 cure = ": pass fastrnn.load(d)"
             raise TypeError(f"d is {_cures.kind(d)}, expected a mapping of names to arrays{cure}")
-        missing = [name for name in self._weights if name not in d]
-        unexpected = [name for name in d if name not in self._weights]
+        weights = self.weights
+        missing = [name for name in weights if name not in d]
+        unexpected = [name for name in d if name not in weights]
         if _checks.flag("strict", strict) and (missing or unexpected):
             parts = [f"lacks {_some(missing)}"] if missing else []
             parts += [f"has unexpected {_some(unexpected)}"] if unexpected else []
-            cure = _cures.for_names("d", d, self._weights)
-            names = _some(list(self._weights))
+            cure = _cures.for_names("d", d, weights)
+            names = _some(list(weights))
             raise ValueError(f"d {' and '.join(parts)}: the names are {names}{cure}")
         converted = {}
-        for name, view in self._weights.items():
+        for name, view in weights.items():
             if name in d:
                 if isinstance(d[name], np.ma.MaskedArray):  # np.asarray would drop the mask
                     _checks.plain_array(f"d[{name!r}]", d[name])
@@ -405,7 +418,7 @@ class Weighted(Guarded):
                     )
                 converted[name] = _rounded(f"d[{name!r}]", value, self.dtype)
         for name, value in converted.items():
-            self._weights[name][...] = value
+            weights[name][...] = value
         return IncompatibleKeys(missing, unexpected)
 
     def __reduce__(self) -> Any:
@@ -413,7 +426,8 @@ class Weighted(Guarded):
         state: Any = self.__getstate__()
         if isinstance(state, dict):
             state = {name: value for name, value in state.items() if name not in self._derived}
-        said = {name: getattr(self, name) for name in (*self._fixed, *self._settable)}
+        names = (*self._fixed, *self._settable, *self._needed)
+        said = {name: getattr(self, name) for name in names}
         return _with_weights, (type(self), owner(self._flat), said), state
 
     def __getstate__(self) -> Any:
@@ -421,6 +435,11 @@ class Weighted(Guarded):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set_all(state)
+
+
+def in_model(layer: Any) -> bool:
+    """Whether a layer is in a Sequential that there still is."""
+    return layer._model is not None and layer._model() is not None
 
 
 def _with_weights(kind: type[Weighted], memory: Memory, said: Mapping[str, Any]) -> Weighted:

@@ -27,6 +27,7 @@ from registry import CELLS, VARIANTS
 
 import fastrnn
 from fastrnn import io as files
+from fastrnn.layers import described
 
 every_dtype = pytest.mark.parametrize("dtype", CODES.values())
 
@@ -88,7 +89,7 @@ def test_every_layer_is_known():
         for name in fastrnn.__all__
         if isinstance(getattr(fastrnn, name), type) and hasattr(getattr(fastrnn, name), "_restored")
     }
-    assert layers == set(files.LAYERS)
+    assert layers == set(described.KINDS)
 
 
 def test_a_loaded_network_computes_the_same(path):

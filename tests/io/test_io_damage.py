@@ -54,15 +54,29 @@ def check_loaded(data, loaded):
                     else:
                         assert repr(loaded[name][key]) == repr(item["json"])
             else:
-                layer = loaded[name]
-                assert type(layer) is getattr(fastrnn, described["kind"])
-                assert repr(layer._arguments()) == repr(
-                    {key: described["arguments"][key] for key in layer._arguments()}
-                )
-                assert sum(w.size for w in layer.weights.values()) == layer.flat_weights.size
-                for weight, a in layer.weights.items():
-                    same(f"{name}.{weight}", a)
+                same_layer(name, loaded, described, name, same)
     assert entries == {}
+
+
+def same_layer(name, layers, described, at, same):
+    layer = layers[name]
+    assert type(layer) is getattr(fastrnn, described["kind"])
+    if described["kind"] == "Sequential":
+        assert list(layer.layers) == list(described["layers"])
+        for inner, one in described["layers"].items():
+            same_layer(inner, layer.layers, one, f"{at}.{inner}", same)
+    else:
+        assert repr(layer._arguments()) == repr(
+            {key: described["arguments"][key] for key in layer._arguments()}
+        )
+        own = dict(getattr(layer, "weights", {}))
+        if "tied" in described:
+            assert layer.tied_to is layers[described["tied"]]
+            assert np.shares_memory(own.pop("weight"), layer.tied_to.flat_weights)
+        for weight, a in own.items():
+            same(f"{at}.{weight}", a)
+    if hasattr(layer, "flat_weights"):
+        assert sum(w.size for w in layer._weights.values()) == layer.flat_weights.size
 
 
 def saved(folder, name, objects, metadata=None):
@@ -70,6 +84,13 @@ def saved(folder, name, objects, metadata=None):
     data = (folder / name).read_bytes()
     check_loaded(data, fastrnn.load(folder / name))
     return data
+
+
+def a_model():
+    words = fastrnn.Embedding(2, 1, rng=0)
+    rnn, drop = fastrnn.RNN(1, 1, bias="single", rng=1), fastrnn.Dropout(0.5)
+    layers = {"e": words, "rnn": rnn, "drop": drop, "h": fastrnn.Linear.tied(words, rng=2)}
+    return fastrnn.Sequential(layers)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +102,7 @@ def good_files(tmp_path_factory):
         "a.weight": entry("F32", (2, 2), (0, 16)), "a.bias": entry("F32", (2,), (16, 24)),
         "x": entry("BOOL", (3,), (24, 27)), "none": entry("I8", (0, 4), (27, 27)),
     }  # fmt: skip
+    words = fastrnn.Embedding(2, 2, 1, rng=0)
     data = [
         saved(folder, "rnn", {"rnn": fastrnn.RNN(1, 2, rng=0)}),
         saved(folder, "double", {"r": fastrnn.RNN(2, 1, bias=False, dtype="float64", rng=0)}),
@@ -88,6 +110,8 @@ def good_files(tmp_path_factory):
             folder, "head", {"h": fastrnn.Linear(2, 2), "e": fastrnn.Embedding(2, 2)}, {"k": "v"}
         ),
         saved(folder, "all", everything(), {"author": "me"}),
+        saved(folder, "model", {"m": a_model()}),
+        saved(folder, "tied", {"h": fastrnn.Linear.tied(words, rng=1), "e": words}),
         saved(folder, "scalars", scalars),
         saved(folder, "arrays", {"arrays": arrays}),
         saved(folder, "state", {"run": {"step": 3, "lr": 0.5, "list": [1, None, "x"]}}),
@@ -106,6 +130,7 @@ WORDS = [
     "dict", "tensor", "json", "kind", "arguments", "items", "version", "objects", "fastrnn",
     "__metadata__", "dtype", "shape", "data_offsets", "bias", "weight", "rnn", "tanh", "relu",
     "true", "false", "null", "a", "h", "e", "r", "run", "step", "in_features", "embedding_dim",
+    "Sequential", "Dropout", "tied", "layers", "drop", "single", "padding_idx",
 ]  # fmt: skip
 # Hypothesis prefers small integers; a place in a file may as well be anywhere.
 POSITION = st.integers(0, 2**32 - 1).map(lambda n: n * 0x9E3779B1 % 2**32 >> 8)

@@ -337,7 +337,7 @@ TYPOS = [
     ("rnn", "drop_out", "dropout"), ("rnn", "batchfirst", "batch_first"),
     ("rnn", "non_linearity", "nonlinearity"), ("rnn", "reset_after", None),
     ("gru", "nonlinearity", None), ("gru", "resetafter", "reset_after"),
-    ("linear", "dropout", None), ("embedding", "padding_idx", None), ("lstm", "training", None),
+    ("linear", "dropout", None), ("embedding", "max_norm", None), ("lstm", "training", None),
     ("stream", "stat", "state"), ("stream", "h_0", None), ("stream", "States", "state"),
 ]  # fmt: skip
 

@@ -94,6 +94,11 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "given": lambda: fastrnn.GRU(None, 5, rng=0),
     "linear": lambda: fastrnn.Linear(5, 3, rng=0),
     "embedding": lambda: fastrnn.Embedding(5, 3, rng=0),
+    "padded": lambda: fastrnn.Embedding(5, 3, padding_idx=-1, rng=0),
+    "one bias": lambda: fastrnn.GRU(3, 5, bias="single", rng=0),
+    "model": lambda: fastrnn.Sequential(
+        {"rnn": fastrnn.GRU(3, 5, rng=0), "drop": fastrnn.Dropout(), "out": fastrnn.Linear(5, 2)}
+    ),
 }
 each_layer = pytest.mark.parametrize("make", LAYERS.values(), ids=list(LAYERS))
 

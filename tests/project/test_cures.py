@@ -17,10 +17,11 @@ import pytest
 from wrong_calls import CASES, COMMON, Case
 from wrong_calls_generation import GENERATION
 from wrong_calls_losses import LOSSES
+from wrong_calls_models import MODELS
 
 import fastrnn
 
-CASES |= GENERATION | LOSSES
+CASES = CASES | GENERATION | LOSSES | MODELS
 SUBJECT = re.compile(r"^([A-Za-z_]\w*(?:\[[^\]]*\])*)")
 
 

@@ -96,6 +96,12 @@ def others(folder: Path) -> dict[str, Any]:
         fastrnn.char_lm.TrainOptions([], None, False, False, None, {}),
         fastrnn.char_lm.SampleOptions("model", None, 1, 1.0, 0),
     ]  # fmt: skip
+    drop = fastrnn.Dropout(0.5)
+    _, drop_tape = drop.forward(y, rng=0)
+    model = fastrnn.Sequential({"head": fastrnn.Linear(3, 2), "drop": fastrnn.Dropout()})
+    output, _, tape = model.forward(x, rng=0)
+    made += [drop, drop_tape, drop.backward(drop_tape, y), model, tape]
+    made.append(model.backward(tape, output))
     if "fastrnn.torch" in MODULES:
         torch = importlib.import_module("torch")
         made.append(importlib.import_module("fastrnn.torch").accelerate(torch.nn.GRU(1, 1)))

@@ -13,6 +13,7 @@ PACKAGE = Path(fastrnn.__file__).parent
 # other where no circle comes of it.
 LAYERS = [
     ["_version", "_cures", "_sharing", "_checks", "_attributes", "_memory", "_tapes", "config"],
+    ["_json"],
     ["reference"],
     ["_core"],
     ["runtime", "activations", "cells"],

@@ -63,9 +63,9 @@ def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     losses = block["losses"]
     assert losses[-1] < 0.01 * losses[0]
     x = np.zeros((5, 2, 1), np.float32)
-    trained, read = block["rnn_tape"], block["rnn"]
+    trained, read = block["tape"].tapes["rnn"], block["model"].layers["rnn"]
     assert np.array_equal(trained.tapes[0].w_hh, read.weights["weight_hh_l0"])
-    assert read(x)[0].shape == (5, 2, 32)
+    assert block["model"](x)[0].shape == (5, 2, 1)
 
 
 def test_stream_block() -> None:

@@ -1,0 +1,51 @@
+"""Wrong calls of models and of what they are made of, for test_cures.py."""
+
+from wrong_calls import Case
+
+MODEL = "model = fastrnn.Sequential({'rnn': fastrnn.GRU(3, 4), 'head': head}); "
+TWO = "layers = {'a': fastrnn.GRU(3, 4), 'b': fastrnn.GRU(4, 4, batch_first=True)}"
+
+MODELS: dict[str, Case] = {
+    "layers in a list": Case("layers = [rnn, head]", "fastrnn.Sequential(layers)"),
+    "one layer": Case("layers = rnn", "fastrnn.Sequential(layers)"),
+    "numbers for names": Case("layers = {0: rnn, 1: head}", "fastrnn.Sequential(layers)"),
+    "names with dots": Case("layers = {'my.rnn': rnn, 'head': head}", "fastrnn.Sequential(layers)"),
+    "one layer twice": Case(
+        "import copy; layer = fastrnn.GRU(4, 4); layers = {'a': layer, 'b': layer}",
+        "fastrnn.Sequential(layers)", "stands in one place"),
+    "a layer of another model": Case(
+        "import copy; first = fastrnn.Sequential({'a': rnn}); layers = {'rnn': rnn, 'head': head}",
+        "fastrnn.Sequential(layers)", "in another Sequential already"),
+    "layers that share their weights": Case(
+        "import copy; layer = fastrnn.GRU(4, 4); layers = {'a': layer, 'b': copy.copy(layer)}",
+        "fastrnn.Sequential(layers)", "shares its weights"),
+    "one with the batch first": Case(TWO, "fastrnn.Sequential(layers)"),
+    "batch first, later": Case(
+        "model = fastrnn.Sequential({'a': fastrnn.GRU(3, 4), 'b': fastrnn.GRU(4, 4)}); "
+        "model.layers['b'].batch_first = True",
+        "model(steps)"),
+    "a state without a name": Case(
+        MODEL + "state = np.zeros((1, 2, 4), np.float32)", "model(steps, state)"),
+    "a model's state of another float": Case(
+        MODEL + "state = {'rnn': np.zeros((1, 2, 4))}", "model(steps, state)"),
+    "a model's dropout without a source": Case(
+        "model = fastrnn.Sequential({'rnn': rnn, 'drop': fastrnn.Dropout(0.5)}); rng = None",
+        "model.forward(steps, rng=rng)", "pass a seed", "rng = 0"),
+    "dropout without a source": Case(
+        "drop, rng = fastrnn.Dropout(0.5), None", "drop.forward(steps, rng=rng)", "pass a seed",
+        "rng = 0"),
+    "batch first of a plain dropout": Case(
+        "batch_first = True", "fastrnn.Dropout(0.5, batch_first=batch_first)"),
+    "a name of a weight misspelt": Case(
+        MODEL + "y, state, tape = model.forward(steps); wrt = ['head.wieght']",
+        "model.backward(tape, y, wrt=wrt)", "did you mean 'head.weight'?",
+        "wrt = ['head.weight']"),
+    "a tied layer without its embedding": Case(
+        "objects = {'head': fastrnn.Linear.tied(embedding)}",
+        "fastrnn.save(folder / 'a.safetensors', objects)"),
+    "a model for PyTorch": Case(
+        "import fastrnn.convert; " + MODEL + "layer = model", "fastrnn.convert.to_torch(layer)"),
+    "a model for ONNX": Case(
+        "import fastrnn.convert; " + MODEL + "layer = model",
+        "fastrnn.convert.to_onnx(layer, folder / 'a.onnx')", needs="onnx"),
+}  # fmt: skip
