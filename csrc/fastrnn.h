@@ -212,6 +212,21 @@ struct fastrnn_elements {
     double *losses; /* (n,): of each element, unscaled, 0 where it does not count; or NULL */
 };
 
+/* One step of an optimiser over n parameters, in place. What its numbers and state are, in their order, says
+ * reference/optim.py; subnormals are not flushed. */
+enum fastrnn_rule { FASTRNN_SGD, FASTRNN_ADAM, FASTRNN_RMSPROP, FASTRNN_ADAGRAD };
+enum { FASTRNN_MAX_STATE = 3, FASTRNN_MAX_NUMBERS = 9 };
+struct fastrnn_update {
+    struct fastrnn_call call;
+    enum fastrnn_rule rule;
+    int64_t n;
+    void *params; /* (n,) */
+    const void *grads; /* (n,): may be params */
+    void *state[FASTRNN_MAX_STATE]; /* (n,), each or NULL */
+    double numbers[FASTRNN_MAX_NUMBERS];
+};
+double fastrnn_update_flops(const struct fastrnn_update *a); /* counted as operations of a product that takes as long */
+
 /* Autoregressive generation: a network of an embedding, recurrent layers and an output layer reads its own output, in B
  * sequences that know nothing of each other. */
 struct fastrnn_generate {
@@ -249,7 +264,7 @@ struct fastrnn_kernels {
      * packed may be NULL: to count. */
     size_t (*pack[2])(const struct fastrnn_direction *a, void *packed);
     fastrnn_kernel *linear_forward[2], *linear_backward[2];
-    fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *softmax[2], *generate[2];
+    fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *softmax[2], *update[2], *generate[2];
     /* The sum of the losses, in float64. */
     double (*element_losses[2])(const struct fastrnn_elements *a);
     /* Packs a network for `kept`, aligned to 64 bytes, of which then only the embedding is read; returns as `pack`. */

@@ -21,6 +21,12 @@ double fastrnn_embedding_flops(const struct fastrnn_embedding *a)
 /* An exponential and its row's share of the rest cost about twenty multiply-adds of a product. */
 double fastrnn_softmax_flops(int64_t N, int64_t C) { return 40.0 * (double)N * (double)C; }
 
+/* A root and a division cost about forty multiply-adds of a product, the few operations of SGD with their loads ten. */
+double fastrnn_update_flops(const struct fastrnn_update *a)
+{
+    return (a->rule == FASTRNN_SGD ? 10.0 : 40.0) * (double)a->n;
+}
+
 double fastrnn_generate_flops(const struct fastrnn_generate *a)
 {
     double step = 2.0 * (double)a->V * (double)a->layers[a->count - 1].P;

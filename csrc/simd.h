@@ -7,7 +7,7 @@
  *   vload(p) vstore(p, a)          W lanes, any alignment
  *   vload_n(p, n) vstore_n(p, a, n)  the first n lanes, 0 <= n <= W; the other lanes load as +0 and their
  *                                  memory is not touched
- *   vadd vsub vmul vdiv            correctly rounded
+ *   vadd vsub vmul vdiv vsqrt(a)   correctly rounded
  *   vfma(a, b, c)                  a*b + c rounded once (`generic`: rounded twice)
  *   vfnma(a, b, c)                 c - a*b likewise
  *   vmin(a, b) vmax(a, b)          b where that is NaN; a is none
@@ -50,6 +50,7 @@
 #define vsub FN(vsub)
 #define vmul FN(vmul)
 #define vdiv FN(vdiv)
+#define vsqrt FN(vsqrt)
 #define vfma FN(vfma)
 #define vfnma FN(vfnma)
 #define vmin FN(vmin)
@@ -224,6 +225,7 @@ OP vec vadd(vec a, vec b) { return PS(add)(a, b); }
 OP vec vsub(vec a, vec b) { return PS(sub)(a, b); }
 OP vec vmul(vec a, vec b) { return PS(mul)(a, b); }
 OP vec vdiv(vec a, vec b) { return PS(div)(a, b); }
+OP vec vsqrt(vec a) { return PS(sqrt)(a); }
 OP vec vfma(vec a, vec b, vec c) { return PS(fmadd)(a, b, c); }
 OP vec vfnma(vec a, vec b, vec c) { return PS(fnmadd)(a, b, c); }
 OP vec vmin(vec a, vec b) { return PS(min)(a, b); }
@@ -294,6 +296,7 @@ OP vec vadd(vec a, vec b) { return NEON(vaddq)(a, b); }
 OP vec vsub(vec a, vec b) { return NEON(vsubq)(a, b); }
 OP vec vmul(vec a, vec b) { return NEON(vmulq)(a, b); }
 OP vec vdiv(vec a, vec b) { return NEON(vdivq)(a, b); }
+OP vec vsqrt(vec a) { return NEON(vsqrtq)(a); }
 OP vec vfma(vec a, vec b, vec c) { return NEON(vfmaq)(c, a, b); }
 OP vec vfnma(vec a, vec b, vec c) { return NEON(vfmsq)(c, a, b); }
 OP vec vmin(vec a, vec b) { return NEON(vminq)(a, b); }
@@ -334,6 +337,12 @@ OP vec vadd(vec a, vec b) { return a + b; }
 OP vec vsub(vec a, vec b) { return a - b; }
 OP vec vmul(vec a, vec b) { return a * b; }
 OP vec vdiv(vec a, vec b) { return a / b; }
+OP vec vsqrt(vec a)
+{
+    for (int i = 0; i < W; i++)
+        a[i] = REAL_BITS == 32 ? (real)sqrtf((float)a[i]) : (real)sqrt((double)a[i]);
+    return a;
+}
 OP vec vfma(vec a, vec b, vec c) { return a * b + c; }
 OP vec vfnma(vec a, vec b, vec c) { return c - a * b; }
 OP vmask vlt(vec a, vec b) { return a < b; }

@@ -155,6 +155,22 @@ cdef extern from "fastrnn.h" nogil:
         void *d_input
         double *losses
 
+    enum fastrnn_rule:
+        FASTRNN_SGD
+
+    struct fastrnn_update:
+        fastrnn_call call
+        fastrnn_rule rule
+        int64_t n
+        void *params
+        const void *grads
+        void *state[3]  # FASTRNN_MAX_STATE
+        double numbers[9]  # FASTRNN_MAX_NUMBERS
+
+    enum: FASTRNN_MAX_STATE, FASTRNN_MAX_NUMBERS
+
+    double fastrnn_update_flops(const fastrnn_update *)
+
     struct fastrnn_generate:
         fastrnn_call call
         int64_t V, B
@@ -190,6 +206,7 @@ cdef extern from "fastrnn.h" nogil:
         fastrnn_kernel *cross_entropy[2]
         fastrnn_kernel *softmax[2]
         double (*element_losses[2])(const fastrnn_elements *) noexcept nogil
+        fastrnn_kernel *update[2]
         fastrnn_kernel *generate[2]
         size_t (*pack_generate[2])(const fastrnn_generate *, void *) noexcept nogil
         double (*sum_of_squares[2])(const void *, int64_t) noexcept nogil

@@ -117,6 +117,20 @@ def element_losses(
     losses: _Array | None,
 ) -> float: ...
 
+# One step of an optimiser, in place; rule: its place in reference/optim.py's RULES, which says what
+# state and numbers are: of each of params a tuple. Nothing has changed and False is returned where
+# arrays are not in the form that the kernel takes: C-contiguous, each gradient and each array of
+# the state, which may be None, like its parameter; and no gradient with memory of a parameter, but
+# of its own all.
+def update(
+    rule: int,
+    params: tuple[_Array, ...],
+    grads: object,
+    state: tuple[tuple[_Array | None, ...], ...],
+    numbers: tuple[tuple[float, ...], ...],
+    threads: int,
+) -> bool: ...
+
 # layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h_0, c_0, h_n, c_n); h (B, P) and c (B, H)
 # or None are the states, the last two written to. stop: (V,) of bool.
 class Network:

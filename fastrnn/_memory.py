@@ -42,7 +42,9 @@ class Memory:
     __slots__ = ("__weakref__", "array", "moved", "whole")
 
     def __init__(self, array: Array, whole: Memory | None = None, moved: str | None = None) -> None:
-        self.array, self.whole, self.moved = array, whole, moved
+        self.array, self.whole = array, whole
+        # Where the weights have gone, and what to do now, if a layer no longer has its own here.
+        self.moved = moved
         _alive.add(self)
 
     @property

@@ -130,6 +130,71 @@ def cross_entropy(
     return total
 
 
+cdef inline bint updated(object value, cnp.ndarray params) noexcept:
+    """Whether this is an array like params, C-contiguous, that can be written to, or None."""
+    return value is None or (alike(value, params) and cnp.PyArray_ISCARRAY(<cnp.ndarray>value))
+
+
+cdef inline bint alike(object value, cnp.ndarray params) noexcept:
+    return (
+        cnp.PyArray_CheckExact(value)
+        and cnp.PyArray_TYPE(<cnp.ndarray>value) == cnp.PyArray_TYPE(params)
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>value)
+        and cnp.PyArray_SAMESHAPE(<cnp.ndarray>value, params)
+    )
+
+
+cdef inline bint one_fits(object p, object g, tuple state) except -1:
+    """Whether a gradient can be read, and its parameter and the state changed, as they are."""
+    return (
+        cnp.PyArray_CheckExact(p)
+        and (cnp.PyArray_TYPE(<cnp.ndarray>p) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(<cnp.ndarray>p) == cnp.NPY_DOUBLE)
+        and updated(p, p)
+        and alike(g, p)
+        and len(state) <= FASTRNN_MAX_STATE
+        and all([updated(a, p) for a in state])
+    )
+
+
+cdef bint update_fits(tuple params, tuple grads, tuple state) except -1:
+    cdef Py_ssize_t count = len(params), i, j
+    if len(grads) != count or len(state) != count:
+        return False
+    for i in range(count):
+        if not one_fits(params[i], grads[i], <tuple>state[i]):
+            return False
+    for i in range(count):
+        for j in range(count):  # its own gradient may be a parameter itself
+            if overlap(params[i], grads[j]) and (i != j or data(params[i]) != data(grads[j])):
+                return False
+    return True
+
+
+def update(int rule, tuple params not None, grads, tuple state not None, tuple numbers not None, int threads):
+    cdef fastrnn_update a
+    cdef Py_ssize_t i, k
+    if type(grads) is not list and type(grads) is not tuple:
+        return False
+    cdef tuple given = tuple(grads), of_p, own
+    if not update_fits(params, given, state):
+        return False
+    memset(&a, 0, sizeof(a))
+    a.rule = <fastrnn_rule>rule
+    for i in range(len(params)):
+        p, g, of_p, own = params[i], given[i], state[i], numbers[i]
+        # While the call before ran without the GIL, another thread may have changed them.
+        expect(one_fits(p, g, of_p) and len(own) <= FASTRNN_MAX_NUMBERS)
+        for k in range(len(of_p)):
+            a.state[k] = data(of_p[k])
+        for k in range(len(own)):
+            a.numbers[k] = own[k]
+        a.n = cnp.PyArray_SIZE(<cnp.ndarray>p)
+        a.params = data(p)
+        a.grads = data(g)
+        call(fastrnn_kernels_in_use().update[is_double(p)], &a.call, fastrnn_update_flops(&a), threads, True)
+    return True
+
+
 def softmax(cnp.ndarray logits not None, bint logarithm, cnp.ndarray output not None, int threads):
     cdef fastrnn_softmax a
     expect_logits(logits)

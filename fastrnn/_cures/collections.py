@@ -28,9 +28,9 @@ WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole|leak))?(_l\d+)?(_reverse
 def for_collection(name: str, given: Any) -> str:
     """What is wrong with what should be a list of arrays, cure included; "" where it may be one.
 
-    `name` is params, what an optimiser changes, or grads.
+    `name` is params, what an optimiser changes, or that of a group of them, or grads.
     """
-    changed = name == "params"
+    changed = name.startswith("params")
     said = f"{name} is {kind(given)}, expected a list of arrays"
     if isinstance(given, type):
         return f"{said}: make one of it"
@@ -38,14 +38,14 @@ def for_collection(name: str, given: Any) -> str:
         return said + _for_owner(name, given, changed)
     if isinstance(given, Mapping):
         if changed and any(map(is_tensor, given.values())):
-            return f"{said}: pass [a.detach().numpy() for a in params.values()]"
+            return f"{said}: pass [a.detach().numpy() for a in {name}.values()]"
         if changed and _are_weights(given):
             if all(map(_of_layer, given.values())) and isinstance(given, dict):
-                return f"{said}: pass params.values()"
-            own = ", or params.values() if these arrays are your own" * isinstance(given, dict)
+                return f"{said}: pass {name}.values()"
+            own = f", or {name}.values() if these arrays are your own" * isinstance(given, dict)
             return f"{said}: pass layer.flat_weights, of the layer that has these weights{own}"
         if changed and "params" in given:
-            return f"{said}: pass {name}['params']"
+            return f"{said}: pass [{name}]"
         return f"{said}: pass {name}.values()"
     if is_tensor(given):
         return said + (for_writable(name, given) if changed else _for_gradient(name, given))
@@ -60,7 +60,7 @@ def for_collection(name: str, given: Any) -> str:
 
 def for_elements(name: str, given: list[Any]) -> str:
     """What is wrong with the elements of such a list, cure included; "" where nothing is known."""
-    changed = name == "params"
+    changed = name.startswith("params")
     wrong = next((a for a in given if not isinstance(a, ndarray)), None)
     said = f"{name} holds {kind(wrong)}, expected arrays"
     if isinstance(wrong, type):
@@ -76,12 +76,6 @@ def for_elements(name: str, given: list[Any]) -> str:
         each = f"[getattr(a, 'flat_weights', a) for a in {name}]"
         return f"{name}[{i}] is {kind(wrong)}, expected an array: pass {each}"
     if isinstance(wrong, Mapping):
-        if changed and "params" in wrong:
-            rate = f", and lr={name}[0]['lr']" if "lr" in wrong else ""
-            return (
-                f"{said}: there are no groups of parameters, make an optimiser for each: pass "
-                f"{name}[0]['params']{rate}"
-            )
         if len(given) == 1:
             return for_collection(name, wrong).replace(f"{name}.values()", f"{name}[0].values()")
         copies = any(isinstance(a, dict) and not all(map(_of_layer, a.values())) for a in given)

@@ -15,9 +15,8 @@ import numpy as np
 from .. import generation, optim
 from ..clipping import clip_grad_norm
 from ..io import Loaded, load, save
-from ..layers import RECURRENT, Embedding, Linear, Recurrent
+from ..layers import RECURRENT, Dropout, Embedding, Linear, Recurrent
 from ..losses import softmax_cross_entropy
-from ..reference.sequences import apply_dropout
 from .corpus import Corpus, Settings
 from .text import CharLMError
 
@@ -173,17 +172,14 @@ class Training:
 
         x, embedding_tape = embedding.forward(inputs)
         output, state, rnn_tape = rnn.forward(x, self.state if place else None, rng=rng)
-        if rng is not None:
-            dropped = rng.random(output.shape, np.float32) < p
-            output = apply_dropout(output, dropped, 1 / (1 - p))
+        drop = Dropout(p)
+        output, drop_tape = drop.forward(output, rng=rng)
         logits, head_tape = head.forward(output)
         loss, d_logits = softmax_cross_entropy(logits, targets)
 
         of_head = head.backward(head_tape, d_logits)
         assert of_head.x is not None
-        d_output = of_head.x
-        if rng is not None:
-            d_output = apply_dropout(d_output, dropped, 1 / (1 - p))
+        d_output = drop.backward(drop_tape, of_head.x).x
         of_rnn = rnn.backward(rnn_tape, d_output, wrt=("x", "weights"))
         assert of_rnn.x is not None
         of_embedding = embedding.backward(embedding_tape, of_rnn.x)

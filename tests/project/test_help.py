@@ -91,7 +91,7 @@ def others(folder: Path) -> dict[str, Any]:
     made = [
         head, embedding, x_tape, y_tape, head.backward(y_tape, y), embedding.backward(x_tape, x),
         fastrnn.linear_backward(y_tape, y), fastrnn.embedding_backward(x_tape, x),
-        optim.SGD(head.flat_weights, lr=1), optim.Adam(head.flat_weights), fastrnn.load(path),
+        *optimisers(head.flat_weights), fastrnn.load(path),
         head.load_state_dict({}, strict=False), fastrnn.char_lm.Settings(),
         fastrnn.char_lm.TrainOptions([], None, False, False, None, {}),
         fastrnn.char_lm.SampleOptions("model", None, 1, 1.0, 0),
@@ -106,6 +106,17 @@ def others(folder: Path) -> dict[str, Any]:
         torch = importlib.import_module("torch")
         made.append(importlib.import_module("fastrnn.torch").accelerate(torch.nn.GRU(1, 1)))
     return {type(one).__name__: one for one in made}
+
+
+def optimisers(p: Any) -> list[Any]:
+    """Each with a schedule."""
+    one = optim.StepLR(optim.SGD(p), 3)
+    made = [
+        one, optim.CosineAnnealingLR(optim.Adam(p), 3), optim.LinearLR(optim.AdamW(p)),
+        optim.ExponentialLR(optim.RMSprop(p), 0.5), optim.SequentialLR(one.optimizer, [one], []),
+        optim.ReduceLROnPlateau(optim.Adagrad(p)),
+    ]  # fmt: skip
+    return made + [schedule.optimizer for schedule in made]
 
 
 def objects(folder: Path) -> dict[str, Any]:

@@ -411,9 +411,6 @@ CASES: dict[str, Case] = {
     "Adam of layers": Case("params = [rnn, embedding, head]", "fastrnn.optim.Adam(params)"),
     "Adam of a dict of arrays": Case(
         "params = {'W': np.ones(3), 'b': np.ones(1)}", "fastrnn.optim.Adam(params)"),
-    "Adam of groups": Case(
-        "params = [{'params': layer.flat_weights, 'lr': 0.1}]",
-        "a = fastrnn.optim.Adam(params, lr=0.1)"),
     "Adam of a list of numbers": Case("params = [[1.0, 2.0]]", "fastrnn.optim.Adam(params)"),
     "Adam of integers": Case("params = [np.arange(3)]", "fastrnn.optim.Adam(params)"),
     "Adam of what is read-only": Case(
@@ -426,6 +423,26 @@ CASES: dict[str, Case] = {
         needs="torch"),
     "Adam of a torch module": Case(
         "params = torch.nn.Linear(3, 2)", "fastrnn.optim.Adam(params)", needs="torch"),
+    "Adam of one group": Case(
+        "params = {'params': layer.flat_weights, 'lr': 0.1}",
+        "a = fastrnn.optim.Adam(params); assert a.lr == 0.1"),
+    "Adam of a group and an array": Case(
+        "params = [{'params': layer.flat_weights}, head.flat_weights]",
+        "a = fastrnn.optim.Adam(params); assert a.params[1] is head.flat_weights"),
+    "an option of a group that is misspelt": Case(
+        "params = [{'params': layer.flat_weights, 'epss': 1e-3}]", "fastrnn.optim.Adam(params)",
+        "did you mean 'eps'", "params[0]['eps'] = params[0].pop('epss')"),
+    "a schedule for a learning rate": Case(
+        "lr = fastrnn.optim.StepLR(adam, 3)", "fastrnn.optim.Adam([np.ones(2)], lr=lr)",
+        "make the schedule of this optimiser", "lr = 1e-3"),
+    "a schedule of a class": Case(
+        "optimizer = fastrnn.optim.SGD", "fastrnn.optim.StepLR(optimizer, 3)", "make one of it",
+        "optimizer = optimizer([np.ones(2)])"),
+    "a state of several groups for one": Case(
+        "two = [{'params': np.ones(2)}, {'params': np.ones(3)}]\n"
+        "d, sgd = fastrnn.optim.SGD(two).state_dict(), fastrnn.optim.SGD([np.ones(2), np.ones(3)])",
+        "sgd.load_state_dict(d)", "make this one with the groups of that one",
+        "sgd = fastrnn.optim.SGD(two)"),
     "a learning rate in text": Case("lr = '0.1'", "fastrnn.optim.Adam([np.ones(2)], lr)"),
     "a step of gradients": Case("", "adam.step(grads)"),
     "a step of gradients by name": Case(
