@@ -34,6 +34,7 @@ struct FN(generate_scratch) {
     real *z;                            /* (n) rows of pre-activations of the first layer */
     real *logits, *e;                   /* (n) rows; one row */
     int64_t *order;                     /* (V,): see take_largest */
+    int64_t *turn;                      /* which way the next step goes through the weights, also after a call */
 };
 
 /* Bytes that kept input projections may take. */
@@ -67,6 +68,7 @@ static uintptr_t FN(layout_generate_scratch)(const struct FN(generate_job) *job,
     s->logits = arena_take(&at, job->rows * wide, sizeof(real));
     s->e = arena_take(&at, wide, sizeof(real));
     s->order = arena_take(&at, V, sizeof *s->order);
+    s->turn = arena_take(&at, 1, sizeof *s->turn);
     return at;
 }
 
@@ -291,12 +293,13 @@ static void FN(generate_step)(struct FN(generate_job) *job, struct FN(generate_s
         s->read[row] = written < 0 ? a->prompts[a->begins[b] + step] : a->indices[b * a->length + written];
     }
     FN(step_layers)(job, s);
+    *s->turn = s->layers[0].now;
     int64_t writing = 0;
     for (int64_t row = 0; a->length && row < s->n; row++)
         if (step + 1 >= FN(prompted)(a, s->rows[row]))
             s->top[writing++] = s->layers[a->count - 1].output[row];
     if (writing)
-        FN(gemm)(s->top, writing, &job->w_out, (int)(step & 1), job->b_out, 0, s->logits, wide, NULL, NULL);
+        FN(gemm)(s->top, writing, &job->w_out, (int)*s->turn, job->b_out, 0, s->logits, wide, NULL, NULL);
     for (int64_t row = s->n - 1; row >= 0; row--) {
         const int64_t b = s->rows[row];
         if (step + 1 >= FN(prompted)(a, b) && (!a->length || FN(write_index)(a, s, b, s->logits + --writing * wide)))
@@ -314,6 +317,7 @@ static void FN(pack_network)(const struct team *team, void *shared)
     struct FN(generate_scratch) s;
     FN(layout_generate_scratch)(job, job->scratch + (size_t)team->id * job->scratch_bytes, &s);
     memset(s.made, 0, (size_t)a->V);
+    *s.turn = 0;
     for (int64_t i = 0; i < a->count; i++)
         FN(pack_weights)(&job->layers[i].a, &job->layers[i].job.w, FN(all_weights), team->id, team->n);
     FN(pack_transposed)(a->w_out, job->w_out.K, a->V, job->w_out.packed, team->id, team->n);
@@ -333,7 +337,7 @@ static struct FN(generate_scratch) FN(generate_scratch)(const struct FN(generate
     at = FN(layout_generate_scratch)(job, at, &s);
     for (int64_t i = 0; i < job->a->count; i++) {
         struct FN(forward_scratch) *f = &s.layers[i];
-        *f = (struct FN(forward_scratch)){.n = job->rows};
+        *f = (struct FN(forward_scratch)){.n = job->rows, .now = (int)*s.turn};
         at = FN(layout_forward_scratch)(&job->layers[i].job, at, f);
         FN(begin_rows)(&job->layers[i].job, f);
         f->rows = s.layers[0].rows;

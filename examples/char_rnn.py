@@ -28,9 +28,9 @@ def main(steps: int = 500) -> float:
         window = characters[rng.integers(0, len(characters) - 64, 16) + np.arange(65)[:, None]]
         logits, _, tape = model.forward(window[:-1])
         loss, d_logits = fastrnn.softmax_cross_entropy(logits, window[1:])
-        grads = model.backward(tape, d_logits).flat_weights
-        fastrnn.clip_grad_norm([grads], 1.0)
-        adam.step([grads])
+        grads = model.backward(tape, d_logits)
+        fastrnn.clip_grad_norm(grads, 1.0)
+        adam.step(grads)
         if step % 100 == 0:
             print(f"step {step:4}  {loss / np.log(2):.2f} bits per character")
     written, _ = fastrnn.generate(embedding, rnn, head, [ord("H")], 400, temperature=0.5, rng=rng)

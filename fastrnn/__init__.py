@@ -5,6 +5,8 @@ reference implementation in plain NumPy in `fastrnn.reference`. Layers own their
 PyTorch's names.
 """
 
+from typing import TYPE_CHECKING
+
 try:
     from . import _core  # noqa: F401
 except ImportError as error:
@@ -67,3 +69,17 @@ __all__ = [
 ]  # fmt: skip
 
 __dir__ = completions(globals(), "char_lm", "convert", "torch")
+
+_CALLED = {  # what PyTorch and Keras call it
+    "clip_grad_norm_": "clip_grad_norm", "clip_grad_value_": "clip_grad_value",
+    "cross_entropy": "softmax_cross_entropy", "mse_loss": "mean_squared_error",
+    "mean_absolute_error": "l1_loss", "SimpleRNN": "RNN", "Dense": "Linear",
+}  # fmt: skip
+
+
+if not TYPE_CHECKING:  # for mypy, what is not there has no type
+
+    def __getattr__(name: str) -> object:
+        text = f"module {__name__!r} has no attribute {name!r}"
+        text += f": it is fastrnn.{_CALLED[name]} here" if name in _CALLED else ""
+        raise AttributeError(text, name=name)

@@ -27,7 +27,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy import ndarray
@@ -355,6 +355,22 @@ def in_range(name: str, values: Array, count: int, of: str, cure: Callable[[], s
         )
 
 
+def _is_row(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, ndarray) and value.ndim == 1)
+
+
+def no_lengths(name: str, value: Any) -> None:
+    """Raise TypeError where lengths were given in the place of a state."""
+    if not _is_row(value) or not len(value):
+        return
+    kinds = value.dtype.kind if isinstance(value, ndarray) else {type(n) for n in value}
+    if kinds == {int} or (isinstance(kinds, str) and kinds in "iu"):
+        raise TypeError(
+            f"{name} is {_cures.kind(value)} of integers, expected the state; lengths are given by "
+            f"name, lengths={name}"
+        )
+
+
 def counted(
     shape_: tuple[int, ...], lengths: Any, mask: Any, axes: int, batch_first: bool = False
 ) -> tuple[Array | None, int]:
@@ -375,6 +391,12 @@ def counted(
     if lengths is not None:
         if not shape_:
             raise ValueError("lengths is given, but there is no time axis")
+        if axes == 1 and _is_row(lengths) and len(lengths) > 1:
+            raise ValueError(
+                f"lengths has shape ({len(lengths)},), but there is one axis before the last, that "
+                "of one sequence's steps: of last states leave lengths out, of (T, B) without "
+                "features pass (T, B, 1)"
+            )
         if axes == 1:
             counts = np.arange(shape_[0]) < lengths_array(lengths, shape_[0], 1, True)
         else:
@@ -720,6 +742,10 @@ def tape(value: Any, kind: type, function: str) -> None:
         cure = ""
         if isinstance(value, tuple) and value and isinstance(value[-1], kind):
             cure = ": of all that it returns pass tape[-1]"
+        elif isinstance(getattr(value, "tapes", None), dict):  # of a model
+            fit = [n for n, t in value.tapes.items() if isinstance(t, kind)]
+            fit = fit or [n for n, t in value.tapes.items() if hasattr(t, "tapes")]
+            cure = f": pass tape.tapes[{fit[0]!r}]" if fit else ""
         elif hasattr(value, "tapes"):
             cure = ": pass it to the backward of the layer that made it"
         expected = f"the {kind.__name__} that {function} returns"
@@ -774,6 +800,31 @@ def state_pair(
 
 
 # ------------------------------------------------------------------------------ arrays of a list
+
+
+class Gradients(Protocol):
+    """What the backward of a layer or a model returns, as far as optimisers and clipping go."""
+
+    @property
+    def flat_weights(self) -> Any: ...
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+def flat_gradient(name: str, grads: Any) -> Array:
+    """All gradients of weights among those of a layer or model, in one array."""
+    flat: Array | None = grads.flat_weights
+    if flat is None:
+        raise ValueError(
+            f"{name}.flat_weights is None, as wrt left the weights out: pass wrt=['weights'] to "
+            "backward"
+        )
+    if sum(a.size for a in grads.weights.values()) > flat.size:
+        raise ValueError(
+            f"{name} are of a tied layer, whose weight is the embedding's: add "
+            f"{name}.weights['weight'] to that one's, and pass lists of arrays"
+        )
+    return flat
 
 
 def arrays(name: str, given: Any) -> dict[str, Any]:

@@ -36,15 +36,15 @@ class Memory:
     whole : Memory or None
         Of the array of a layer inside a model, that of the model's, of which it is a piece.
     moved : str or None
-        Where the weights that were here are elsewhere now: what to do about it.
+        Where a step on what is here would change nobody's weights: what it is, and what to do.
+    of_layer : bool
+        Whether a layer has its weights here.
     """
 
-    __slots__ = ("__weakref__", "array", "moved", "whole")
+    __slots__ = ("__weakref__", "array", "moved", "of_layer", "whole")
 
     def __init__(self, array: Array, whole: Memory | None = None, moved: str | None = None) -> None:
-        self.array, self.whole = array, whole
-        # Where the weights have gone, and what to do now, if a layer no longer has its own here.
-        self.moved = moved
+        self.array, self.whole, self.moved, self.of_layer = array, whole, moved, False
         _alive.add(self)
 
     @property
@@ -102,6 +102,13 @@ def owner(a: Array) -> Memory | None:
         return None
     # Lent out and taken back (DLPack, ctypes) it has another base: where it lies tells.
     return next((memory for memory in list(_alive) if _inside(a, memory.array)), None)
+
+
+def place_in(a: Array, memory: Memory) -> tuple[Memory, int]:
+    """The memory that one is a piece of, and at which of its elements an array starts."""
+    while memory.whole is not None:
+        memory = memory.whole
+    return memory, (_address(a) - _address(memory)) // memory.array.itemsize
 
 
 def _inside(a: Array, whole: Array) -> bool:

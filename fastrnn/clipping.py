@@ -15,19 +15,24 @@ from .reference.clipping import clip_arguments, scale_to
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._checks import Gradients
+
     Array = NDArray[Any]
 
 
-def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_norm: float) -> float:
+def clip_grad_norm(
+    grads: Gradients | Array | Mapping[str, Array] | Iterable[Array], max_norm: float
+) -> float:
     """Scale gradients, in place, so that their norm is at most `max_norm`.
 
     The norm is that of all gradients as one vector; their direction stays [1]_.
 
     Parameters
     ----------
-    grads : ndarray, mapping or iterable of ndarray
-        Writable arrays of float32 or float64, one at least, which share no memory: the
-        ``flat_weights`` of layers' gradients, say.
+    grads : gradients, ndarray, mapping or iterable of ndarray
+        What the backward of a layer or model returned, for its ``flat_weights``; or writable arrays
+        of float32 or float64, one at least, which share no memory: the ``flat_weights`` of several.
+        A layer's own weights are refused.
     max_norm : float
         At least 0.
 
@@ -81,12 +86,14 @@ def _norm(arrays: Iterable[Array]) -> float:
     return math.sqrt(total)
 
 
-def clip_grad_value(grads: Array | Mapping[str, Array] | Iterable[Array], limit: float) -> None:
+def clip_grad_value(
+    grads: Gradients | Array | Mapping[str, Array] | Iterable[Array], limit: float
+) -> None:
     """Set every element of the gradients, in place, to the nearest number in [-limit, limit].
 
     Parameters
     ----------
-    grads : ndarray, mapping or iterable of ndarray
+    grads : gradients, ndarray, mapping or iterable of ndarray
         As for `clip_grad_norm`.
     limit : float
         At least 0.

@@ -261,6 +261,8 @@ def _check_json(what: str, value: Any, depth: int = 0) -> None:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         cure = f": pass {what}.item(), a Python value" if isinstance(value, np.generic) else ""
+        if isinstance(value, float):  # infinite or NaN
+            cure = f": pass np.array({what})"
         raise type(error)(f"{what}: {error}{cure}") from None
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
+    # A float but with reduction="none", where the caller knows that: as MaybeNone in _tapes.py.
+    MaybeArray = Any
 
 
 def softmax_cross_entropy(
@@ -34,7 +36,7 @@ def softmax_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Cross-entropy of a softmax against classes, in nats, and its gradient.
 
     Parameters
@@ -141,7 +143,7 @@ def mean_squared_error(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Mean squared error and its gradient.
 
     Parameters
@@ -215,7 +217,7 @@ def l1_loss(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Mean absolute error and its gradient.
 
     Parameters
@@ -289,7 +291,7 @@ def huber_loss(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Huber's loss and its gradient: squared for small errors, absolute for large ones.
 
     Of an error e it is e² / 2 where abs(e) <= delta, else delta (abs(e) - delta / 2).
@@ -370,7 +372,7 @@ def binary_cross_entropy_with_logits(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Binary cross-entropy of sigmoids, in nats, and its gradient.
 
     Each element is a question of its own, whose answer is yes with probability sigmoid(input).
@@ -450,7 +452,7 @@ def binary_cross_entropy_with_logits(
 
 def _summed(
     loss: str, given: Elements, reduction: str, positive: Array | None = None, delta: float = 1.0
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """The sum of one of the losses by elements, or the losses, and the gradient."""
     input, target, counts, weights, scale = given
     d_input = np.empty(input.shape, input.dtype)

@@ -148,7 +148,10 @@ def _padding(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
             held = given.astype(dtype)
         if dtype.kind in "biu":
             fits = bool(held == given)
-            cure = ": pass [s.astype(float) for s in sequences]"
+            whole = (
+                "np.int64" if given.dtype.kind in "biu" or float(given).is_integer() else "float"
+            )
+            cure = f": pass [s.astype({whole}) for s in sequences]"
         else:
             fits = bool(np.isfinite(held) | ~np.isfinite(given))
     if not fits:

@@ -119,10 +119,10 @@ def _for_gradient(name: str, value: Any) -> str:
 
 
 def _of_layer(a: Any) -> bool:
-    """Whether an array is a view of a layer's weights."""
+    """Whether an array is a view of a layer's weights, and no copy that state_dict() made."""
     while isinstance(a, ndarray):
         a = a.base
-    return type(a).__module__ == "fastrnn._memory"
+    return type(a).__module__ == "fastrnn._memory" and a.moved is None
 
 
 def _are_weights(given: Mapping[Any, Any]) -> bool:
@@ -264,6 +264,11 @@ def for_nested(what: str, name: str, key: str, item: Any, whole: Mapping[Any, An
         return f": pass {from_tensor(at, item, None)}"
     if hasattr(item, "state_dict"):
         return f": give it a name of its own in objects, {(name + '_' + key)!r}: {at}"
+    if isinstance(item, tuple | list) and item and all(isinstance(a, ndarray) for a in item):
+        if len({(a.shape, a.dtype) for a in item}) == 1:  # the state of an LSTM
+            return f": pass np.stack({at})"
+        parts = ", ".join(f"{f'{key}_{i}'!r}: {at}[{i}]" for i in range(len(item)))
+        return f": give each of them a name of its own, {parts}"
     if isinstance(item, dict) and any(
         isinstance(a, ndarray) or is_tensor(a) or hasattr(a, "state_dict") for a in item.values()
     ):

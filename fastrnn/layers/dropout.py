@@ -215,8 +215,8 @@ class Dropout(Guarded):
             rng = None
         elif rng is None:
             raise ValueError(
-                f"rng is None, but p is {self.p} and training is True: pass a seed, or a "
-                "numpy.random.Generator"
+                f"rng is None, but p is {self.p} and training is True: give it a "
+                "numpy.random.Generator, one for all steps (a seed drops the same in each)"
             )
         else:
             rng = _checks.generator("rng", rng)

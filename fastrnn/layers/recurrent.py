@@ -343,8 +343,8 @@ class Recurrent(Weighted, Generic[State]):
             rng = None
         elif rng is None:
             raise ValueError(
-                f"rng is None, but dropout is {self.dropout} and training is True: pass a seed, "
-                "or a numpy.random.Generator"
+                f"rng is None, but dropout is {self.dropout} and training is True: give it a "
+                "numpy.random.Generator, one for all steps (a seed drops the same in each)"
             )
         else:
             rng = _checks.generator("rng", rng)
@@ -559,6 +559,7 @@ class Recurrent(Weighted, Generic[State]):
 
     def _check_state(self, state: Any, batch: int, unbatched: bool) -> tuple[Any, Any]:
         """h and c as (directions, B, n); c None where the cell has none."""
+        _checks.no_lengths("state", state)
         count, n, dtype = len(self._directions), self.hidden_size, self._flat.dtype
         shape = (count, n) if unbatched else (count, batch, n)
         if not self._cell.has_c:

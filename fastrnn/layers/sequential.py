@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _MOVED = (
-    "it went into a Sequential, which has all weights in one array: make the optimiser of "
-    "model.flat_weights"
+    "is no layer's any more, as that went into a Sequential, which has all weights in one array: "
+    "make the optimiser of model.flat_weights"
 )
 
 
@@ -301,8 +301,8 @@ class Sequential(Weighted):
             rng = None
         elif rng is None:
             raise ValueError(
-                f"rng is None, but training is True and {acting!r} has dropout: pass a "
-                "seed, or a numpy.random.Generator"
+                f"rng is None, but training is True and {acting!r} has dropout: give it a "
+                "numpy.random.Generator, one for all steps (a seed drops the same in each)"
             )
         else:
             rng = _checks.generator("rng", rng)
@@ -358,6 +358,7 @@ class Sequential(Weighted):
             raise ValueError(f"{what} is given, but the model has no recurrent layer")
         expected = f"names of recurrent layers, {_checks.listed(list(map(repr, known)), 'and')}"
         if not isinstance(given, Mapping):
+            _checks.no_lengths(what, given)
             cure = f": pass {{{known[0]!r}: {what}}}" if len(known) == 1 else ""
             raise TypeError(
                 f"{what} is {_cures.kind(given)}, expected a mapping of {expected}{cure}"

@@ -33,6 +33,10 @@ _OF_MODULES = {
 }
 
 
+# Of arrays that state_dict() made.
+_COPY = "is a copy that state_dict() made: make the optimiser of layer.flat_weights itself"
+
+
 class IncompatibleKeys(NamedTuple):
     """What ``load_state_dict(d, strict=False)`` passed over.
 
@@ -304,6 +308,7 @@ class Weighted(Guarded):
 
     def _adopt(self, memory: Memory) -> None:
         """Make the weights views into this memory."""
+        memory.of_layer = True
         self._flat = np.asarray(memory)
         self._weights = Weights(views_of(self._flat, self._shapes()))
 
@@ -336,7 +341,7 @@ class Weighted(Guarded):
         >>> {name: w.shape for name, w in fastrnn.Linear(3, 2).state_dict().items()}
         {'weight': (2, 3), 'bias': (2,)}
         """
-        return {name: view.copy() for name, view in self.weights.items()}
+        return {name: _marked_copy(view) for name, view in self.weights.items()}
 
     def load_state_dict(self, d: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
         """Set the weights from a mapping of names to arrays.
@@ -440,6 +445,12 @@ class Weighted(Guarded):
 def in_model(layer: Any) -> bool:
     """Whether a layer is in a Sequential that there still is."""
     return layer._model is not None and layer._model() is not None
+
+
+def _marked_copy(weight: Array) -> Array:
+    """A copy of a weight, which no optimiser can take for the weight itself."""
+    memory = Memory(weight.reshape(-1).copy(), None, _COPY)
+    return np.asarray(memory).reshape(weight.shape)
 
 
 def _with_weights(kind: type[Weighted], memory: Memory, said: Mapping[str, Any]) -> Weighted:

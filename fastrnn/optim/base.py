@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .. import _checks, _core, _cures, _sharing
-from .._memory import Memory, handed_over, owner, root, taken_over
+from .._memory import Memory, handed_over, owner, place_in, root, taken_over
 from ..config import current_backend, current_threads
 from ..reference.optim import RULES
 from .groups import Group, Optioned, Params, grouped
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._attributes import Checks
+    from .._checks import Gradients
 
     Array = NDArray[Any]
 
@@ -110,6 +111,9 @@ class Optimizer(Optioned):
             checked = {name: check(name, options[name]) for name, check in self._options.items()}
             self._consistent(checked)
             self._begin(grouped(type(self), params, checked), 0, {})
+            for memory, i in self._memories:
+                if memory.moved is not None:
+                    raise ValueError(f"params[{i}] {memory.moved}")
 
     def _begin(self, groups: list[Group], count: int, state: dict[str, list[Any]]) -> None:
         params = Params(p for group in groups for p in group["params"])
@@ -165,15 +169,16 @@ class Optimizer(Optioned):
 
     # --------------------------------------------------------------------------------- the step
 
-    def step(self, grads: Array | Iterable[Array]) -> None:
+    def step(self, grads: Array | Iterable[Array] | Gradients) -> None:
         """Update the parameters in place.
 
         Parameters
         ----------
-        grads : ndarray or iterable of ndarray
-            An array for each of `params`, in their order (that of the groups, one behind the
-            other), of its shape and dtype: the ``flat_weights`` of layers' gradients. They are
-            not changed.
+        grads : gradients, ndarray or iterable of ndarray
+            What the backward of a layer or model returned, if all of `params` are weights of that:
+            its ``flat_weights``, or some of its ``weights``, in any groups. Or an array for each of
+            `params`, in their order (that of the groups, one behind the other), of its shape and
+            dtype. They are not changed.
 
         Raises
         ------
@@ -181,7 +186,8 @@ class Optimizer(Optioned):
             If a gradient is missing or does not fit, or a learning rate that is a function
             returns what is none; the error names it, and nothing has changed.
         RuntimeError
-            If a parameter was a layer's, and the layer's weights are somewhere else now.
+            If a parameter was a layer's, and the layer's weights are somewhere else now; or is a
+            copy that ``state_dict()`` made.
 
         Examples
         --------
@@ -190,11 +196,20 @@ class Optimizer(Optioned):
         >>> adam = fastrnn.optim.Adam([layer.flat_weights], lr=0.1)
         >>> output, state, tape = layer.forward(np.ones((5, 2, 3), np.float32))
         >>> grads = layer.backward(tape, np.ones_like(output), wrt=["weights"])
-        >>> adam.step([grads.flat_weights])
+        >>> adam.step(grads)
+
+        Weight decay for all but the biases:
+
+        >>> biases = [w for name, w in layer.weights.items() if "bias" in name]
+        >>> others = [w for name, w in layer.weights.items() if "bias" not in name]
+        >>> groups = [{"params": others}, {"params": biases, "weight_decay": 0.0}]
+        >>> fastrnn.optim.AdamW(groups, lr=0.1).step(grads)
         """
         for memory, i in self._memories:
             if memory.moved is not None:
-                raise RuntimeError(f"params[{i}] is no layer's any more: {memory.moved}")
+                raise RuntimeError(f"params[{i}] {memory.moved}")
+        if isinstance(grads, tuple) and hasattr(grads, "flat_weights"):
+            grads = self._parts(grads)
         groups = [group._options for group in self.param_groups]
         rates = [self._rate(options["lr"]) for options in groups]
         self._fit_slots()
@@ -202,6 +217,13 @@ class Optimizer(Optioned):
         made = [self._numbers(groups[k], rates[k], count, tiny) for k, tiny in self._kinds]
         numbers = tuple([made[kind] for kind in self._kind_of])
         whole = [grads] if isinstance(grads, np.ndarray) else grads
+        if self._memories and isinstance(whole, list):
+            for i, (p, g) in enumerate(zip(self._plain, whole, strict=False)):
+                if g is p:
+                    raise ValueError(
+                        f"grads[{i}] is params[{i}], the weights themselves: pass what the layer's "
+                        "backward returned"
+                    )
         if not self._update(self._plain, whole, self._states, numbers):
             for i, (p, g) in enumerate(zip(self._plain, self._checked_step(grads), strict=True)):
                 one, state, own = np.asarray(p), self._states[i], numbers[i]
@@ -210,6 +232,28 @@ class Optimizer(Optioned):
                 with np.errstate(all="ignore"):  # in other layouts NumPy has the same bits
                     RULES[self._rule](one, g, *state, *own)
         self._set_all({"step_count": count})
+
+    def _parts(self, grads: Any) -> list[Array]:
+        """Of the gradients of a layer or model, those of the parameters."""
+        flat = _checks.flat_gradient("grads", grads)
+        parts: list[Array] = []
+        first: Memory | None = None
+        for i, p in enumerate(self.params):
+            memory = owner(p)
+            if memory is None or not p.flags.c_contiguous:
+                raise ValueError(
+                    f"grads are those of a layer, but params[{i}] is no weight of one: pass a "
+                    "list, an array for each of params"
+                )
+            whole, start = place_in(p, memory)
+            first = first or whole
+            if whole.array.size != flat.size or whole is not first:
+                raise ValueError(
+                    f"grads are of {flat.size} weights, but params[{i}] is one of "
+                    f"{whole.array.size} others: pass a list, an array for each of params"
+                )
+            parts.append(flat[start : start + p.size].reshape(p.shape))
+        return parts
 
     def _update(self, params: Any, grads: Any, state: Any, numbers: Any) -> bool:
         """Whether the kernel has made the step: False where something is not in its form."""
@@ -222,15 +266,15 @@ class Optimizer(Optioned):
             return float(lr)
         return _checks.bounded(f"lr({self.step_count})", lr(self.step_count))
 
-    def _checked_step(self, grads: Array | Iterable[Array]) -> list[Array]:
+    def _checked_step(self, grads: Any) -> list[Array]:
         """The gradients, each of its parameter's shape and dtype; none of them may be missing."""
         named = _checks.arrays("grads", grads)
         given = list(named.values())
         if len(given) != len(self.params):
             count = f"{len(given)} array{'s' if len(given) != 1 else ''}"
             raise ValueError(
-                f"grads has {count}, expected {len(self.params)}: with a layer's flat_weights go "
-                "those of its gradients, with its weights.values() theirs"
+                f"grads has {count}, expected {len(self.params)}: give one for each of params, or "
+                "what the layer's backward returned as it is"
             )
         for i, (p, form) in enumerate(zip(self.params, self._forms, strict=True)):
             if _form(p) != form:

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _checks, _cures, _sharing
+from .._memory import owner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .._checks import Gradients
+
     Array = NDArray[Any]
 
 
-def clip_grad_norm(grads: Array | Mapping[str, Array] | Iterable[Array], max_norm: float) -> float:
+def clip_grad_norm(
+    grads: Gradients | Array | Mapping[str, Array] | Iterable[Array], max_norm: float
+) -> float:
     """Scale gradients, in place, to a norm of at most `max_norm`: see `fastrnn.clip_grad_norm`.
 
     With n the norm of all of them as one vector, every gradient becomes g · max_norm / n if
@@ -64,7 +69,9 @@ def scale_to(arrays: Iterable[Array], limit: float, norm: float) -> None:
 
 def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], float]:
     """Check the arguments of the clipping functions; the gradients as a list."""
-    if not isinstance(grads, Mapping):
+    if isinstance(grads, tuple) and hasattr(grads, "flat_weights"):
+        grads = {"grads.flat_weights": _checks.flat_gradient("grads", grads)}
+    elif not isinstance(grads, Mapping):
         grads = _checks.arrays("grads", grads)
     elif text := _cures.for_mapping("grads", grads):
         raise TypeError(text)
@@ -81,6 +88,12 @@ def clip_arguments(grads: Any, name: str, limit: Any) -> tuple[list[Array], floa
             "grads is empty, expected at least one array (an iterator that was gone through before "
             "has none left: make a list of it first)"
         )
+    for label, g in zip(labels, arrays, strict=True):
+        if (memory := owner(g)) is not None and memory.of_layer:
+            raise ValueError(
+                f"{label} is weights of a layer, expected gradients: pass what its backward "
+                "returned"
+            )
     named = dict(zip(labels, arrays, strict=True))
     _sharing.distinct("grads", named if len(named) == len(arrays) else arrays)
     return arrays, _checks.bounded(name, limit)

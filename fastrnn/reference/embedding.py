@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,14 @@ def embedding_backward(
         return EmbeddingGradients(d_weight.astype(dtype, copy=False))
 
 
+def _for_padding(indices: Array) -> str:
+    """The cure where what is wrong are labels of padding, such as -100."""
+    negative = indices[indices < 0]
+    if not negative.size or (negative != negative[0]).any():
+        return ""
+    return ": pass np.maximum(indices, 0), if a mask leaves these positions out"
+
+
 def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
     """Check the arguments of embedding_forward; the indices as an int64 array of its own."""
     weight = _checks.array("weight", weight)
@@ -119,7 +128,7 @@ def embedding_arguments(indices: Any, weight: Any) -> tuple[Array, Array]:
     # A copy, and checked after it was made: backward trusts it.
     indices = _checks.integers("indices", indices, "integers", len(weight), True)
     indices.flags.writeable = False
-    _checks.in_range("indices", indices, len(weight), "V")
+    _checks.in_range("indices", indices, len(weight), "V", partial(_for_padding, indices))
     _checks.elements(N=indices.size, D=weight.shape[1])
     return indices, weight
 

@@ -223,6 +223,8 @@ def _sample_weights(value: Any, shape: tuple[int, ...], axes: int, batch_first: 
     if given.ndim < axes or given.shape != shape[: given.ndim]:
         called = "sample_weight" if isinstance(value, ndarray) else "np.asarray(sample_weight)"
         cure = _cures.for_shape(called, given.shape, positions)
+        if axes > 1 and given.shape == (shape[batch_first],):
+            cure = f": did you mean batch_first={not batch_first}?"
         raise ValueError(
             f"sample_weight has shape {given.shape}, expected {positions}{of_rows}{cure}"
         )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
+    # A float but with reduction="none", where the caller knows that: as MaybeNone in _tapes.py.
+    MaybeArray = Any
 
 
 def softmax_cross_entropy(
@@ -33,7 +35,7 @@ def softmax_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Softmax, cross-entropy and their gradient, in plain NumPy.
 
     See `fastrnn.softmax_cross_entropy`. For each position, with e = exp(x - max x), S = Σ e,
@@ -96,7 +98,7 @@ def mean_squared_error(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Mean squared error and its gradient, in plain NumPy: see `fastrnn.mean_squared_error`.
 
     Over the elements that count, loss = Σ w (input - target)² / Σ w and
@@ -124,7 +126,7 @@ def l1_loss(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Mean absolute error and its gradient, in plain NumPy: see `fastrnn.l1_loss`.
 
     Over the elements that count, loss = Σ w abs(input - target) / Σ w and
@@ -153,7 +155,7 @@ def huber_loss(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """The Huber loss and its gradient, in plain NumPy: see `fastrnn.huber_loss`.
 
     With e = input - target, summed and divided as `mean_squared_error`::
@@ -187,7 +189,7 @@ def binary_cross_entropy_with_logits(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     batch_first: bool = False,
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """Sigmoid, binary cross-entropy and their gradient, in plain NumPy.
 
     See `fastrnn.binary_cross_entropy_with_logits`. With t the target and p the weight of its
@@ -224,7 +226,7 @@ def binary_cross_entropy_with_logits(
 
 def _summed(
     losses: Array, slopes: Array, given: Elements, reduction: str, times: float = 1.0
-) -> tuple[Any, Array]:
+) -> tuple[float | MaybeArray, Array]:
     """The weighted sum of elements' losses, and its gradient: their derivatives, so many times."""
     dtype = given.input.dtype
     w = np.ones(()) if given.weights is None else given.weights

@@ -1,6 +1,7 @@
 """Clipping of gradients: what is refused, norms of any size, and NumPy that raises."""
 
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -282,9 +283,27 @@ def test_subclasses_and_cures_of_what_is_changed_in_place(module: Any) -> None:
     output, _, tape = layer.forward(np.ones((4, 1, 2), np.float32))
     grads = layer.backward(tape, output)
     for given, cure in (
-        (grads, r"grads\.flat_weights"),
         ([grads], r"\[a\.flat_weights for a in grads\]"),
         (layer, "give the flat_weights of what its backward returned"),
     ):
         with pytest.raises(TypeError, match=cure):
             module.clip_grad_norm(given, 1.0)
+
+
+def test_weights_are_refused_and_gradients_taken_as_they_are():
+    layer = fastrnn.GRU(3, 4, rng=0)
+    output, _, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+    grads, same = layer.backward(tape, output), layer.backward(tape, output)
+    before = layer.flat_weights.copy()
+    for weights in (layer.flat_weights, [layer.flat_weights], layer.weights):
+        for clip in (fastrnn.clip_grad_norm, fastrnn.clip_grad_value, reference.clip_grad_norm):
+            with pytest.raises(ValueError, match="is weights of a layer, expected gradients"):
+                clip(weights, 0.1)
+    assert np.array_equal(layer.flat_weights, before)
+    x = grads.x.copy()
+    assert fastrnn.clip_grad_norm(grads, 0.1) == fastrnn.clip_grad_norm([same.flat_weights], 0.1)
+    assert np.array_equal(grads.flat_weights, same.flat_weights)
+    assert np.array_equal(grads.x, x)
+    unpickled = pickle.loads(pickle.dumps(grads))  # whose memory has an owner, too
+    fastrnn.clip_grad_norm(unpickled, 0.01)
+    fastrnn.clip_grad_norm(unpickled.weights, 0.001)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from bit_checks import ISAS as PROMISED
 from bounds import Array
-from generation_networks import DTYPES, ISAS, choose, each_backend
+from generation_networks import DTYPES, ISAS, choose, each_backend, initial
+from generation_networks import network_of as network
 from grids import grid
 from marks import each_name
 from registry import VARIANTS
-from stream_layers import assert_same_state, draw, like, make, parts, units
+from stream_layers import assert_same_state, like, make, parts, units
 
 import fastrnn
 from fastrnn import reference
@@ -26,26 +27,6 @@ each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
 
 # V, D, H, layers: around lanes and panels. So few indices that they come again and again.
 SIZES = ((2, 3, 2, 3), (3, 1, 7, 1), (4, 9, 8, 2), (3, 17, 17, 1), (17, 8, 33, 3), (50, 16, 65, 2))
-
-
-def network(kind: str, V: int, D: int, H: int, layers: int, dtype: Any, **options: Any) -> Any:
-    rnn = make(kind, D, H, layers, dtype, **options)
-    name = np.dtype(dtype).name
-    net = (
-        fastrnn.Embedding(V, D, dtype=name, rng=[V, 1]),
-        rnn,
-        fastrnn.Linear(units(rnn), V, dtype=name, rng=[V, 2]),
-    )
-    net[2].flat_weights[...] *= 6  # as drawn, its choices would be nearly uniform
-    return net
-
-
-def initial(rnn: Any, seed: int = 4) -> Any:
-    """A state of one sequence."""
-    h = draw(rnn, rnn.num_layers, units(rnn), seed=seed)
-    if not isinstance(rnn, fastrnn.LSTM):
-        return h
-    return h, draw(rnn, rnn.num_layers, rnn.hidden_size, seed=seed + 1)
 
 
 def by_hand(

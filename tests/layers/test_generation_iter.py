@@ -19,33 +19,20 @@ from generation_networks import (
     Given,
     assert_same_run,
     each_backend,
+    initial,
     network,
+    network_of,
 )
 from grids import grid
 from marks import each_last
 from registry import FIRST, VARIANTS
-from stream_layers import assert_same_state, draw, make, units
+from stream_layers import assert_same_state
 
 import fastrnn
 
 TIMEOUT = 120.0  # seconds
 
 each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
-
-
-def any_network(kind: str, V: int, D: int, H: int, layers: int, dtype: Any) -> Any:
-    rnn = make(kind, D, H, layers, dtype)
-    name = np.dtype(dtype).name
-    linear = fastrnn.Linear(units(rnn), V, dtype=name, rng=[V, 2])
-    linear.flat_weights[...] *= 6  # as drawn, its choices would be nearly uniform
-    return fastrnn.Embedding(V, D, dtype=name, rng=[V, 1]), rnn, linear
-
-
-def initial(rnn: Any) -> Any:
-    h = draw(rnn, rnn.num_layers, units(rnn), seed=4)
-    if not isinstance(rnn, fastrnn.LSTM):
-        return h
-    return h, draw(rnn, rnn.num_layers, rnn.hidden_size, seed=5)
 
 
 # ------------------------------------------------------------------------------------- the bits
@@ -56,7 +43,7 @@ def initial(rnn: Any) -> Any:
 def test_the_bits_of_generate(kind: str, dtype: Any, isa: str) -> None:
     fastrnn.set_isa(isa)
     for i, (V, D, H, layers) in enumerate(((3, 2, 5, 2), (17, 8, 33, 1), (20, 5, 9, 3))):
-        net = any_network(kind, V, D, H, layers, dtype)
+        net = network_of(kind, V, D, H, layers, dtype)
         before, prompt = (None, initial(net[1]))[i % 2], [1, 0, 2][: i + 1]
         for options in ({}, {"temperature": 0.0}, {"top_k": 9, "top_p": 0.9, "stop": [0, 2]}):
             want, after = fastrnn.generate(*net, prompt, 12, before, rng=7, **options)
@@ -70,7 +57,7 @@ def test_the_bits_of_generate(kind: str, dtype: Any, isa: str) -> None:
 @each_backend
 @each_last
 def test_the_state_at_any_time(module: ModuleType, kind: str) -> None:
-    net = any_network(kind, 20, 5, 9, 2, np.float32)
+    net = network_of(kind, 20, 5, 9, 2, np.float32)
     before = initial(net[1])
     written = module.generate_iter(*net, [1, 2, 3], None, before, rng=7)
     assert iter(written) is written
@@ -165,7 +152,7 @@ def test_the_backend_of_the_call_decides_who_computes() -> None:
 def test_layers_with_one_bias(module: ModuleType) -> None:
     """One that lacks b_hh is one whose b_hh is zero."""
     for variant in FIRST.values():
-        net = any_network(variant.name, 20, 5, 9, 2, np.float32)
+        net = network_of(variant.name, 20, 5, 9, 2, np.float32)
         for name in ("bias_hh_l0", "bias_hh_l1"):
             if name in net[1].weights:
                 net[1].weights[name][...] = 0
@@ -182,7 +169,7 @@ def test_layers_with_one_bias(module: ModuleType) -> None:
             def weights(self, value: Any) -> None:
                 pass
 
-        single = any_network(variant.name, 20, 5, 9, 2, np.float32)[1]
+        single = network_of(variant.name, 20, 5, 9, 2, np.float32)[1]
         object.__setattr__(single, "__class__", Single)
         got = module.generate(net[0], single, net[2], [1], 40, **options)
         assert got[0].tolist() == want[0].tolist()

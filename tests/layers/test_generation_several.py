@@ -20,11 +20,12 @@ from generation_networks import (
     each_backend,
     each_dtype,
     network,
+    network_of,
 )
 from grids import grid
 from marks import each_name
 from registry import VARIANTS
-from stream_layers import assert_same_state, draw_state, like, make, parts, units
+from stream_layers import assert_same_state, draw_state, like, parts
 
 import fastrnn
 
@@ -34,14 +35,6 @@ each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
 
 # V, D, H, layers, and B below and above the rows of a tile.
 SIZES = ((3, 2, 5, 2, 2), (17, 8, 33, 1, 7), (20, 5, 9, 3, 20))
-
-
-def any_network(kind: str, V: int, D: int, H: int, layers: int, dtype: Any) -> Any:
-    rnn = make(kind, D, H, layers, dtype)
-    name = np.dtype(dtype).name
-    linear = fastrnn.Linear(units(rnn), V, dtype=name, rng=[V, 2])
-    linear.flat_weights[...] *= 6  # as drawn, its choices would be nearly uniform
-    return fastrnn.Embedding(V, D, dtype=name, rng=[V, 1]), rnn, linear
 
 
 def ragged(V: int, B: int, most: int = 6, seed: int = 0) -> list[list[int]]:
@@ -80,7 +73,7 @@ def test_each_sequence_has_the_bits_that_it_has_alone(kind: str, dtype: Any, isa
     fastrnn.set_isa(isa)
     ended = []
     for i, (V, D, H, layers, B) in enumerate(SIZES):
-        net = any_network(kind, V, D, H, layers, dtype)
+        net = network_of(kind, V, D, H, layers, dtype)
         state = draw_state(net[1], B) if i % 2 else None
         fastrnn.set_num_threads((1, 2, 5)[i])
         for options in ({}, {"temperature": 0.0}, {"top_k": 9, "top_p": 0.95, "stop": [0, 2]}):
@@ -107,7 +100,7 @@ def test_threads_and_instruction_sets_make_no_difference(dtype: Any) -> None:
 
 @each_name
 def test_the_reference_too(kind: str) -> None:
-    net = any_network(kind, 17, 4, 9, 2, np.float64)
+    net = network_of(kind, 17, 4, 9, 2, np.float64)
     prompts, state = ragged(17, 5), draw_state(net[1], 5)
     options: dict[str, Any] = {"top_k": 9, "stop": 3, "rng": 8}
     for before in (None, state):
@@ -244,7 +237,7 @@ def test_bad_values(name: str, value: Any, error: type, text: str) -> None:
 
 @each_backend
 def test_an_lstms_states(module: ModuleType) -> None:
-    net = any_network("lstm", 10, 3, 5, 2, np.float32)
+    net = network_of("lstm", 10, 3, 5, 2, np.float32)
     good = np.zeros((2, 3, 5), f32)
     prompts = [[1], [2], [3, 4]]
     assert len(module.generate(*net, prompts, 3, (good, good))[0]) == 3

@@ -356,7 +356,7 @@ def test_weights_that_are_no_longer_the_layer_s(kind: Any) -> None:
     memory = _memory.owner(layer.flat_weights)
     assert memory is not None
     assert memory.moved is None
-    memory.moved = "make an optimiser of model.flat_weights"
+    memory.moved = "is elsewhere: make an optimiser of model.flat_weights"
     for one in (optimiser, copy.deepcopy(optimiser), pickle.loads(pickle.dumps(optimiser))):
         count = one.step_count
         with pytest.raises(RuntimeError, match=r"params\[1\] is .*: make an optimiser of model"):
@@ -364,3 +364,67 @@ def test_weights_that_are_no_longer_the_layer_s(kind: Any) -> None:
         assert one.step_count == count
         for p, q in zip(one.params, before, strict=True):
             assert_same(p, q, "the parameters")
+
+
+# --------------------------------------------------------------- gradients as they are
+
+
+def trained(seed: int = 0) -> tuple[fastrnn.Sequential, Any]:
+    layers = {"rnn": fastrnn.GRU(3, 4, rng=seed), "out": fastrnn.Linear(4, 2, rng=seed)}
+    model = fastrnn.Sequential(layers)
+    output, _, tape = model.forward(np.ones((5, 2, 3), np.float32))
+    return model, model.backward(tape, output)
+
+
+def test_gradients_of_a_model_go_to_its_weights_in_any_groups() -> None:
+    options = {"lr": 0.1, "weight_decay": 0.5}
+    want, grads = trained()
+    names = list(want.weights)
+    AdamW([want.flat_weights], **options).step([grads.flat_weights])
+    for order in (names, names[::-1]):
+        model, grads = trained()
+        groups = [{"params": [model.weights[n]]} for n in order]
+        AdamW(groups, **options).step(grads)
+        assert np.array_equal(model.flat_weights, want.flat_weights)
+    model, grads = trained()
+    AdamW([model.flat_weights], **options).step(grads)
+    assert np.array_equal(model.flat_weights, want.flat_weights)
+    model, grads = trained()  # a layer of it alone: the others stay
+    before = model.flat_weights.copy()
+    AdamW([model.layers["rnn"].flat_weights], **options).step(grads)
+    n = model.layers["rnn"].flat_weights.size
+    assert np.array_equal(model.flat_weights[:n], want.flat_weights[:n])
+    assert np.array_equal(model.flat_weights[n:], before[n:])
+
+
+def test_gradients_that_are_of_something_else() -> None:
+    model, grads = trained()
+    own = SGD([np.ones(3)])
+    with pytest.raises(ValueError, match=r"params\[0\] is no weight of one: pass a list"):
+        own.step(grads)
+    part = fastrnn.Linear(4, 2)
+    with pytest.raises(ValueError, match=f"grads are of {grads.flat_weights.size} weights"):
+        SGD([part.flat_weights]).step(grads)
+    with pytest.raises(ValueError, match=r"params\[1\] is one of"):
+        SGD([model.flat_weights, trained(1)[0].flat_weights]).step(grads)
+    sgd = SGD([model.flat_weights])
+    with pytest.raises(ValueError, match=r"grads\[0\] is params\[0\], the weights themselves"):
+        sgd.step([model.flat_weights])
+    with pytest.raises(ValueError, match=r"pass wrt=\['weights'\]"):
+        sgd.step(grads._replace(flat_weights=None))
+    words = fastrnn.Embedding(5, 4, rng=0)
+    head = fastrnn.Linear.tied(words)
+    logits, tape = head.forward(np.ones((3, 4), np.float32))
+    of_head = head.backward(tape, logits)
+    with pytest.raises(ValueError, match="of a tied layer, whose weight is the embedding's"):
+        SGD([head.flat_weights]).step(of_head)
+
+
+def test_copies_are_no_weights() -> None:
+    layer = fastrnn.GRU(3, 4, rng=0)
+    copies = list(layer.state_dict().values())
+    with pytest.raises(ValueError, match=r"params\[0\] is a copy that state_dict\(\) made"):
+        Adam(copies)
+    Adam([a.copy() for a in copies])  # whoever wants to
+    Adam([copy.deepcopy(a) for a in copies])
+    layer.load_state_dict(pickle.loads(pickle.dumps(layer.state_dict())))

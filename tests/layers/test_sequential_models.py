@@ -114,7 +114,7 @@ def test_an_optimiser_of_what_was_a_layers_refuses_its_next_step(kind: Any) -> N
     model = Sequential(given)
     before = model.flat_weights.copy()
     for stale in (optimiser, copy.deepcopy(optimiser), pickle.loads(pickle.dumps(optimiser))):
-        with pytest.raises(RuntimeError, match=r"params\[0\] .*: it went into a Sequential"):
+        with pytest.raises(RuntimeError, match=r"params\[0\] .* went into a Sequential"):
             stale.step(grads)
     assert np.array_equal(model.flat_weights, before)
     # As the error says.

@@ -1,4 +1,4 @@
-"""docs/training.md and docs/coming_from.md keep their word: code runs, and what they name is there."""
+"""docs/training.md and docs/coming_from.md: their code runs, and what they name is there."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,10 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_each_block_runs_by_itself(block: str) -> None:
+def test_each_block_runs_by_itself(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, "page", "exec"), {"__name__": "page"})
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bit_checks import assert_same
 from bounds import Array
+from stream_layers import draw, make, units
 
 import fastrnn
 from fastrnn import _core, reference
@@ -49,6 +50,27 @@ def network(
     )
     net.linear.flat_weights[...] *= scale
     return net
+
+
+def network_of(kind: str, V: int, D: int, H: int, layers: int, dtype: Any, **options: Any) -> Any:
+    """A network with layers of a variant, its output layer scaled up."""
+    rnn = make(kind, D, H, layers, dtype, **options)
+    name = np.dtype(dtype).name
+    net = (
+        fastrnn.Embedding(V, D, dtype=name, rng=[V, 1]),
+        rnn,
+        fastrnn.Linear(units(rnn), V, dtype=name, rng=[V, 2]),
+    )
+    net[2].flat_weights[...] *= 6
+    return net
+
+
+def initial(rnn: Any, seed: int = 4) -> Any:
+    """A state of one sequence."""
+    h = draw(rnn, rnn.num_layers, units(rnn), seed=seed)
+    if not isinstance(rnn, fastrnn.LSTM):
+        return h
+    return h, draw(rnn, rnn.num_layers, rnn.hidden_size, seed=seed + 1)
 
 
 def constant_network(logits: Any, dtype: Any = np.float64) -> Network:

@@ -444,13 +444,20 @@ CASES: dict[str, Case] = {
         "sgd.load_state_dict(d)", "make this one with the groups of that one",
         "sgd = fastrnn.optim.SGD(two)"),
     "a learning rate in text": Case("lr = '0.1'", "fastrnn.optim.Adam([np.ones(2)], lr)"),
-    "a step of gradients": Case("", "adam.step(grads)"),
     "a step of gradients by name": Case(
         "named = fastrnn.optim.Adam(layer.weights.values()); grads = grads.weights",
         "named.step(grads)"),
     "a step of another float": Case(
         "grads = [grads.flat_weights.astype(np.float64)]", "adam.step(grads)"),
-    "gradients to clip": Case("", "fastrnn.clip_grad_norm(grads, 1.0)"),
+    "weights to clip": Case(
+        "grads = layer.flat_weights", "fastrnn.clip_grad_norm(grads, 1.0)",
+        "what its backward returned", "grads = layer.backward(tape, output)"),
+    "a step of the weights": Case(
+        "its = layer.backward(tape, output); grads = [layer.flat_weights]", "adam.step(grads)",
+        "what the layer's backward returned", "grads = its"),
+    "a step of another layer's gradients": Case(
+        "its, (y, tape) = grads, head.forward(output); grads = head.backward(tape, y)",
+        "adam.step(grads)", "pass a list", "grads = [its.flat_weights]"),
     "gradients of two layers to clip": Case(
         "grads = [grads, layer.backward(tape, output), grads._replace("
         "flat_weights=grads.flat_weights.copy())]", "fastrnn.clip_grad_norm(grads, 1.0)"),
@@ -525,8 +532,11 @@ CASES: dict[str, Case] = {
         "named = fastrnn.optim.Adam(layer.weights.values()); grads = [grads.weights]",
         "named.step(grads)"),
     "a step over weights one by one": Case(
-        "named = fastrnn.optim.Adam(layer.weights.values()); its = grads", "named.step(grads)",
-        "with its weights.values() theirs", "grads = its.weights.values()"),
+        "named = fastrnn.optim.Adam(layer.weights.values()); its, grads = grads, [grads.x]",
+        "named.step(grads)", "returned as it is", "grads = its"),
+    "Adam of a list of copies": Case(
+        "params = list(layer.state_dict().values()); layer = layer", "fastrnn.optim.Adam(params)",
+        "layer.flat_weights itself", "params = [layer.flat_weights]"),
     "a step of what shares memory": Case(
         "two = fastrnn.optim.Adam([np.ones(2), np.ones(2)]); grads = [two.params[1], np.ones(2)]",
         "two.step(grads)"),

@@ -30,16 +30,22 @@ MODELS: dict[str, Case] = {
         MODEL + "state = {'rnn': np.zeros((1, 2, 4))}", "model(steps, state)"),
     "a model's dropout without a source": Case(
         "model = fastrnn.Sequential({'rnn': rnn, 'drop': fastrnn.Dropout(0.5)}); rng = None",
-        "model.forward(steps, rng=rng)", "pass a seed", "rng = 0"),
+        "model.forward(steps, rng=rng)", "one for all steps", "rng = np.random.default_rng(0)"),
     "dropout without a source": Case(
-        "drop, rng = fastrnn.Dropout(0.5), None", "drop.forward(steps, rng=rng)", "pass a seed",
-        "rng = 0"),
+        "drop, rng = fastrnn.Dropout(0.5), None", "drop.forward(steps, rng=rng)",
+        "one for all steps", "rng = np.random.default_rng(0)"),
     "batch first of a plain dropout": Case(
         "batch_first = True", "fastrnn.Dropout(0.5, batch_first=batch_first)"),
     "a name of a weight misspelt": Case(
         MODEL + "y, state, tape = model.forward(steps); wrt = ['head.wieght']",
         "model.backward(tape, y, wrt=wrt)", "did you mean 'head.weight'?",
         "wrt = ['head.weight']"),
+    "a model's tape for the norms": Case(
+        MODEL + "output, state, tape = model.forward(steps); "
+        "d_output = np.ones((5, 2, 4), np.float32)",
+        "fastrnn.gradient_norms(tape, d_output)"),
+    "a model's tape for a layer": Case(
+        MODEL + "output, state, tape = model.forward(steps)", "head.backward(tape, output)"),
     "a tied layer without its embedding": Case(
         "objects = {'head': fastrnn.Linear.tied(embedding)}",
         "fastrnn.save(folder / 'a.safetensors', objects)"),
