@@ -233,16 +233,18 @@ cdef inline void point_states(
         of_h[0], of_c[0] = h, c
 
 
-cdef tuple counted_steps(cnp.ndarray mask):
-    """How many steps of each row count, (B,), and which: (T, B), in order; the others behind them."""
-    cdef cnp.npy_intp T = cnp.PyArray_DIM(mask, 0), B = cnp.PyArray_DIM(mask, 1), t, b
-    cdef cnp.npy_intp *shape = [T, B]
+cdef tuple count_steps(fastrnn_direction *a, cnp.ndarray mask):
+    """Say which steps count: the struct's lengths, and times, behind which the others follow. Returns what they lie in.
+
+    It comes last: meanwhile another thread may change arrays, so from here on only the struct says what they are.
+    """
+    cdef cnp.npy_intp *shape = [a.T, a.B]
     cdef cnp.ndarray lengths = cnp.PyArray_ZEROS(1, shape + 1, cnp.NPY_INT64, 0)
     cdef cnp.ndarray times = cnp.PyArray_EMPTY(2, shape, cnp.NPY_INT64, 0)
     cdef const uint8_t *counts = <const uint8_t *>data(mask)
     cdef int64_t *so_far = <int64_t *>data(lengths)
     cdef int64_t *place = <int64_t *>data(times)
-    cdef int64_t i
+    cdef int64_t T = a.T, B = a.B, t, b, i
     with nogil:
         for t in range(T):
             for b in range(B):
@@ -252,11 +254,12 @@ cdef tuple counted_steps(cnp.ndarray mask):
                 else:
                     i = T - 1 - (t - so_far[b])
                 place[i * B + b] = t
+    a.lengths, a.times = so_far, place
     return lengths, times
 
 
 cdef inline void fill_direction(
-    fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object times, object restart,
+    fastrnn_direction *a, cnp.ndarray x, object h_0, object c_0, object lengths, object restart,
     cnp.ndarray output, object c, object gates, bint reverse, int64_t checkpoint,
 ) noexcept:
     """What forward and backward have in common, but for the weights."""
@@ -266,7 +269,6 @@ cdef inline void fill_direction(
     a.x = sequence(x)
     point_states(a, data(h_0), data(c_0), &a.h_0, &a.c_0)
     a.lengths = <const int64_t *>data(lengths)
-    a.times = <const int64_t *>data(times)
     a.restart = <const uint8_t *>data(restart)
     a.output = sequence(output)
     a.c = data(c)
@@ -327,7 +329,7 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit, list
     expect(len(direction) == 11)
     cdef int cell = direction[0]
     cdef tuple arrays = direction[1]
-    lengths, mask, restart, times = direction[2], direction[3], direction[4], None
+    lengths, mask, restart = direction[2], direction[3], direction[4]
     cdef bint reverse = direction[5]
     cdef tuple record = direction[6]
     cdef int64_t checkpoint = direction[7]
@@ -362,11 +364,10 @@ cdef tuple prepare_forward(fastrnn_direction *a, tuple direction, bint fit, list
             copy_or_zero(c_n, c_0)
         return output, h_n, c_n, tape
     expect(tape_sequence(output, number, T, B, a.P, True) and written(output))
-    if mask is not None:
-        lengths, times = counted_steps(mask)
-        used.append((lengths, times))
-    fill_direction(a, x, h_0, c_0, lengths, times, restart, output, c, gates, reverse, checkpoint)
+    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     point_states(a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
+    if mask is not None:
+        used.append(count_steps(a, mask))
     return output, h_n, c_n, tape
 
 
@@ -435,7 +436,7 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     if has_two_states(get_cell(cell)):
         c_n = empty_sequence(1, B, a.H, number, False)
     output = empty_sequence(B if batch_first else T, T if batch_first else B, a.P, number, False)
-    fill_direction(&a, x, h_0, c_0, None, None, None, output, None, None, False, 0)
+    fill_direction(&a, x, h_0, c_0, None, None, output, None, None, False, 0)
     if batch_first:
         a.output.step_t, a.output.step_b = a.output.step_b, a.output.step_t
     point_states(&a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
@@ -503,7 +504,6 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
     expect(parts_fit(cell, parts))
     used.append(parts)
     arrays, lengths, mask, restart, reverse, output, c, gates, checkpoint = parts
-    times = None
     x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, extra = arrays
     fill_weights(a, cell, w_ih, w_hh, b_ih, b_hh, extra)
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x)
@@ -544,10 +544,7 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
         if d_c_0 is not None and d_c_n is not None:
             d_c_0[...] = d_c_n
         return results
-    if mask is not None:
-        lengths, times = counted_steps(mask)
-        used[len(used) - 1] += lengths, times
-    fill_direction(a, x, h_0, c_0, lengths, times, restart, output, c, gates, reverse, checkpoint)
+    fill_direction(a, x, h_0, c_0, lengths, restart, output, c, gates, reverse, checkpoint)
     a.d_output = sequence(d_output)
     point_states(a, data(d_h_n), data(d_c_n), &a.d_h_n, &a.d_c_n)
     a.d_x = sequence(d_x)
@@ -557,6 +554,8 @@ cdef list prepare_backward(fastrnn_direction *a, tuple direction, list used):
     a.d_b_ih = data(d_b_ih)
     a.d_b_hh = data(d_b_hh)
     a.norms = <double *>data(norms)
+    if mask is not None:
+        used[len(used) - 1] += count_steps(a, mask)
     return results
 
 

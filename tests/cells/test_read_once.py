@@ -321,6 +321,35 @@ IN_THE_MIDDLE = {
                 return list.__iter__(self)
         fastrnn.embedding_backward(tape, output, wrt=Names(["weight"]))
     """,
+    "a mask of many steps, while another thread reshapes x": """
+        import sys, threading
+        T, B, stop = 2000, 500, []
+        x, w = np.ones((T, B, 1), np.float32), np.ones((1, 1), np.float32)
+        mask = np.random.default_rng(0).random((T, B)) < 0.5
+        want, _, tape = fastrnn.rnn_forward(x, None, w, w, mask=mask)
+        def reshape():
+            turn = 0
+            while not stop:
+                turn ^= 1
+                x.shape = (B, T, 1) if turn else (T, B, 1)
+        sys.setswitchinterval(1e-4)
+        thread = threading.Thread(target=reshape)
+        thread.start()
+        try:
+            for _ in range(30):
+                for call in (
+                    lambda: fastrnn.rnn_forward(x, None, w, w, mask=mask, record=False)[0],
+                    lambda: fastrnn.rnn_backward(tape, want, wrt=["x"]) and want,
+                ):
+                    x.shape = T, B, 1
+                    try:
+                        assert (call() == want).all()
+                    except (TypeError, ValueError):
+                        pass
+        finally:
+            stop.append(1)
+            thread.join()
+    """,
     "a mask that widens the logits": """
         C = 2 * 10**6
         logits = np.zeros((1, C), np.float32)
