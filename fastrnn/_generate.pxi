@@ -127,11 +127,13 @@ cdef class Writer(Network):
         cdef int64_t index = -1, count = 0
         if self.kernels == NULL:
             raise RuntimeError("this iterator was not made by generate_iter")
+        # Who collects them in a list, without an end, runs no Python in between. A handler may ask for indices itself, or
+        # let another thread do so: nothing has been looked at before it.
+        PyErr_CheckSignals()
         if self.busy:
             raise RuntimeError("this iterator is in use by another thread: give each thread one of its own")
         if self._left == 0:
             raise StopIteration
-        PyErr_CheckSignals()  # who collects them in a list, without an end, runs no Python in between
         self.busy = True
         try:
             if not self.drawn:

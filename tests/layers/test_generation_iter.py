@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -291,6 +292,19 @@ if os.name == "posix":
         assert first.startswith("interrupted")
         assert float(first.split()[1]) < 1.0
         assert second == "again 1"
+
+    def test_a_handler_of_signals_that_takes_the_rest() -> None:
+        """list asks without any Python in between: the handler runs inside of a request."""
+        written, rest = fastrnn.generate_iter(*network(5, 2, 3), [1], 300_000, rng=0), []
+        before = signal.signal(signal.SIGALRM, lambda *_: rest.extend(written))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            got = list(itertools.islice(written, 400_000))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert rest
+        assert len(got) + len(rest) == 300_000
 
 
 @each_backend
