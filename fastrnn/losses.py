@@ -67,7 +67,8 @@ def softmax_cross_entropy(
         those of their target's class times those of the position; soft targets have no class, so
         theirs are those of the position alone.
     batch_first : bool
-        Which axis `lengths` are of. The gradient is the same in either order, bit for bit.
+        Which axis `lengths` are of. The gradient is the same in either order, bit for bit, but for
+        the rounding of the sum of the weights that a mean divides by.
 
     Returns
     -------
@@ -163,7 +164,8 @@ def mean_squared_error(
     reduction : {"mean", "sum", "none"}
         Over the elements that count. The mean divides by the sum of their weights.
     batch_first : bool
-        Which axis `lengths` are of. The gradient is the same in either order, bit for bit.
+        Which axis `lengths` are of. The gradient is the same in either order, bit for bit, but for
+        the rounding of the sum of the weights that a mean divides by.
 
     Returns
     -------
@@ -237,7 +239,8 @@ def l1_loss(
     reduction : {"mean", "sum", "none"}
         Over the elements that count. The mean divides by the sum of their weights.
     batch_first : bool
-        Which axis `lengths` are of. The gradient is the same in either order, bit for bit.
+        Which axis `lengths` are of. The gradient is the same in either order, bit for bit, but for
+        the rounding of the sum of the weights that a mean divides by.
 
     Returns
     -------
@@ -315,7 +318,8 @@ def huber_loss(
     reduction : {"mean", "sum", "none"}
         Over the elements that count. The mean divides by the sum of their weights.
     batch_first : bool
-        Which axis `lengths` are of. The gradient is the same in either order, bit for bit.
+        Which axis `lengths` are of. The gradient is the same in either order, bit for bit, but for
+        the rounding of the sum of the weights that a mean divides by.
 
     Returns
     -------
@@ -398,7 +402,8 @@ def binary_cross_entropy_with_logits(
     reduction : {"mean", "sum", "none"}
         Over the elements that count. The mean divides by the sum of their weights.
     batch_first : bool
-        Which axis `lengths` are of. The gradient is the same in either order, bit for bit.
+        Which axis `lengths` are of. The gradient is the same in either order, bit for bit, but for
+        the rounding of the sum of the weights that a mean divides by.
 
     Returns
     -------

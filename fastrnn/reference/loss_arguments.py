@@ -98,7 +98,10 @@ def cross_entropy_arguments(
     if class_weight is not None:
         class_weight = _class_weights(class_weight, classes)
         if target is not None:  # a mean divides by the weights of the targets' classes
-            each = class_weight[target] if weights is None else weights * class_weight[target]
+            each = class_weight[target]
+            if weights is not None:
+                with np.errstate(over="ignore"):  # the mean is refused, and a sum infinite
+                    each = weights * each
             if smoothing == 0:  # then no other class has a part in the loss
                 weights, class_weight = each, None
     divisor: float = number

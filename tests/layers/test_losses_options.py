@@ -453,6 +453,8 @@ AWAY = np.where(np.arange(15).reshape(5, 3) == 7, -100, 0)
         ({"sample_weight": ON > 0}, TypeError, "sample_weight holds bool, expected numbers of"),
         ({"sample_weight": np.ma.array(ON)}, TypeError, "sample_weight is a MaskedArray"),
         ({"sample_weight": ON * 1.7e308}, ValueError, "the sum of all weights is inf"),
+        ({"sample_weight": ON * 1e200, "class_weight": [1e200, 1, 1, 1]}, ValueError,
+         "the sum of all weights is inf"),
         ({"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5, expected 0 <= label_"),
         ({"label_smoothing": -0.1}, ValueError, "label_smoothing is -0.1"),
         ({"label_smoothing": np.nan}, ValueError, "label_smoothing is nan"),
