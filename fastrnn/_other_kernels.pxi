@@ -250,7 +250,7 @@ def element_losses(
     a.losses = <double *>data(losses)
     cdef int which = is_double(input)
     cdef double total
-    if n < keep_gil_below:
+    if fastrnn_softmax_flops(n, 1) < keep_gil_below:
         return fastrnn_kernels_in_use().element_losses[which](&a)
     with nogil:
         total = fastrnn_kernels_in_use().element_losses[which](&a)
@@ -279,7 +279,7 @@ def sigmoid(cnp.ndarray x not None, cnp.ndarray out not None):
     )
     cdef const void *elements = data(x)
     cdef void *results = data(out)
-    if size < keep_gil_below:
+    if fastrnn_softmax_flops(size, 1) < keep_gil_below:
         fastrnn_kernels_in_use().sigmoid[which](elements, results, size)
     else:
         with nogil:
