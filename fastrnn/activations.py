@@ -45,7 +45,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     Notes
     -----
     Nothing overflows. exp errs by less than 2 ULP, sums are in float64, and the bits depend neither
-    on threads nor on the instruction set.
+    on threads nor, but for `generic`, on the instruction set.
 
     Examples
     --------

@@ -81,10 +81,11 @@ def softmax_cross_entropy(
         e = np.exp(x - largest)
         S = e.sum(axis=1, keepdims=True, dtype=np.float64)
         below = np.subtract(largest, x, dtype=np.float64)
-        terms = np.where(q == 0, 0, q * (np.log(S) + below))  # what is certain not to be adds 0
-        losses[on] = w * terms.sum(axis=1)
+        terms = np.where(q == 0, 0, q * below)  # what is certain not to be adds 0
+        Q = q.sum(axis=1, keepdims=True)
+        losses[on] = w * (Q * np.log(S) + terms.sum(axis=1, keepdims=True))[:, 0]
         # (e Σ q - q S) / S, as p Σ q - q would cancel where p is nearly 1.
-        d[on] = (e * q.sum(axis=1, keepdims=True) - q * S) / S * (w * given.scale)[:, None]
+        d[on] = (e * Q - q * S) / S * (w * given.scale)[:, None]
     loss = _reduced(losses.reshape(logits.shape[:-1]), given.scale, reduction)
     return loss, d.reshape(logits.shape)
 

@@ -373,9 +373,10 @@ def test_a_class_without_a_part_adds_nothing(functions: Any, dtype: Any) -> None
     assert functions.softmax_cross_entropy(x, 1, label_smoothing=0.3)[0] == math.inf
     assert functions.softmax_cross_entropy(x, np.array([0, 0.5, 0.5], dtype))[0] == math.inf
     for bad in (np.nan, np.inf):
-        loss, d = functions.softmax_cross_entropy(np.array([0, bad, 0], dtype), soft)
-        assert math.isnan(loss)
-        assert np.isnan(d).all()
+        for target in (soft, np.zeros_like(soft)):
+            loss, d = functions.softmax_cross_entropy(np.array([0, bad, 0], dtype), target)
+            assert math.isnan(loss)
+            assert np.isnan(d).all()
 
 
 @both_types
