@@ -121,14 +121,21 @@ def convert(options: ConvertOptions) -> int:
         some = ", ".join(list(layers)[:5]) + ", ..." * (len(layers) > 5)
         raise FilesError(
             f"{options.source} has {len(named)} layers ({some}), and an ONNX model is written of "
-            f"one: pass {_with('--name', next(iter(layers)))}, or another of these"
+            f"one: pass {_with('--name', _weighted(layers))}, or another of these"
         )
     for name, layer in layers.items() if ending == ".onnx" else ():
         if isinstance(layer, Sequential):
-            one = f"{name}.{next(iter(layer.layers))}"
+            one = f"{name}.{_weighted(layer.layers)}"
             raise FilesError(
                 f"{name} in {options.source} is a Sequential, and an ONNX model is written of one "
                 f"layer: pass {_with('--name', one)}, or another of these"
+            )
+    for name, layer in named.items() if ending != ".onnx" else ():
+        words = getattr(layer, "tied_to", None)
+        if words is not None and all(other is not words for other in named.values()):
+            raise FilesError(
+                f"{name} in {options.source} has its weight from an embedding, which is left out: "
+                "convert both, without --name and --skip, or write an .onnx"
             )
     with _explained(options.target):
         if ending == ".onnx":
@@ -160,6 +167,11 @@ def _check_options(options: ConvertOptions, form: str) -> None:
             raise FilesError(f"{option} does not apply to {options.source}, {form}")
     if options.name is not None and options.skip and torch:
         raise FilesError("--skip and --name are both given: --name leaves out all other layers")
+
+
+def _weighted(layers: Mapping[str, Any]) -> str:
+    """The name of the first one with weights, if there is one."""
+    return next((n for n, one in layers.items() if isinstance(one, Weighted)), next(iter(layers)))
 
 
 def _read(options: ConvertOptions, form: str) -> tuple[dict[str, Weighted], dict[str, str]]:

@@ -109,11 +109,13 @@ def _check_kind(at: str, layer: Any) -> None:
         elif isinstance(layer, Weighted):  # a model
             cure = ": models do not nest, one has all the layers: give them before they are in one"
         raise TypeError(f"{at} is {_cures.kind(layer)}, {expected}{cure}")
-    if type(layer).backward is not kind.backward:
-        raise TypeError(
-            f"{at} is {_cures.kind(layer)}, whose class has a backward of its own, which a "
-            "Sequential would not call: chain such layers by hand"
-        )
+    uncalled = ("backward", "forward", "__call__") if kind is Dropout else ("backward",)
+    for name in uncalled:
+        if getattr(type(layer), name) is not getattr(kind, name):
+            raise TypeError(
+                f"{at} is {_cures.kind(layer)}, whose class has a {name} of its own, which a "
+                "Sequential would not call: chain such layers by hand"
+            )
 
 
 def check_axes(what: str, layers: Mapping[str, Any]) -> None:

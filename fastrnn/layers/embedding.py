@@ -178,7 +178,8 @@ class Embedding(Weighted):
         V, how many vectors, and D, their length.
     padding_idx : int, optional
         The index that padding has; below zero it counts from V. Its vector is zero at first, and
-        its gradient is always zero, so that it stays what it is.
+        its gradient is always zero, so that it stays zero. A tied output layer has a gradient
+        there too, as in PyTorch, which moves it.
     dtype : {"float32", "float64"}
         Of the vectors.
     rng : optional

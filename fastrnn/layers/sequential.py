@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from copy import copy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -30,6 +30,8 @@ _MOVED = (
     "is no layer's any more, as that went into a Sequential, which has all weights in one array: "
     "make the optimiser of model.flat_weights"
 )
+
+_models: WeakSet[Sequential] = WeakSet()  # all that there are
 
 
 class Sequential(Weighted):
@@ -75,8 +77,8 @@ class Sequential(Weighted):
     ``model.layers["out"](stream.step(x_t))``.
 
     A model keeps nothing of a forward, so it may serve many threads. It pickles; `copy.deepcopy`
-    gives independent weights, `copy.copy` shares them. `fastrnn.save` and `fastrnn.load` take it
-    whole.
+    gives independent weights, `copy.copy` shares them. A layer copied or pickled alone takes a copy
+    of the model's whole array along; `fastrnn.save` writes the layer alone, and a model whole.
 
     Examples
     --------
@@ -119,6 +121,7 @@ class Sequential(Weighted):
             first = next(stage.layer for stage in self._stages if stage.kind is not Dropout)
             self._allocate(first.dtype)
             self._take_in()
+        _models.add(self)
 
     def _arrange(self, layers: dict[str, Any]) -> None:
         """Put the layers in their places."""
@@ -163,6 +166,9 @@ class Sequential(Weighted):
             layer._adopt(piece(memory, stage.start, stage.end - stage.start))
             if before is not None:
                 before.moved = _MOVED
+                # Out of a model that is gone: its array, too, is nobody's any more.
+                if before.whole and all(owner(m._flat) is not before.whole for m in list(_models)):
+                    before.whole.moved = _MOVED
             for a in (old, *views):  # a step by hand on what was a layer's would be lost
                 a.flags.writeable = False
 
@@ -336,13 +342,8 @@ class Sequential(Weighted):
         self, state: Any, lengths: Any, mask: Any, restart: Any, last: Any
     ) -> tuple[Mapping[str, Any], dict[str, Any], bool]:
         """The states by name, which masks there are, and `last`."""
-        masks: dict[str, Any] = {}
-        if lengths is not None:
-            masks["lengths"] = lengths
-        if mask is not None:
-            masks["mask"] = mask
-        if restart is not None:
-            masks["restart"] = restart
+        given = {"lengths": lengths, "mask": mask, "restart": restart}
+        masks = {name: value for name, value in given.items() if value is not None}
         last = _checks.flag("last", last)
         if (masks or last) and not self._recurrent:
             name = next(iter(masks), "last")
@@ -499,7 +500,7 @@ class Sequential(Weighted):
             if stage.names and "weights" in wanted:
                 part = ("weights",)
             elif stage.kind is Linear and stage.layer.tied_to is not None:
-                part += ("weight",) if self._stages[0].names["weight"] in wanted else ()
+                part += ("weight",) if {"weights", self._stages[0].names["weight"]} & wanted else ()
             state = stage.kind is Recurrent and "state" in wanted
             if state and tape.tapes[stage.name].tapes[0].h_0 is not None:
                 part += ("state",)
@@ -593,4 +594,5 @@ def _with_layers(kind: type[Sequential], memory: Memory, layers: Mapping[str, An
     for layer in layers.values():
         layer._model = ref(model)
     model._set_all({"_complete": True})
+    _models.add(model)
     return model

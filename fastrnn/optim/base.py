@@ -471,6 +471,7 @@ class Optimizer(Optioned):
             state = {name: value for name, value in state.items() if name not in _DERIVED}
         params = [handed_over(p) for p in self.params]
         numbers = self._described(functions=True)
+        numbers["initial_lrs"] = [group._initial_lr for group in self.param_groups]
         return _with_params, (type(self), params, self._state, numbers), state
 
     def __getstate__(self) -> Any:
@@ -513,6 +514,8 @@ def _with_params(
         slot: [None if a is None else np.array(a, np.dtype(a.dtype.type)) for a in arrays]
         for slot, arrays in state.items()
     }
+    for group, initial in zip(groups, numbers.get("initial_lrs", ()), strict=False):
+        group._initial_lr = initial
     first = (a for arrays in own.values() for a in arrays if a is not None)
     count = numbers["step_count"] if "step_count" in numbers else _count_of(first)
     optimizer._set_all({"_complete": True})

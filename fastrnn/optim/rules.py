@@ -53,7 +53,7 @@ class SGD(Optimizer):
         d = g + weight_decay · p        v = momentum · v + (1 - dampening) · d
         p = p - lr · v                  or with nesterov [2]_ p = p - lr · (d + momentum · v)
 
-    The first step is not dampened.
+    The first step is not dampened, and without momentum none is.
 
     Parameters
     ----------
@@ -155,7 +155,8 @@ class SGD(Optimizer):
     def _numbers(
         self, options: Mapping[str, Any], lr: float, t: int, tiny: float
     ) -> tuple[float, ...]:
-        undamped = 1 - options["dampening"] if t > 1 else 1.0
+        damped = t > 1 and options["momentum"] != 0
+        undamped = 1 - options["dampening"] if damped else 1.0
         return (
             lr, options["momentum"], undamped, options["weight_decay"], float(options["nesterov"])
         )  # fmt: skip

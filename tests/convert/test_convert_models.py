@@ -69,6 +69,31 @@ def test_one_layer_of_a_model(
         assert main(["convert", str(path), onnx, "--name", name, "--force"]) == 0
 
 
+def test_a_tied_layer_without_its_embedding(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out.safetensors")
+    assert main(["convert", str(path), out, "--name", "model.out"]) == 2
+    said = capsys.readouterr().err
+    assert "has its weight from an embedding, which is left out: convert both, without" in said
+    assert main(["convert", str(path), out]) == 0
+
+
+def test_the_layer_that_is_named_to_write_an_onnx_of_has_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "model.safetensors", str(tmp_path / "out.onnx")
+    model = fastrnn.Sequential({"drop": fastrnn.Dropout(), "out": fastrnn.Linear(3, 2)})
+    for objects, name in (
+        ({"model": model}, "model.out"),
+        ({"drop": fastrnn.Dropout(), "out": fastrnn.Linear(3, 2)}, "out"),
+    ):
+        fastrnn.save(path, objects)
+        words = ["convert", str(path), out] + ["--name", "model"] * (name == "model.out")
+        assert main(words) == 2
+        assert f"pass --name {name}, or another" in capsys.readouterr().err
+
+
 def test_converters_take_single_layers(tmp_path: Path) -> None:
     model = fastrnn.Sequential({"drop": fastrnn.Dropout(), "out": fastrnn.Linear(3, 2, rng=0)})
     for call in (to_torch, lambda layer: to_onnx(layer, tmp_path / "a.onnx")):

@@ -436,7 +436,7 @@ CYCLE.append(CYCLE)
         ({"a": {"b": [{"c": -math.inf}]}}, ValueError, "objects['a']['b'][0]['c']: Out of range"),
         ({"a": {"b": {1: 2}}}, TypeError, "objects['a']['b'] has the key 1 inside"),
         ({"a": {"b": {None: 2}}}, TypeError, "objects['a']['b'] has the key None inside"),
-        ({"a": {"b": [np.zeros(1)]}}, TypeError, "objects['a']['b'][0]: Object of type ndarray"),
+        ({"a": {"b": [np.zeros(1)]}}, TypeError, "objects['a']['b'] is a list, expected an"),
         ({"a": {"b": np.float32(1)}}, TypeError, "objects['a']['b']: Object of type float32"),
         (
             {"a": {"b": np.int64(1)}},

@@ -19,6 +19,7 @@ OPTIONS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (SGD, {}),
     (SGD, {"lr": 0.1, "weight_decay": 0.1}),
     (SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}),
+    (SGD, {"lr": 0.1, "dampening": 0.5}),
     (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
     (SGD, {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.01}),
     (Adam, {}),

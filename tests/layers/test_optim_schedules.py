@@ -197,6 +197,14 @@ def test_who_else_changes_a_rate() -> None:
     assert StepLR(sgd, 10).base_lrs == [2.0]
 
 
+def test_a_copied_optimiser_knows_the_rates_before_any_schedule() -> None:
+    sgd = SGD([{"params": np.ones(2)}, {"params": np.ones(3), "lr": 0.25}], lr=1.0)
+    ExponentialLR(sgd, gamma=0.5).step()
+    for copied in (copy.deepcopy(sgd), copy.copy(sgd), pickle.loads(pickle.dumps(sgd))):
+        assert copied.param_groups[0]["lr"] == 0.5
+        assert CosineAnnealingLR(copied, T_max=4).base_lrs == [1.0, 0.25]
+
+
 def test_steps_are_made_with_the_rate_of_the_schedule() -> None:
     p = np.zeros(1)
     sgd = SGD([p], lr=1.0)

@@ -238,6 +238,24 @@ def test_a_layer_is_free_once_its_model_is_gone() -> None:
     assert Sequential(given).count_parameters() == 198
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_optimiser_of_a_model_that_is_gone_refuses_its_next_step(copied: bool) -> None:
+    given = layers()
+    model = Sequential(given)
+    optimiser = SGD([model.flat_weights], lr=0.1)
+    del model
+    if copied:
+        given, optimiser = copy.deepcopy((given, optimiser))
+    optimiser.step([np.ones_like(optimiser.params[0])])  # the layers are still there
+    kept = Sequential(given)
+    with pytest.raises(RuntimeError, match=r"params\[0\] .* went into a Sequential"):
+        optimiser.step([np.ones_like(optimiser.params[0])])
+    # A model that shares what a layer leaves keeps it.
+    optimiser = SGD([kept.flat_weights], lr=0.1)
+    Sequential({"out": copy.copy(kept.layers["out"])})
+    optimiser.step([np.ones_like(optimiser.params[0])])
+
+
 # ------------------------------------------------------------------------------ files
 
 
@@ -387,6 +405,11 @@ class Own(Linear):
         return super().backward(*arguments, **options)
 
 
+class OwnDropout(Dropout):
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return super().forward(*arguments, **options)
+
+
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a list": (lambda: [GRU(3, 4)], TypeError, "layers is a list.*: pass {f'layer{i}'"),
     "a layer": (lambda: GRU(3, 4), TypeError, "expected a mapping.*: pass {'layer': layers}"),
@@ -399,6 +422,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a class": (lambda: {"rnn": GRU}, TypeError, r"layers\['rnn'\] is .*: make one of it"),
     "an array": (lambda: {"rnn": np.ones(3)}, TypeError, "expected a recurrent layer, Linear"),
     "a model": (lambda: {"all": make()}, TypeError, "models do not nest"),
+    "own forward": (lambda: {"rnn": GRU(3, 4), "own": OwnDropout()}, TypeError, "a forward of"),
     "own backward": (lambda: {"own": Own(3, 4)}, TypeError, "a backward of its own"),
     "late embedding": (
         lambda: {"a": GRU(3, 4), "b": Embedding(3, 4)}, ValueError, "can only come first",

@@ -84,6 +84,8 @@ def test_the_gradient_is_the_sum_of_both(bias: bool, backend: Any) -> None:
         _, d = fastrnn.softmax_cross_entropy(y, np.roll(INDICES, 1, 0))
         grads = model.backward(tape, d)
         assert_same(grads.flat_weights, np.concatenate(by_hand), "the gradients")
+        every = model.backward(tape, d, wrt=["weights"])
+        assert_same(every.flat_weights, grads.flat_weights, "the gradients, asked for")
         alone = model.backward(tape, d, wrt=["words.weight"])
         assert_same(alone.weights["words.weight"], grads.weights["words.weight"], "the gradient")
         assert not alone.flat_weights[V * D :].any()
@@ -269,6 +271,22 @@ def test_padding(index: int, backend: Any) -> None:
     assert words.backward(tape, d, wrt=[]).flat_weights is None
     for one in (copy.deepcopy(words), pickle.loads(pickle.dumps(words))):
         assert repr(one) == repr(words) == f"Embedding({V}, {D}, padding_idx={at})"
+
+
+def test_a_tied_head_moves_the_vector_of_padding_as_in_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    words = Embedding(V, D, 0, dtype="float64", rng=0)
+    model = Sequential({"words": words, "out": Linear.tied(words, bias=False)})
+    theirs = torch.nn.Embedding(V, D, padding_idx=0, dtype=torch.float64)
+    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in words.state_dict().items()})
+    logits, _, tape = model.forward(INDICES)
+    grads = model.backward(tape, np.ones_like(logits))
+    torch.nn.functional.linear(theirs(torch.from_numpy(INDICES)), theirs.weight).sum().backward()
+    assert grads.weights["words.weight"][0].any()
+    # Sums of 18 products, and of 11 in front of them, of numbers below 4.
+    np.testing.assert_allclose(
+        grads.weights["words.weight"], theirs.weight.grad.numpy(), rtol=0, atol=800 * 2.0**-53
+    )
 
 
 def test_padding_elsewhere(tmp_path: Path) -> None:
