@@ -74,7 +74,18 @@ _CALLED = {  # what PyTorch and Keras call it
     "clip_grad_norm_": "clip_grad_norm", "clip_grad_value_": "clip_grad_value",
     "cross_entropy": "softmax_cross_entropy", "mse_loss": "mean_squared_error",
     "mean_absolute_error": "l1_loss", "SimpleRNN": "RNN", "Dense": "Linear",
+    "LSTMCell": "lstm_step", "GRUCell": "gru_step", "RNNCell": "rnn_step",
+    **{name: f"optim.{name}" for name in ("SGD", "Adagrad", "Adam", "AdamW", "RMSprop")},
 }  # fmt: skip
+
+_OTHERWISE = {  # and what has no such thing here
+    "nn": "layers are in fastrnn itself, as fastrnn.LSTM",
+    "Module": "layers and fastrnn.Sequential are no modules, and need no class of yours",
+    "Bidirectional": "recurrent layers have bidirectional=True",
+    "Masking": "a call of a layer or model has mask= and lengths=",
+    "no_grad": "a call of a layer or model keeps no tape; forward does",
+    "manual_seed": "what draws numbers has rng=, which takes a seed",
+}
 
 
 if not TYPE_CHECKING:  # for mypy, what is not there has no type
@@ -82,4 +93,5 @@ if not TYPE_CHECKING:  # for mypy, what is not there has no type
     def __getattr__(name: str) -> object:
         text = f"module {__name__!r} has no attribute {name!r}"
         text += f": it is fastrnn.{_CALLED[name]} here" if name in _CALLED else ""
+        text += f": {_OTHERWISE[name]}" if name in _OTHERWISE else ""
         raise AttributeError(text, name=name)

@@ -72,9 +72,24 @@ def changed_in_place(kind: type[Gradients]) -> type[Gradients]:
     def get_missing(grads: Any, name: str) -> Any:
         raise AttributeError(missing(grads, name), name=name, obj=grads)
 
+    def described(grads: Any) -> str:
+        # Shapes, as the numbers would fill pages.
+        fields = (f"{n}={_shapes(a)}" for n, a in grads._asdict().items())
+        return f"{type(grads).__name__}({', '.join(fields)})"
+
+    kind.__repr__ = described  # type: ignore[method-assign]
     kind.__getattr__ = get_missing  # type: ignore[attr-defined]
     kind.__setattr__ = set_in_place  # type: ignore[method-assign]
     return kind
+
+
+def _shapes(value: Any) -> str:
+    """The shapes of arrays, in tuples and dicts of them too."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shapes, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{n!r}: {_shapes(a)}' for n, a in value.items())}}}"
+    return f"array{value.shape}" if isinstance(value, ndarray) else repr(value)
 
 
 def as_made(tape: Any) -> Any:

@@ -49,23 +49,33 @@ def checked_layers(given: Any) -> dict[str, Any]:
         _check_kind(at, layer)
         if id(layer) in places or in_model(layer):
             where = places.get(id(layer), "in another Sequential")
+            # Copied together where they are several, so that what is tied stays so.
+            several = id(layer) not in places and (
+                sum(map(_taken, layers.values())) > 1 or any(map(_tied, layers.values()))
+            )
+            what = "layers" if several else at
             raise ValueError(
-                f"{at} is {where} already, and a layer stands in one place: write {at} = "
-                f"copy.deepcopy({at})"
+                f"{at} is {where} already, and a layer stands in one place: write {what} = "
+                f"copy.deepcopy({what})"
             )
         places[id(layer)] = at
         if isinstance(layer, Dropout):
             continue
         if isinstance(layer, Embedding) and i:
             raise ValueError(f"{at} is an Embedding, which takes indices: it can only come first")
-        if isinstance(layer, Linear) and layer.tied_to not in (None, next(iter(layers.values()))):
-            raise ValueError(
-                f"{at} is tied to an embedding that is not in layers: put that first, "
-                f"{{'words': {at}.tied_to, **layers}}"
-            )
+        name_of_first, first_layer = next(iter(layers.items()))
+        if _tied(layer) and layer.tied_to is not first_layer:
+            cure = f"put that first, {{'words': {at}.tied_to, **layers}}"
+            if isinstance(first_layer, Embedding):
+                bias = "" if layer.bias else ", bias=False"
+                cure = f"write {at} = fastrnn.Linear.tied(layers[{name_of_first!r}]{bias})"
+            raise ValueError(f"{at} is tied to an embedding that is not in layers: {cure}")
         takes, gives = widths(layer)
         if before and before[1] != takes:
-            raise ValueError(f"{at} takes {takes} features, but {before[0]} gives {before[1]}")
+            cure = _cure_of_width(before[0], layers, takes, before[1]) if _tied(layer) else ""
+            raise ValueError(
+                f"{at} takes {takes} features, but {before[0]} gives {before[1]}{cure}"
+            )
         if first and first[1] != layer.dtype:
             raise TypeError(
                 f"{at} is {layer.dtype}, {first[0]} is {first[1]}: make them with one dtype"
@@ -80,6 +90,23 @@ def checked_layers(given: Any) -> dict[str, Any]:
             f"copy.deepcopy({at})"
         )
     return layers
+
+
+def _taken(layer: Any) -> bool:
+    return kind_of(layer) is not None and in_model(layer)
+
+
+def _tied(layer: Any) -> bool:
+    return isinstance(layer, Linear) and layer.tied_to is not None
+
+
+def _cure_of_width(before: str, layers: Mapping[str, Any], takes: int, gives: int) -> str:
+    """How what stands before a tied layer gives the features of the embedding."""
+    layer = next(a for n, a in layers.items() if f"layers[{n!r}]" == before)
+    can_project = hasattr(layer, "proj_size") and not layer.bidirectional
+    if can_project and takes < layer.hidden_size:
+        return f": make {before} with proj_size={takes}"
+    return f": put a Linear({gives}, {takes}) between them, as the tied one has the embedding's"
 
 
 def _listed(layers: Mapping[str, Any]) -> str:

@@ -574,6 +574,9 @@ class Sequential(Weighted):
                 raise AttributeError(f"{text}: it is model.layers[{name!r}]", name=name, obj=self)
             return super().__getattr__(name)
 
+        def __getitem__(self, name: Any) -> Any:
+            raise TypeError(f"a Sequential has no items: write model.layers[{name!r}]")
+
     def __reduce__(self) -> Any:
         _, _, state = super().__reduce__()
         return _with_layers, (type(self), owner(self._flat), dict(self.layers)), state

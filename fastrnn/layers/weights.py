@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-# What PyTorch's modules have and layers do not need.
+# What PyTorch's modules and Keras' models have and layers do not need.
 _OF_MODULES = {
     "parameters": ": an optimiser takes layer.flat_weights",
     "named_parameters": ": they are in the mapping layer.weights",
@@ -30,6 +30,18 @@ _OF_MODULES = {
     "train": ": it is an argument of layer.forward, training=True",
     "eval": ": a call of the layer has no dropout; layer.forward has training=False",
     "to": ": make another layer with the dtype, and load its state_dict()",
+    "double": ": make another layer with dtype='float64', and load its state_dict()",
+    "float": ": make another layer with dtype='float32', and load its state_dict()",
+    "cuda": ": all runs on the CPU",
+    "requires_grad_": ": backward's wrt= says which gradients there are",
+    "fit": ": a step of training is forward, a loss, backward and an optimiser's step",
+    "predict": ": call it, as a function",
+    "compile": ": nothing has to be compiled; see fastrnn.optim and the losses",
+    "summary": ": print it",
+    "get_weights": ": state_dict() copies them, and weights has them",
+    "set_weights": ": load_state_dict(d) sets them",
+    "add": ": a Sequential has all its layers from the start, in a mapping",
+    "stream": ": recurrent layers have it, of a model model.layers['rnn'].stream()",
 }
 
 

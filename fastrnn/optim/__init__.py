@@ -5,6 +5,8 @@ elementwise additions, multiplications, divisions and roots, each correctly roun
 not depend on the machine either.
 """
 
+from typing import TYPE_CHECKING
+
 from .._attributes import completions
 from .base import _with_params  # noqa: F401  # pickles written before name it here
 from .groups import Group  # noqa: F401
@@ -19,3 +21,12 @@ __all__ = [
 ]  # fmt: skip
 
 __dir__ = completions(globals())
+
+
+if not TYPE_CHECKING:  # for mypy, what is not there has no type
+
+    def __getattr__(name: str) -> object:
+        text = f"module {__name__!r} has no attribute {name!r}"
+        if name == "LambdaLR":
+            text += ": lr= of an optimiser may be a function of the step"
+        raise AttributeError(text, name=name)

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 # What a state has in the place of a rate that is a function, which no file can hold.
 FUNCTION = "function"
 
+# What PyTorch's optimisers have and these do not need.
+_OF_OPTIMISERS = {
+    "zero_grad": ": gradients are what backward returns, new ones each time",
+    "add_param_group": ": all groups are given when it is made, [{'params': [...]}, ...]",
+}
+
 step_number = partial(_checks.size, minimum=0)
 
 
@@ -74,8 +80,10 @@ class Optimizer(Optioned):
     param_groups: tuple[Group, ...]
     step_count: int
     _state: dict[str, list[Array | None]]
+    _known: ClassVar[list[type[Optimizer]]] = []  # the kinds that there are
 
     def __init_subclass__(cls) -> None:
+        Optimizer._known.append(cls)
         if "_options" in cls.__dict__:
             changing = {n: check for n, check in cls._options.items() if n not in cls._frozen}
             cls._settable = {"step_count": step_number, **changing}
@@ -166,6 +174,21 @@ class Optimizer(Optioned):
                 "the options of these, param_groups[0]['lr'] = value"
             )
         return super()._refusal(name)
+
+    if not TYPE_CHECKING:  # as in Guarded
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # an option that differs between groups
+                return object.__getattribute__(self, name)
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(text + _OF_OPTIMISERS.get(name, ""), name=name, obj=self)
+
+    def __repr__(self) -> str:
+        groups, count = self.param_groups, sum(p.size for p in self.params)
+        options = "; ".join(
+            ", ".join(f"{name}={group[name]!r}" for name in self._options) for group in groups
+        )
+        return f"{type(self).__name__}({options}; {count} parameters, step {self.step_count})"
 
     # --------------------------------------------------------------------------------- the step
 
@@ -430,6 +453,13 @@ class Optimizer(Optioned):
     def _refuse_names(self, d: Mapping[str, Any], expected: list[str]) -> NoReturn:
         own = self.state_dict()
         cure = _cures.for_names("d", d, own)
+        stems = {str(name).partition(".")[0] for name in d}
+        for kind in Optimizer._known if not cure else ():
+            required = kind._options.keys() - kind._later.keys()
+            if required <= stems <= {"step_count", "groups", *kind._options, *kind._slots}:
+                cure = f": that seems to be the state of {_cures.an(kind.__name__)}"
+                cure = "" if kind is type(self) else cure
+                break
         names = ", ".join(map(str, d)) or "nothing"
         raise ValueError(f"d has {names}; expected {', '.join(expected)}{cure}")
 

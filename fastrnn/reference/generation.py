@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -261,13 +262,21 @@ def generate_arguments(
         if _kind(layer) not in allowed:
             expected = " or ".join(f"fastrnn.{one}" for one in allowed)
             given = _cures.kind(layer)
+            cure = ""
             if type(layer).__name__ in allowed:  # another library's
                 given += f" of {type(layer).__module__}"
-            raise TypeError(f"{name} is {given}, expected {_cures.an(expected)}")
+            elif _kind(layer) == "Sequential":
+                part = {_kind(a): f"{name}.layers[{n!r}]" for n, a in layer.layers.items()}
+                parts = [
+                    next((part[k] for k in some if k in part), "") for _, some in kinds.values()
+                ]
+                cure = f": pass {_checks.listed(parts, 'and')}" if all(parts) else ""
+            raise TypeError(f"{name} is {given}, expected {_cures.an(expected)}{cure}")
         if layer.dtype != embedding.dtype:
             raise TypeError(
                 f"{name} is {layer.dtype}, embedding is {embedding.dtype}: make them with one dtype"
             )
+    _check_left_out(embedding, rnn, linear)
     if rnn.bidirectional or rnn.reverse:
         way = "runs in reverse" if rnn.reverse else "is bidirectional"
         raise ValueError(f"rnn {way}: it would have to read what is not written yet")
@@ -289,11 +298,20 @@ def generate_arguments(
     ):  # fmt: skip
         if size != wanted:
             raise ValueError(f"{name} is {size}, expected {of} = {wanted}")
-    prompts, alone = _prompts(prompt, count)
+    prompts, alone = _prompts(prompt, count, getattr(embedding, "padding_idx", None))
     batch = None if alone else len(prompts)
     dtype = embedding.dtype
     stack = _weights(rnn, cell)
     c = None
+    if isinstance(state, Mapping):
+        named = next((n for n, a in _model_of(rnn).items() if a is rnn), next(iter(state), None))
+        cure = f": pass state[{named!r}]" if named in state else ""
+        raise TypeError(f"state is {_cures.kind(state)}, expected the state of rnn{cure}")
+    if alone and (n := len(prompts[0])) > 1 and n == _sequences_in(state):
+        raise ValueError(
+            f"prompt is one of {n} indices, but state is that of {n} sequences: for a prompt of "
+            "one index for each, pass [[i] for i in prompt]"
+        )
     if "c" in cell.states:
         h = None
         if state is not None:
@@ -360,9 +378,54 @@ def _copies(a: Any) -> Any:
     return tuple(map(_copies, a)) if isinstance(a, tuple) else None if a is None else a.copy()
 
 
-def _prompts(prompt: Any, count: int) -> tuple[list[Array], bool]:
+def _model_of(layer: Any) -> Mapping[str, Any]:
+    """The layers by name of the model that a layer is in; nothing where it is in none."""
+    model = getattr(layer, "_model", None)
+    model = None if model is None else model()
+    layers: Mapping[str, Any] = {} if model is None else model.layers
+    return layers
+
+
+def _check_left_out(embedding: Any, rnn: Any, linear: Any) -> None:
+    """Raise ValueError where the three are of one model that has other layers besides."""
+    own = _model_of(rnn)
+    three = [id(embedding), id(rnn), id(linear)]
+    if not set(three) <= {id(layer) for layer in own.values()}:
+        return
+    left = [n for n, a in own.items() if id(a) not in three and _kind(a) != "Dropout"]
+    if not left:
+        return
+    names = [n for n, a in own.items() if id(a) == id(rnn) or n in left]
+    verb = "stands" if len(left) == 1 else "stand"
+    text = (
+        f"{_checks.listed(list(map(repr, left)), 'and')} {verb} beside embedding, rnn and linear "
+        "in their model, and would be left out"
+    )
+    forms = {(_kind(own[n]), getattr(own[n], "hidden_size", 0)) for n in names}
+    if len(forms) == 1:
+        count = sum(own[n].num_layers for n in names)
+        raise ValueError(
+            f"{text}; make one {_kind(rnn)} with num_layers={count} in the place of "
+            f"{_checks.listed(list(map(repr, names)), 'and')}"
+        )
+    raise ValueError(f"{text}; run them step by step, recurrent layers by their stream()")
+
+
+def _sequences_in(state: Any) -> int | None:
+    """Of how many sequences a state with an axis for them is."""
+    h = state[0] if isinstance(state, tuple | list) and len(state) == 2 else state
+    return h.shape[1] if isinstance(h, np.ndarray) and h.ndim == 3 else None
+
+
+def _prompts(prompt: Any, count: int, padding: int | None) -> tuple[list[Array], bool]:
     """The prompts, and whether it is one alone, not in a list of them."""
     expected = "one or more integers"
+    texts = prompt if isinstance(prompt, list | tuple) else [prompt]
+    if texts and all(isinstance(a, str) for a in texts):
+        raise TypeError(
+            f"prompt holds {np.asarray(prompt).dtype}, expected {expected}: give the indices that "
+            "its characters or words have in the embedding"
+        )
 
     def one(name: str, value: Any) -> Array:
         indices = _checks.integers(name, value, expected, count)
@@ -379,6 +442,11 @@ def _prompts(prompt: Any, count: int) -> tuple[list[Array], bool]:
     if isinstance(prompt, np.ndarray) and prompt.ndim == 2 and prompt.size:
         indices = _checks.integers("prompt", prompt, expected, count)
         _checks.in_range("prompt", indices, count, "embedding.num_embeddings")
+        if padding is not None and (indices[:, [0, -1]] == padding).any():
+            raise ValueError(
+                f"prompt has rows that begin or end with embedding.padding_idx = {padding}, which "
+                f"would be read: pass [row[row != {padding}] for row in prompt]"
+            )
         return list(indices), False
     return [one("prompt", prompt)], True
 

@@ -4,6 +4,12 @@ from wrong_calls import Case
 
 CALL = "fastrnn.generate(embedding, rnn, fastrnn.Linear(4, 10), [1], 3, **{})"
 
+MODEL = (
+    "words, out = fastrnn.Embedding(10, 4, padding_idx=0), fastrnn.Linear(4, 10); "
+    "layers = {'words': words, 'r1': fastrnn.GRU(4, 4), 'r2': %s, 'out': out}; "
+    "model, r1 = fastrnn.Sequential(layers), layers['r1']"
+)
+
 GENERATION: dict[str, Case] = {
     "a share in percent": Case("top_p = 90", CALL.format("{'top_p': top_p}")),
     "a share of nothing": Case(
@@ -20,4 +26,26 @@ GENERATION: dict[str, Case] = {
         "prompt = [[1], [2]]",
         "fastrnn.generate_iter(embedding, rnn, fastrnn.Linear(4, 10), prompt)",
         "make an iterator for each, of prompt[0]", "prompt = prompt[0]"),
+    "a model that is left in part": Case(
+        MODEL % "fastrnn.GRU(4, 4)", "fastrnn.generate(words, r1, out, [1], 3)",
+        "make one GRU with num_layers=2 in the place of 'r1' and 'r2'",
+        "words, r1, out = fastrnn.Sequential({'words': fastrnn.Embedding(10, 4), "
+        "'rnn': fastrnn.GRU(4, 4, num_layers=2), 'out': fastrnn.Linear(4, 10)}).layers.values()"),
+    "a model for the embedding": Case(
+        MODEL % "fastrnn.Dropout(0.5)", "fastrnn.generate(model, r1, out, [1], 3)",
+        "pass embedding.layers['words'], embedding.layers['r1'] and embedding.layers['out']",
+        "model = model.layers['words']"),
+    "a model's state": Case(
+        "linear = fastrnn.Linear(4, 10); state = {'rnn': np.zeros((1, 4), np.float32)}",
+        "fastrnn.generate(embedding, rnn, linear, [1], 3, state)"),
+    "one prompt for several states": Case(
+        "linear = fastrnn.Linear(4, 10); prompt, state = [1] * 6, np.zeros((1, 6, 4), np.float32)",
+        "fastrnn.generate(embedding, rnn, linear, prompt, 3, state)"),
+    "prompts with padding": Case(
+        MODEL % "fastrnn.Dropout(0.5)" + "; prompt = np.array([[1, 2], [3, 0]])",
+        "fastrnn.generate(words, r1, out, prompt, 3)"),
+    "a text to go on with": Case(
+        "linear, prompt = fastrnn.Linear(4, 10), 'abc'",
+        "fastrnn.generate(embedding, rnn, linear, prompt, 3)", "give the indices",
+        "prompt = ['abcdefghij'.index(c) for c in prompt]"),
 }  # fmt: skip

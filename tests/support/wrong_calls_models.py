@@ -5,6 +5,11 @@ from wrong_calls import Case
 MODEL = "model = fastrnn.Sequential({'rnn': fastrnn.GRU(3, 4), 'head': head}); "
 TWO = "layers = {'a': fastrnn.GRU(3, 4), 'b': fastrnn.GRU(4, 4, batch_first=True)}"
 
+WORDS = (
+    "import copy; words = fastrnn.Embedding(10, 4); layers = {'words': words, "
+    "'rnn': fastrnn.LSTM(4, 4), 'out': fastrnn.Linear.tied(words)}; "
+)
+
 MODELS: dict[str, Case] = {
     "layers in a list": Case("layers = [rnn, head]", "fastrnn.Sequential(layers)"),
     "one layer": Case("layers = rnn", "fastrnn.Sequential(layers)"),
@@ -19,6 +24,24 @@ MODELS: dict[str, Case] = {
     "layers that share their weights": Case(
         "import copy; layer = fastrnn.GRU(4, 4); layers = {'a': layer, 'b': copy.copy(layer)}",
         "fastrnn.Sequential(layers)", "shares its weights"),
+    "a layer of another model that has a tied one": Case(
+        WORDS + "first = fastrnn.Sequential(layers); layers['rnn'] = fastrnn.LSTM(4, 4)",
+        "model = fastrnn.Sequential(layers); assert model.layers['out'].tied_to is layers['words']",
+        "copy.deepcopy(layers)"),
+    "an embedding of another model that another one is tied to": Case(
+        WORDS + "first = fastrnn.Sequential({'words': words})", "fastrnn.Sequential(layers)",
+        "copy.deepcopy(layers)"),
+    "a layer tied to what the embedding was copied from": Case(
+        WORDS + "layers['words'] = copy.deepcopy(words)", "fastrnn.Sequential(layers)"),
+    "a tied layer behind too wide an LSTM": Case(
+        WORDS + "layers['rnn'] = fastrnn.LSTM(4, 8)", "fastrnn.Sequential(layers)",
+        "make layers['rnn'] with proj_size=4", "layers['rnn'] = fastrnn.LSTM(4, 8, proj_size=4)"),
+    "a tied layer behind too wide a GRU": Case(
+        WORDS + "layers['rnn'] = fastrnn.GRU(4, 8)", "fastrnn.Sequential(layers)",
+        "put a Linear(8, 4) between",
+        "out = layers.pop('out'); layers |= {'between': fastrnn.Linear(8, 4), 'out': out}"),
+    "an item of a model": Case(MODEL, "layer = model['rnn']", "model.layers['rnn']",
+        "model = model.layers"),
     "one with the batch first": Case(TWO, "fastrnn.Sequential(layers)"),
     "batch first, later": Case(
         "model = fastrnn.Sequential({'a': fastrnn.GRU(3, 4), 'b': fastrnn.GRU(4, 4)}); "
