@@ -18,6 +18,12 @@ OLD_OFFICE = "a document of an old Office (.doc, .xls)"
 WEB_PAGE = "a web page, as a download that failed leaves it"
 GIT_LFS = "a pointer of Git LFS: fetch the file with git lfs pull"
 
+# Endings of names that other programs take for these formats, whatever is in the file.
+_ENDINGS = {
+    ".pt": "PyTorch", ".pth": "PyTorch", ".npz": "NumPy", ".npy": "NumPy", ".h5": "HDF5",
+    ".hdf5": "HDF5", ".keras": "Keras", ".onnx": "ONNX", ".pkl": "pickle", ".pickle": "pickle",
+}  # fmt: skip
+
 # How a text is made of a file of these formats.
 _TO_TEXT = {
     GZIP: "gzip -d -c {} > {}.txt",
@@ -52,6 +58,17 @@ def format_of(path: str) -> str:
     with file:
         start = file.read(4096)
     return SAFETENSORS if start[8:9] == b"{" else _recognised(start, "")[0]
+
+
+def name_of_other_format(path: str) -> str:
+    """What is wrong with a name for a safetensors file that ends as others do; "" if nothing."""
+    stem, ending = os.path.splitext(path)
+    if (other := _ENDINGS.get(ending.lower())) is None:
+        return ""
+    return (
+        f"this writes a safetensors file, and {ending} is for files of {other}: name it "
+        f"{stem + '.safetensors'!r}"
+    )
 
 
 def other_format(file: BufferedReader, path: str) -> str:

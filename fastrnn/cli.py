@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -13,6 +13,18 @@ from ._checks import listed
 from ._version import __version__
 
 INT, FLOAT, NAME, FILE = "INT", "FLOAT", "NAME", "FILE"
+
+# What other programs call a command or an option, where the spelling is not near.
+ELSEWHERE = {
+    "generate": "sample",
+    "--bptt": "--steps",
+    "--bs": "--batch-size",
+    "--clip": "--max-norm",
+    "--learning-rate": "--lr",
+    "--max-new-tokens": "--length",
+    "--num": "--length",
+    "--seq-length": "--steps",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,15 +48,37 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def _meant(self, word: str) -> str:
-        """Ask for the option that is nearest to a misspelt one, if one is near."""
-        from difflib import get_close_matches
+        return _meant(word.partition("=")[0], self._option_string_actions)
 
-        near = get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.75)
-        return f" (did you mean {near[0]}?)" if near else ""
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is no command, with the one that may be meant."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += _meant(value, action.choices or ())
+            raise
 
     def error(self, message: str) -> NoReturn:
         """Print the message and end with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Ask for what is nearest to a word that is not known, if something is near."""
+    from difflib import get_close_matches
+
+    near = [name for name in known if name == ELSEWHERE.get(word)]
+    near = near or get_close_matches(word, known, 1, 0.75)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+class _Once(argparse.Action):
+    """An option of which a second one would take the place of the first."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice: run the command once for each")
+        setattr(namespace, self.dest, values)
 
 
 def make_parser() -> Parser:
@@ -203,7 +237,8 @@ def _add_train(add: Any) -> None:
 
 def _add_sample(add: Any) -> None:
     add("model", metavar="MODEL", help="the file that was saved")
-    add("--prompt", metavar="TEXT", help="what to go on from, and the beginning of the output")
+    add("--prompt", action=_Once, metavar="TEXT",
+        help="what to go on from, and the beginning of the output")  # fmt: skip
     add("--length", type=int, default=500, metavar=INT,
         help="characters, at most (default: %(default)s)")  # fmt: skip
     add("--temperature", type=float, default=0.7, metavar=FLOAT,
@@ -242,7 +277,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
-    options = vars(parser.parse_args(argv))
+    try:
+        options = vars(parser.parse_args(argv))
+    except KeyboardInterrupt:  # options of a command import it, which takes a while
+        return 130
     command = options.pop("command")
     if command is None:
         parser.print_help()

@@ -25,7 +25,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import _checks, _cures
-from ._formats import open_regular, other_format
+from ._formats import name_of_other_format, open_regular, other_format
 from ._json import check_keys, fields, parse_json, shown
 from .layers import Dropout, Weighted
 from .layers.described import KINDS, describe, restore
@@ -100,7 +100,8 @@ def save(
     Raises
     ------
     TypeError, ValueError
-        If something cannot be saved: the error names it, and nothing has been written.
+        If something cannot be saved, or the name ends as that of another format (.pt, .npz, ...):
+        the error names it, and nothing has been written.
     OSError
         If the file cannot be written.
 
@@ -126,6 +127,8 @@ def save(
             "first"
         )
     path = path_text(path)
+    if other := name_of_other_format(path):
+        raise ValueError(f"path is {shown(path)}: {other}")
     metadata = {} if metadata is None else metadata
     for what, value in (("objects", objects), ("metadata", metadata)):
         if not isinstance(value, Mapping):

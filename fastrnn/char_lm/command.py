@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from .. import config, runtime
+from .._formats import name_of_other_format
 from ..io import Loaded
+from ..layers import Dropout
 from ..outputs import OutputError, check_output, check_plot, same_file, save_plot
 from .corpus import Corpus, Settings, blocks, unigram_bits, witten_bell_bits
-from .text import HELP_TOPICS, CharLMError
+from .text import HELP_TOPICS, CharLMError, check_files
 from .training import BLOCK, Model, Training, files_of, load_model_file, settings_of
 
 DEFAULT_OUTPUT = "char_lm.safetensors"
@@ -73,6 +75,7 @@ def train(options: TrainOptions) -> int:
     CharLMError
         With one line on what the user can mend.
     """
+    check_files(options.texts)
     run, path = _resumed(options) if options.resume else _begun(options)
     if options.plot is not None:
         _check_plot(options, path)
@@ -81,10 +84,12 @@ def train(options: TrainOptions) -> int:
         print(note)
     print(f"{corpus.name}: {len(corpus.ids):,} characters, {len(corpus.characters)} different")
     weights = sum(len(layer.flat_weights) for layer in run.model.layers())
-    layers = ", ".join(map(repr, run.model.layers()))
+    embedding, rnn, head = run.model.layers()
+    dropout = [Dropout(run.settings.dropout)] if run.settings.dropout else []
+    layers = ", ".join(map(repr, (embedding, rnn, *dropout, head)))
     threads, isa = runtime.get_num_threads(), runtime.get_isa()
     print(f"{layers}: {weights:,} weights; {threads} threads, {isa}")
-    reserved = None if path else _free_name()
+    reserved = _reserved(options, path)
     path = path or reserved
     assert path is not None
     try:
@@ -102,7 +107,7 @@ def train(options: TrainOptions) -> int:
             print(f"  {_go_on(options, path)}", flush=True)
             return 128 + number
     with np.errstate(all="ignore"):
-        _report(run, seconds)
+        _report(run, path, seconds)
     if options.plot is not None:
         _plot(run, options.plot)
     return 0
@@ -116,6 +121,26 @@ def _go_on(options: TrainOptions, path: str) -> str:
     words += ["--force"] if options.plot and options.force else []
     words += ["--", *options.texts] if options.texts else []
     return shlex.join(words)
+
+
+def _reserved(options: TrainOptions, path: str | None) -> str | None:
+    """The name of a new file, taken at once by an empty one: no two runs write to it.
+
+    None where the file may be replaced.
+    """
+    if path is None:
+        return _free_name()
+    if options.force or options.resume is True:
+        return None
+    if options.resume and same_file(path, str(options.resume)):
+        return None
+    try:
+        with open(path, "x"):
+            return path
+    except FileExistsError:  # it was not there when the text began to be read
+        raise CharLMError(f"{path} exists by now, from another run: {EXISTS}") from None
+    except OSError as error:
+        raise CharLMError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _free_name() -> str:
@@ -149,11 +174,15 @@ def _begun(options: TrainOptions) -> tuple[Training, str | None]:
         raise CharLMError(str(error)) from None
 
 
+EXISTS = "go on with --resume, replace it with --force, or choose another name with --output"
+
+
 def _check_model(options: TrainOptions, path: str) -> None:
     """Raise CharLMError if a model may not be written there."""
-    cure = "go on with --resume, replace it with --force, or choose another name with --output"
+    if other := name_of_other_format(path):
+        raise CharLMError(f"cannot write {path}: {other}")
     try:
-        check_output(path, options.force, cure)
+        check_output(path, options.force, EXISTS)
     except OutputError as error:
         raise CharLMError(str(error)) from None
     if any(same_file(path, text) for text in options.texts):
@@ -186,10 +215,10 @@ def _resumed(options: TrainOptions) -> tuple[Training, str | None]:
     settings.check()
     if path is not None and not same_file(path, begun_path):
         _check_model(options, path)
-    corpus = Corpus.read(options.texts) if options.texts else _same_text(begun_path, file)
+    corpus = Corpus.read(options.texts) if options.texts else _same_text(begun_path, file, options)
     if file.metadata.get("text") != corpus.digest:
         corpus.check(settings)
-        run = Training.with_other_text(begun_path, file, corpus, settings)
+        run = Training.with_other_text(begun_path, file, corpus, settings, _written(options))
         print(f"going on from {begun_path} with another text, {corpus.name}:")
         print("  kept are the weights and Adam's means; the steps and epochs, the learning rate's")
         print("  rise and fall, the losses, the held-out part and its figures begin anew")
@@ -203,18 +232,32 @@ def _resumed(options: TrainOptions) -> tuple[Training, str | None]:
     else:
         run = Training.resumed(begun_path, file, corpus, settings)
         if run.step_count == run.total:
+            every = "its" if settings.epochs == 1 else "all its"
             print(
-                f"{begun_path} has all its {settings.epochs} epochs behind it; "
+                f"{begun_path} has {every} {_epochs(settings.epochs)} behind it; "
                 f"--epochs {2 * settings.epochs} goes on"
             )
     return run, path or begun_path
 
 
-def _same_text(path: str, file: Loaded) -> Corpus:
+def _written(options: TrainOptions) -> list[str]:
+    """The options that say what is written where."""
+    words = [] if options.output is None else [f"--output={options.output}"]
+    words += [] if options.plot is None else [f"--plot={options.plot}"]
+    return words + ["--force"] * options.force
+
+
+def _same_text(path: str, file: Loaded, options: TrainOptions) -> Corpus:
     """The text that a run was begun with; CharLMError where that is not there any more."""
 
     def naming(*texts: str) -> str:
-        return shlex.join(["fastrnn", "train", f"--resume={path}", "--", *texts])
+        given = [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in options.settings.items()
+            if value is not None
+        ]
+        words = ["fastrnn", "train", f"--resume={path}", *given, *_written(options)]
+        return shlex.join([*words, "--", *texts])
 
     try:
         corpus = Corpus.read(files_of(path, file))
@@ -240,7 +283,7 @@ def _changed(
     if steps >= fresh.total:
         epochs = steps // fresh.steps_per_epoch
         raise CharLMError(
-            f"{path} has {epochs} epochs behind it: add --epochs with a larger number, such as "
+            f"{path} has {_epochs(epochs)} behind it: add --epochs with a larger number, such as "
             f"--epochs {2 * max(epochs, 1)}, to go on"
         )
     print(f"going on from {path} after step {steps:,} of now {fresh.total:,}:")
@@ -379,8 +422,11 @@ class _Estimate:
         seconds += of_some * len(run.corpus.held_out) / len(some) * epochs
         if seconds < 60:
             return ""
-        what = "epoch" if epochs == 1 else "epochs"
-        return f"about {duration(seconds)} for {epochs} {what}; Ctrl-C saves and stops"
+        return f"about {duration(seconds)} for {_epochs(epochs)}; Ctrl-C saves and stops"
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def duration(seconds: float) -> str:
@@ -413,12 +459,13 @@ def _bar(run: Training) -> Iterator[Any]:
         yield bar
 
 
-def _report(run: Training, seconds: float) -> None:
+def _report(run: Training, path: str, seconds: float) -> None:
     corpus, settings = run.corpus, run.settings
+    unigram, epochs = unigram_bits(corpus), _epochs(settings.epochs)
     rows = [
-        (run.held_out[-1], f"this network, {settings.epochs} epochs; {seconds:.1f} s in this run"),
+        (run.held_out[-1], f"this network, {epochs}; {seconds:.1f} s in this run"),
         (witten_bell_bits(corpus), "Witten-Bell model, 3 characters of context"),
-        (unigram_bits(corpus), "knowing only how often each character occurs"),
+        (unigram, "knowing only how often each character occurs"),
     ]
     if corpus.name == HELP_TOPICS:  # measured once, on Python 3.11's text and another machine
         plain = "plain NumPy Elman network of 256 units, 24 epochs; 88 s (noted once, not run here)"
@@ -426,6 +473,8 @@ def _report(run: Training, seconds: float) -> None:
     print("\nheld out, bits per character")
     for bits, what in rows:
         print(f"  {bits:.3f}  {what}")
+    if run.held_out[-1] >= unigram:
+        print(_no_better(run, path, unigram))
 
     temperature = 0.7
     text = run.model.write(run.model.start(), 2000, settings.seed, temperature=temperature)
@@ -445,6 +494,17 @@ def _report(run: Training, seconds: float) -> None:
     print(f"  {reference / compiled:.1f} times as fast ({compiled * 1e3:.1f} and", end=" ")
     print(f"{reference * 1e3:.1f} ms a batch),")
     print(f"  largest difference of a loss {difference:.1e} bits per character")
+
+
+def _no_better(run: Training, path: str, unigram: float) -> str:
+    """What to do with a network that is no better than counting characters."""
+    if statistics.fmean(run.losses[-run.steps_per_epoch :]) < unigram:
+        return (
+            "the network has learnt the training text, but nothing that holds for the held-out "
+            "tenth:\na longer text helps, or --dropout"
+        )
+    words = ["fastrnn", "train", f"--resume={path}", f"--epochs={4 * run.settings.epochs}"]
+    return f"the network has learnt nothing yet: more epochs help:\n  {shlex.join(words)}"
 
 
 def _words(text: str) -> list[str]:

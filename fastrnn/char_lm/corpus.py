@@ -63,6 +63,14 @@ class Settings:
     seed: int = 0
     dropout: float = 0.0
 
+    def options(self) -> list[str]:
+        """What asks for these on the command line: all that is not the default."""
+        return [
+            f"--{field.name.replace('_', '-')}={getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+
     def check(self) -> None:
         """Raise CharLMError where a value is out of range."""
         for field in fields(self):

@@ -60,6 +60,19 @@ def help_topics() -> str:
     return "".join(topics[name] for name in sorted(topics))
 
 
+def check_files(paths: list[str]) -> None:
+    """Raise CharLMError if a file is named twice: what is held out would be trained on."""
+    files = [path for path in paths if os.path.isfile(path)]  # a pipe has more to read each time
+    for i, path in enumerate(files):
+        for other in files[:i]:
+            if os.path.samefile(path, other):
+                which = path if path == other else f"{other} and {path}"
+                raise CharLMError(
+                    f"{which}: the same file twice, so that what is held out would be in the text "
+                    "that is trained on; name it once"
+                )
+
+
 def read_text(path: str, notes: list[str]) -> Iterator[str]:
     r"""The text of a file, in pieces.
 
@@ -124,6 +137,10 @@ class _Source:
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
+    if path == "-" and not os.path.lexists(path):
+        raise CharLMError(
+            f"cannot read -: standard input is {STDIN} here: fastrnn train {STDIN} < book.txt"
+        )
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         files = shlex.quote(os.path.join(path, "")) + "*.txt"

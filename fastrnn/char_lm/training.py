@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -256,12 +256,21 @@ class Training:
 
     @classmethod
     def with_other_text(
-        cls, path: str, file: Loaded, corpus: Corpus, settings: Settings
+        cls,
+        path: str,
+        file: Loaded,
+        corpus: Corpus,
+        settings: Settings,
+        options: Iterable[str] = (),
     ) -> Training:
-        """A new run with the weights and Adam's means of a file: its first step is to come."""
+        """A new run with the weights and Adam's means of a file: its first step is to come.
+
+        `options` are those that a new model on both texts is to be trained with, too.
+        """
         characters = Model.loaded(path, file).characters
-        both = shlex.join([*(files_of(path, file) or ["TEXT"]), *corpus.files])
-        corpus = corpus.numbered_as(characters, path, f"fastrnn train -- {both}")
+        words = ["fastrnn", "train", *settings.options(), *options, "--"]
+        both = [*(files_of(path, file) or ["TEXT"]), *corpus.files]
+        corpus = corpus.numbered_as(characters, path, shlex.join([*words, *both]))
         return cls._with_weights(path, file, corpus, settings)
 
     @classmethod

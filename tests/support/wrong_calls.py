@@ -666,6 +666,9 @@ CASES: dict[str, Case] = {
         "metadata = {'epoch': 3}", "fastrnn.save(folder / 'a', {'rnn': rnn}, metadata)"),
     "a path in bytes": Case(
         "import os; path = os.fsencode(folder / 'a')", "fastrnn.save(path, {'rnn': rnn})"),
+    "a name of another format": Case(
+        "path = folder / 'a.npz'", "fastrnn.save(path, {'rnn': rnn})",
+        "a.safetensors'", "path = folder / 'a.safetensors'"),
     "a subclass to save": Case(
         "class Own(fastrnn.RNN): pass\nobjects = {'rnn': Own(3, 4)}",
         "fastrnn.save(folder / 'a', objects)"),
