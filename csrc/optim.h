@@ -26,11 +26,13 @@ static void FN(sgd)(const struct fastrnn_update *a, int64_t begin, int64_t end)
     const vec lr = FN(number)(a, LR), momentum = FN(number)(a, MOMENTUM), undamped = FN(number)(a, UNDAMPED);
     const vec decay = FN(number)(a, DECAY);
     const int decays = a->numbers[DECAY] != 0, nesterov = a->numbers[NESTEROV] != 0;
+    const int goes_on = a->numbers[MOMENTUM] != 0; /* else an infinite velocity would stay, as NaN */
     for (int64_t i = begin; i < end; i += W) {
         const int n = end - i < W ? (int)(end - i) : W;
         const vec at = FN(some)(p + i, n);
         const vec d = FN(decayed)(FN(some)(g + i, n), at, decay, decays);
-        const vec velocity = vadd(vmul(FN(some)(v + i, n), momentum), vmul(d, undamped));
+        const vec fresh = vmul(d, undamped);
+        const vec velocity = goes_on ? vadd(vmul(FN(some)(v + i, n), momentum), fresh) : fresh;
         const vec way = nesterov ? vadd(d, vmul(velocity, momentum)) : velocity;
         FN(put_some)(v + i, velocity, n);
         FN(put_some)(p + i, vsub(at, vmul(way, lr)), n);

@@ -28,7 +28,8 @@ def sgd(
     """
     real = p.dtype.type
     d = _decayed(g, p, weight_decay)
-    velocity[...] = velocity * real(momentum) + d * real(undamped)
+    fresh = d * real(undamped)  # without momentum alone: an infinite velocity would stay, as NaN
+    velocity[...] = velocity * real(momentum) + fresh if momentum else fresh
     way = d + velocity * real(momentum) if nesterov else velocity
     p[...] = p - way * real(lr)
 

@@ -251,3 +251,14 @@ def test_a_variance_that_rounding_makes_negative() -> None:
         for _ in range(200):
             rmsprop.step(np.linspace(0.1, 3, 50).astype(dtype))
         assert np.isfinite(p).all()
+
+
+@pytest.mark.parametrize("backend", ["compiled", "reference"])
+def test_without_momentum_an_infinite_gradient_is_forgotten(backend: str) -> None:
+    p = np.ones(20, np.float32)
+    sgd = SGD([p], lr=0.5)
+    with fastrnn.backend(backend):
+        sgd.step([np.full(20, np.inf, np.float32)])
+        p[:] = 1
+        sgd.step([np.ones(20, np.float32)])
+    assert (p == 0.5).all()
