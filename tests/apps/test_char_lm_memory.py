@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SIZE = 10_000_000
+SIZE = 4_000_000
 
 # All that `fastrnn train` does with a text but the other steps. VmHWM is the peak of this process
 # alone; what is there before is made once by a small text.

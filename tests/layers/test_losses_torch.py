@@ -64,6 +64,7 @@ def compare(got: Any, loss: Any, x: Any, largest: float) -> None:
     np.testing.assert_allclose(got[1], d, rtol=RELATIVE, atol=CANCELLED * largest)
 
 
+@hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(
     seeds, sizes, reductions, weightings, countings, functions_, st.booleans(), st.booleans(),
     st.sampled_from(["", "weights", "zeros"]), st.sampled_from([0.0, 0.1, 0.7, 1.0]),
@@ -129,6 +130,7 @@ ELEMENTS = {
 }
 
 
+@hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(
     seeds, sizes, reductions, st.sampled_from(["", "positions", "rows", "elements"]), countings,
     functions_, st.booleans(), st.sampled_from(sorted(ELEMENTS)),
@@ -175,6 +177,7 @@ def test_losses_of_elements(
     return compare(got, (w * losses).sum() / total, x, largest / total)
 
 
+@hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(seeds, sizes, st.integers(-3, 2), functions_)
 def test_softmax(seed: int, size: Any, axis: int, functions: Any) -> None:
     x = 10 * np.random.default_rng(seed).standard_normal(size)
