@@ -20,11 +20,17 @@ RESTART[0, 0] = RESTART[2, 0] = RESTART[2, 2] = RESTART[4, 2] = RESTART[1, 1] = 
 
 # A gap, a row padded on the left, and a skipped step on which RESTART has no effect.
 MASK = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
+# Those in which every two options meet, and without a mask all.
+PAIRS = pairwise((2, 2, 2, 2))
+ROWS = [row for row in itertools.product((0, 1), repeat=4) if row in PAIRS or not row[1]]
 WALKS = [
-    {"lengths": lengths, "mask": mask, "restart": restart, "reverse": reverse}
-    for lengths, mask, restart, reverse in itertools.product(
-        (None, LENGTHS), (None, MASK), (None, RESTART), (False, True)
-    )
+    {
+        "lengths": (None, LENGTHS)[lengths],
+        "mask": (None, MASK)[mask],
+        "restart": (None, RESTART)[restart],
+        "reverse": (False, True)[reverse],
+    }
+    for lengths, mask, restart, reverse in ROWS
 ]
 
 
@@ -39,13 +45,12 @@ def name_of(options: dict[str, Any]) -> str:
     return "-".join(str(v) if k == "nonlinearity" else k for k, v in given.items()) or "plain"
 
 
-# By default those in which every two options meet; of those with a mask always.
+# By default those in which every two options meet.
 all_walks = pytest.mark.parametrize(
     "walk",
     [
-        walk if row in pairwise((2, 2, 2, 2)) else pytest.param(walk, marks=pytest.mark.full)
-        for row, walk in zip(itertools.product((0, 1), repeat=4), WALKS, strict=True)
-        if row in pairwise((2, 2, 2, 2)) or walk["mask"] is None
+        walk if row in PAIRS else pytest.param(walk, marks=pytest.mark.full)
+        for row, walk in zip(ROWS, WALKS, strict=True)
     ],
     ids=name_of,
 )
