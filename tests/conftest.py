@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("hypothesis"):
         import hypothesis
 
-        examples = 3000 if config.getoption("--full") else 750
+        examples = 1500 if config.getoption("--full") else 750
         hypothesis.settings.register_profile("run", max_examples=examples)
         hypothesis.settings.load_profile("run")
 

@@ -22,8 +22,9 @@ from fastrnn import reference
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # By default each kind in one of the types, on one of the instruction sets, in turn.
-each_kind = grid("kind, dtype", VARIANTS, DTYPES, once=True)
-each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
+# Of single steps the kernels' tests have every cell in every type on every instruction set.
+each_kind = grid("kind, dtype", VARIANTS, DTYPES, once=True, enough=True)
+each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True, enough=True)
 
 # V, D, H, layers: around lanes and panels. So few indices that they come again and again.
 SIZES = ((2, 3, 2, 3), (3, 1, 7, 1), (4, 9, 8, 2), (3, 17, 17, 1), (17, 8, 33, 3), (50, 16, 65, 2))

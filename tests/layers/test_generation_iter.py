@@ -33,7 +33,7 @@ import fastrnn
 
 TIMEOUT = 120.0  # seconds
 
-each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
+each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True, enough=True)
 
 
 # ------------------------------------------------------------------------------------- the bits

@@ -31,7 +31,7 @@ import fastrnn
 
 TIMEOUT = 120.0  # seconds
 
-each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True)
+each_kind_isa = grid("kind, dtype, isa", VARIANTS, DTYPES, ISAS, once=True, enough=True)
 
 # V, D, H, layers, and B below and above the rows of a tile.
 SIZES = ((3, 2, 5, 2, 2), (17, 8, 33, 1, 7), (20, 5, 9, 3, 20))

@@ -74,19 +74,24 @@ def in_turn(*factors: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def grid(
-    names: str, *factors: Iterable[Any], once: bool = False, ids: Any = name_of
+    names: str,
+    *factors: Iterable[Any],
+    once: bool = False,
+    enough: bool = False,
+    ids: Any = name_of,
 ) -> pytest.MarkDecorator:
     """Parametrise by a product; what the default run leaves out is marked `full`, where it is made.
 
     `names` are separated by commas, one a factor. once: the values of the first factor are cases
-    that were chosen to cover something already; the default run has each of them once.
+    that were chosen to cover something already; the default run has each of them once. enough: the
+    default run's cases are all, as other tests have the rest.
     """
     values = [list(factor) for factor in factors]
     sizes = [len(v) for v in values]
     chosen = set(in_turn(*map(range, sizes))) if once else pairwise(sizes)
     cases = []
     for row in itertools.product(*map(range, sizes)):
-        if row not in chosen and not whole:
+        if row not in chosen and (enough or not whole):
             continue
         case = [v[i] for v, i in zip(values, row, strict=True)]
         marks = () if row in chosen else (pytest.mark.full,)
