@@ -68,7 +68,7 @@ __all__ = [
     "softmax", "softmax_cross_entropy", "unpad_sequence",
 ]  # fmt: skip
 
-__dir__ = completions(globals(), "char_lm", "convert", "torch")
+__dir__ = completions(globals(), "char_lm", "convert", "estimators", "torch")
 
 _CALLED = {  # what PyTorch and Keras call it
     "clip_grad_norm_": "clip_grad_norm", "clip_grad_value_": "clip_grad_value",

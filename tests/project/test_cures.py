@@ -7,6 +7,7 @@ says which words it has to hold and what somebody does who follows them.
 """
 
 import ast
+import importlib.util
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ from wrong_calls_models import MODELS
 import fastrnn
 
 CASES = CASES | GENERATION | LOSSES | MODELS
+if importlib.util.find_spec("sklearn") is not None:
+    from wrong_calls_estimators import ESTIMATORS
+
+    CASES |= ESTIMATORS
 SUBJECT = re.compile(r"^([A-Za-z_]\w*(?:\[[^\]]*\])*)")
 
 

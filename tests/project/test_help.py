@@ -22,6 +22,8 @@ MODULES = [
 ]  # fmt: skip
 if importlib.util.find_spec("torch") is not None:
     MODULES.append("fastrnn.torch")
+if importlib.util.find_spec("sklearn") is not None:
+    MODULES.append("fastrnn.estimators")
 
 
 def public(names: Any) -> set[str]:
@@ -49,7 +51,7 @@ def sections(what: Any) -> dict[str, set[str]]:
 @pytest.mark.parametrize("name", MODULES)
 def test_completion_of_a_module_shows_what_is_public(name: str) -> None:
     module = importlib.import_module(name)
-    imported = {"char_lm", "convert", "torch"} if name == "fastrnn" else set()
+    imported = {"char_lm", "convert", "estimators", "torch"} if name == "fastrnn" else set()
     assert public(dir(module)) - imported == set(module.__all__)
     assert dir(module) == sorted(dir(module))
     assert {"__all__", "__doc__", "__name__", "__file__"} <= set(dir(module))
@@ -105,7 +107,24 @@ def others(folder: Path) -> dict[str, Any]:
     if "fastrnn.torch" in MODULES:
         torch = importlib.import_module("torch")
         made.append(importlib.import_module("fastrnn.torch").accelerate(torch.nn.GRU(1, 1)))
+    if "fastrnn.estimators" in MODULES:
+        made += estimators()
     return {type(one).__name__: one for one in made}
+
+
+def estimators() -> list[Any]:
+    """One of each class, fitted."""
+    of = importlib.import_module("fastrnn.estimators")
+    small = {"hidden_size": 2, "max_iter": 1}
+    words = ["ab", "ba"]
+    return [
+        of.SequenceClassifier(**small).fit(words, [0, 1]),
+        of.SequenceRegressor(**small).fit(words, [0.0, 1.0]),
+        of.SequenceTagger(**small).fit(words, words),
+        of.SequenceGenerator(**small).fit(words),
+        of.SequenceTranslator(**small).fit(words, words),
+        of.EchoStateRegressor(hidden_size=2).fit([[1.0, 2.0]], [[2.0, 3.0]]),
+    ]
 
 
 def optimisers(p: Any) -> list[Any]:
@@ -127,7 +146,19 @@ def objects(folder: Path) -> dict[str, Any]:
 
 
 def own_names(made: Any) -> set[str]:
-    """The public names, without those of the tuple, dict or mapping that the object is."""
+    """The public names, without those of the tuple, dict or mapping that the object is.
+
+    Of an estimator without those that scikit-learn gives it, and without its parameters.
+    """
+    if hasattr(made, "get_params"):
+        ours = {
+            name
+            for kind in type(made).__mro__
+            if kind.__module__.startswith("fastrnn.")
+            for name in vars(kind)
+            if not re.fullmatch(r"set_\w+_request", name)
+        }
+        return public((ours | {*vars(made)}) - {*made.get_params()})
     for kind in (tuple, dict, Mapping):
         if isinstance(made, kind):
             return public(dir(made)) - public(dir(kind))
@@ -155,6 +186,9 @@ def test_functions_classes_and_methods_are_documented(tmp_path: Path) -> None:
             documented[name] = getattr(fastrnn, name)
     for name in optim.__all__:
         documented[name] = getattr(optim, name)
+    if "fastrnn.estimators" in MODULES:
+        module = importlib.import_module("fastrnn.estimators")
+        documented |= {name: getattr(module, name) for name in module.__all__}
     for name, one in objects(tmp_path).items():
         if name != "Settings":  # with a check for the command line
             documented |= {f"{name}.{method}": what for method, what in methods(one).items()}
@@ -162,13 +196,14 @@ def test_functions_classes_and_methods_are_documented(tmp_path: Path) -> None:
             documented[f"{name}.__call__"] = type(one).__call__
     assert {"LSTM.__call__", "Stream.step", "Adam.load_state_dict"} <= set(documented)
     faults = []
+    nothing = (None, "None", "NoReturn", inspect.Signature.empty)
     for name, what in documented.items():
         signature = inspect.signature(what)
         arguments = set(signature.parameters) - {"self"}
         found = sections(what)
         if found.get("Parameters", set()) != arguments:
             faults.append(f"{name}: {arguments}, but Parameters has {found.get('Parameters')}")
-        if signature.return_annotation not in ("None", "NoReturn", inspect.Signature.empty) and (
+        if signature.return_annotation not in nothing and (
             "Returns" not in found and "AbstractContextManager" not in signature.return_annotation
         ):
             faults.append(f"{name} returns {signature.return_annotation}, which it does not say")

@@ -20,8 +20,9 @@ LAYERS = [
     ["layers"],
     ["losses", "clipping", "norms", "optim", "io", "_formats", "generation", "padding"],
     ["fastrnn"],  # the package itself: what is public
-    ["bench", "char_lm", "convert", "gradients", "outputs", "cli", "torch", "__main__"],
-]
+    ["bench", "char_lm", "convert", "estimators", "gradients", "outputs", "cli", "torch",
+     "__main__"],
+]  # fmt: skip
 LEAVES = set(LAYERS[-1])
 
 
