@@ -68,8 +68,16 @@ def test_training_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert block["model"](x)[0].shape == (5, 2, 1)
 
 
+def test_estimators_block(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    executed(4)
+    found = re.fullmatch(r"(\d+)% of what was held out is right\n", capsys.readouterr().out)
+    assert found is not None
+    assert int(found[1]) >= 70
+
+
 def test_stream_block() -> None:
-    block = executed(4)  # it compares bits itself
+    block = executed(5)  # it compares bits itself
     assert np.array_equal(block["rest"], block["output"][60:])
     assert block["stream"].state.shape == (2, 1, 64)
 
@@ -86,7 +94,7 @@ def assert_close(actual: Any, expected: Any, terms: int) -> None:
 
 
 def test_column_vector_loop() -> None:
-    block = executed(5)
+    block = executed(6)
     T, D, H = block["T"], block["D"], block["H"]
     Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
     assert np.linalg.norm(Whh, 2) < 1
@@ -112,7 +120,7 @@ def test_column_vector_loop() -> None:
 
 
 def test_batch_first_loop() -> None:
-    block = executed(6)
+    block = executed(7)
     N, T, D, H = (block[name] for name in "NTDH")
     Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
     assert np.linalg.norm(Wh, 2) < 1
@@ -141,7 +149,7 @@ def test_batch_first_loop() -> None:
 
 
 def test_loop_by_steps() -> None:
-    block = executed(7)
+    block = executed(8)
     Wxh, Whh, bh, h = block["Wxh"], block["Whh"], block["bh"], np.zeros(block["H"])
     rng = np.random.default_rng(0)
     for shape in (Wxh.shape, Whh.shape, bh.shape):
@@ -154,7 +162,7 @@ def test_loop_by_steps() -> None:
 
 
 def test_loop_of_gates() -> None:
-    block = executed(8)
+    block = executed(9)
     T, H, x, dh, W, b = (block[name] for name in ("T", "H", "x", "dh", "W", "b"))
 
     def loss() -> float:
@@ -183,7 +191,7 @@ def test_loop_of_gates() -> None:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 9
+    assert len(PYTHON) == 10
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))
