@@ -35,7 +35,7 @@ NEVER = -1e38  # a logit whose probability is 0
 
 
 class Network(nn.Module):
-    """(Embedding,) recurrent layer(, dropout, output layer), under the estimator's names."""
+    """(Embedding, dropout,) recurrent layer(, dropout, output layer), by the estimator's names."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Network(nn.Module):
             dropout=of.dropout if of.num_layers > 1 else 0.0, bidirectional=bidirectional,
         )  # fmt: skip
         self.tokens, self.bidirectional = tokens, bidirectional
+        self.dropout = nn.Dropout(of.dropout)
         if outputs is not None:
-            self.dropout = nn.Dropout(of.dropout)
             self.output = nn.Linear(hidden_size * (2 if bidirectional else 1), outputs)
         self.to(getattr(torch, of.dtype))
 
     def run(self, x: Tensor, lengths: Tensor, state: Any, packed: bool) -> tuple[Tensor, Any]:
         """The recurrent layer's output (T, B, ...) and last states. `packed`: where it matters."""
-        x = self.embedding(x) if self.tokens else x
+        x = self.dropout(self.embedding(x)) if self.tokens else x
         if not packed or bool((lengths == len(x)).all()):
             of_padded: tuple[Tensor, Any] = self.rnn(x, state)
             return of_padded

@@ -350,6 +350,44 @@ def test_a_peer_learns_alike(rate: str, example: Example) -> None:
     np.testing.assert_allclose(peer.loss_curve_, ours.loss_curve_, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "X"),
+    [
+        ("SequenceClassifier", SERIES),
+        ("SequenceClassifier", ["ab", "ba", "aa"]),
+        ("SequenceTagger", ["ab", "ba", "aa"]),
+        ("SequenceGenerator", ["ab", "ba", "aa"]),
+        ("SequenceTranslator", ["ab", "ba", "aa"]),
+    ],
+)
+def test_a_peer_drops_where_its_estimator_does(
+    kind: str, X: Any, example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    y = {"SequenceTagger": X, "SequenceTranslator": X, "SequenceGenerator": None}
+    make = getattr(estimators, kind)
+    ours = make(dropout=0.5, hidden_size=3, max_iter=1, random_state=0)
+    given = y[kind] if kind in y else ["u", "v", "u", "v", "u", "v"][: len(X)]
+    peer = example("torch_peers").peer(ours)
+    plain, sizes = torch.nn.Dropout.forward, []
+
+    def dropped(layer: Any, x: Any) -> Any:
+        sizes.append(x.shape[-1])
+        return plain(layer, x)
+
+    monkeypatch.setattr(torch.nn.Dropout, "forward", dropped)
+    peer.fit(X, given)
+    ours.fit(X, given)
+    wanted = []
+    for model in networks(ours):
+        for name in model.layers:
+            if name == "embedding_dropout":
+                wanted.append(model.layers["embedding"].embedding_dim)
+            elif name == "dropout":
+                wanted.append(model.layers["output"].in_features)
+    assert sorted(sizes) == sorted(wanted)
+
+
 def test_a_peer_stops_as_its_estimator_does(example: Example) -> None:
     pytest.importorskip("torch")
     y = list("xyxyzx")
