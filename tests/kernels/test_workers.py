@@ -46,7 +46,11 @@ before = tasks()
 
 
 def outcome(code: str, *arguments: str, **environment: str) -> list[str]:
-    unset = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "FASTRNN_NUM_THREADS")
+    # The last one is set by whoever imports scikit-learn or joblib: it has LLVM's runtime believe,
+    # after a fork, in the parent's threads.
+    unset = (
+        "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "FASTRNN_NUM_THREADS", "KMP_INIT_AT_FORK",
+    )  # fmt: skip
     environment = {**dict.fromkeys(unset, ""), "PYTHONWARNINGS": "ignore"} | environment
     # The runtime reads the variables when the process starts, and an empty one is told as an error.
     again = """
