@@ -1,15 +1,15 @@
-/* Backpropagation through time of one direction, as each thread of a team runs it: its own rows of the batch, block
- * after block; after each block the team joins for the weight gradients. Steps are counted back from the last one
+/* Backpropagation through time of one direction, as each thread of a team runs it: its own rows of the batch, or its own
+ * units of all rows, block after block; after each block the team joins for the weight gradients. Steps are counted back from the last one
  * that forward made, `back` = 0. */
 
 struct FN(backward_scratch) {
     int64_t *rows;
-    const real **pointers;    /* for packing: rows of the weights */
-    real **dz;                /* (steps*n,) the rows of dz in a block */
-    const real **operands;    /* (n,) */
-    real **d_x;               /* (steps*n,) where the products with w_ih go, or dz itself */
-    real *carry_h, *carry_c;  /* (n) rows: the gradient of the state, from the later steps */
-    real *intermediate;       /* (n) rows of H */
+    const real **pointers; /* for packing: rows of the weights */
+    real **dz; /* (steps*n,) the rows of dz in a block */
+    const real **operands; /* (n,) */
+    real **d_x; /* (steps*n,) where the products with w_ih go, or dz itself */
+    real *carry_h, *carry_c; /* (n) rows: the gradient of the state, from the later steps */
+    real *intermediate; /* (n) rows of H */
     const real **chunk_dz, **chunk[GRADIENT_ROWS]; /* (chunk,) rows: of dz, and of what they are multiplied by */
     struct FN(source) sources[MAX_SOURCES];
     struct FN(gradient_scratch) gradient;
@@ -20,10 +20,11 @@ struct FN(walk) {
     struct FN(job) *job;
     const struct team *team;
     int64_t n; /* rows */
+    struct FN(weights) w; /* the columns that its units need */
     struct FN(backward_scratch) s;
     struct FN(back_step) step;
     struct FN(forward_scratch) recomputed;
-    int64_t pairs;  /* (t, b) of the block so far */
+    int64_t pairs; /* (t, b) of the block so far */
     int64_t summed; /* rows of dz that are in the weight gradients */
 };
 
@@ -207,11 +208,23 @@ static void FN(point_gradients)(struct FN(walk) *walk, int64_t back)
             d_x[i] = to;
             continue;
         }
-        if (to)
+        if (to && step->share.begin == 0) /* others may have the same rows */
             FN(copy_or_zero)(to, NULL, a->D);
         if (a->norms)
             a->norms[FN(caller_t)(a, step->t, b) * a->B + b] = 0;
     }
+}
+
+/* The gradient of a row's state, of the units that are made here: rows of P and of H, or NULL: zeros. */
+static void FN(set_carry)(const struct FN(back_step) *step, int64_t i, const real *h, const real *c)
+{
+    const struct fastrnn_direction *a = step->a;
+    const struct FN(share) *share = &step->share;
+    real *const to_h = step->carry_h + i * FN(stride)(a->P) + share->begin;
+    FN(copy_or_zero)(to_h, h ? h + share->begin : NULL, share->end - share->begin);
+    if (step->carry_c)
+        FN(copy_or_zero)(step->carry_c + i * FN(stride)(a->H) + share->c_begin, c ? c + share->c_begin : NULL,
+                         share->c_end - share->c_begin);
 }
 
 /* No gradient crosses a restart. */
@@ -220,11 +233,8 @@ static void FN(drop_restarted)(struct FN(walk) *walk)
     const struct FN(back_step) *step = &walk->step;
     const struct fastrnn_direction *a = step->a;
     for (int64_t i = 0; a->restart && i < step->active; i++)
-        if (FN(restarts)(a, step->t, step->rows[i])) {
-            FN(copy_or_zero)(step->carry_h + i * FN(stride)(a->P), NULL, a->P);
-            if (step->carry_c)
-                FN(copy_or_zero)(step->carry_c + i * FN(stride)(a->H), NULL, a->H);
-        }
+        if (FN(restarts)(a, step->t, step->rows[i]))
+            FN(set_carry)(step, i, NULL, NULL);
 }
 
 static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
@@ -249,13 +259,34 @@ static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
     }
     if (!a->d_x.data)
         return;
+    /* Who have the same rows make some of them each. */
+    const int id = step->others ? step->others->id : 0, threads = step->others ? step->others->n : 1;
+    const int64_t first = walk->pairs * id / threads, last = walk->pairs * (id + 1) / threads;
     if (a->given) {
-        for (int64_t i = 0; i < walk->pairs; i++)
+        for (int64_t i = first; i < last; i++)
             FN(copy_or_zero)(walk->s.d_x[i], walk->s.dz[i], a->D);
         return;
     }
-    struct FN(rows_out) out = {walk->s.d_x, a->D};
-    FN(gemm)((const real *const *)walk->s.dz, walk->pairs, &job->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows), &out);
+    struct FN(rows_out) out = {walk->s.d_x + first, a->D};
+    FN(gemm)((const real *const *)walk->s.dz + first, last - first, &job->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows),
+             &out);
+}
+
+/* The units that a thread makes, of `others`; NULL: all, of its own rows. */
+static void FN(share_back)(struct FN(walk) *walk, const struct team *others)
+{
+    const struct FN(job) *job = walk->job;
+    const struct fastrnn_direction *a = job->a;
+    struct FN(back_step) *step = &walk->step;
+    walk->w = job->w;
+    step->w = &walk->w;
+    step->others = others;
+    step->share = others ? FN(share)(job, FN(piece)(1), others) : FN(all_units)(a);
+    for (int i = 0; i < job->cell->products; i++)
+        walk->w.h[i] = FN(of_units)(job->w.h[i], step->share.begin, step->share.end, a->P);
+    for (int i = 0; i < job->cell->facts.extras; i++)
+        if (job->cell->facts.extra[i].rank == 2 && a->extra[i])
+            walk->w.extra[i] = FN(of_units)(job->w.extra[i], step->share.c_begin, step->share.c_end, a->H);
 }
 
 /* Of the matrices that are packed as they are. */
@@ -334,16 +365,18 @@ static void FN(begin_backward)(struct FN(walk) *walk)
         FN(fill_start)(job);
     team_barrier(team);
 
-    walk->n = FN(partition_rows)(job, team, s->rows);
-    for (int64_t i = 0; i < walk->n; i++) {
-        FN(copy_or_zero)(s->carry_h + i * FN(stride)(a->P), FN(row_of)(a->d_h_n, s->rows[i], a->P), a->P);
-        if (s->carry_c)
-            FN(copy_or_zero)(s->carry_c + i * FN(stride)(a->H), FN(row_of)(a->d_c_n, s->rows[i], a->H), a->H);
+    const int by_units = job->plan.way == FASTRNN_BY_UNITS;
+    if (by_units) { /* the rows of thread 0 */
+        struct FN(backward_scratch) first;
+        FN(layout_backward_scratch)(job, job->scratch, &first);
+        s->carry_h = first.carry_h;
+        s->carry_c = first.carry_c;
+        s->intermediate = first.intermediate;
     }
+    walk->n = FN(partition_rows)(job, by_units ? &(struct team){.n = 1} : team, s->rows);
     walk->step = (struct FN(back_step)){
         .a = a,
         .cell = job->cell,
-        .w = &job->w,
         .tape = job->tape,
         .distance = FN(distance)(a, &job->tape, a->output.step_t, 0),
         .rows = s->rows,
@@ -353,6 +386,9 @@ static void FN(begin_backward)(struct FN(walk) *walk)
         .operands = s->operands,
         .start = job->start,
     };
+    FN(share_back)(walk, by_units ? team : NULL);
+    for (int64_t i = 0; i < walk->n; i++)
+        FN(set_carry)(&walk->step, i, FN(row_of)(a->d_h_n, s->rows[i], a->P), FN(row_of)(a->d_c_n, s->rows[i], a->H));
 }
 
 /* The gradient of the initial state is what is still carried. */
@@ -361,6 +397,11 @@ static void FN(end_backward)(struct FN(walk) *walk)
     const struct fastrnn_direction *a = walk->job->a;
     if (a->T * a->B == 0) /* the sum of nothing */
         FN(weight_gradients)(walk, 0, 0);
+    if (walk->step.others) {
+        team_barrier(walk->team); /* one thread may have made all units */
+        if (walk->team->id)
+            return;
+    }
     for (int64_t i = 0; i < walk->n; i++) {
         const int64_t b = walk->s.rows[i];
         if (a->d_h_0)
@@ -373,6 +414,7 @@ static void FN(end_backward)(struct FN(walk) *walk)
 static void FN(backward_thread)(const struct team *team, void *shared)
 {
     struct FN(job) *job = shared;
+    const struct team alone = {.n = 1, .mode = team->mode, .way_out = team->way_out};
     const int64_t T = job->a->T;
     struct FN(walk) walk;
     walk.job = job;
@@ -381,7 +423,10 @@ static void FN(backward_thread)(const struct team *team, void *shared)
     FN(begin_backward)(&walk);
     for (int64_t begin = 0; begin < T; begin += job->plan.steps) {
         const int64_t end = FN(block_end)(job, begin, T);
-        FN(back_block)(&walk, begin, end);
+        if (job->plan.way == FASTRNN_BY_UNITS) /* as in forward */
+            FN(share_back)(&walk, team_meets_apart(team) ? team : &alone);
+        if (walk.step.others != &alone || team->id == 0)
+            FN(back_block)(&walk, begin, end);
         FN(drain_chunks)(&walk, end);
         if (end < T && stop_together(job->stop, team))
             return;
@@ -457,6 +502,10 @@ static int FN(backward)(const struct fastrnn_call *shared)
             job->recompute = &forward[i];
             job->flops += fastrnn_flops(&job->cell->facts, a, 0);
         }
+        /* The norms are of whole states, and a short tape is recomputed by rows. */
+        job->unit_threads = a->norms || job->recompute ? 1 : FN(unit_threads)(job, FN(piece)(1));
+        if (job->unit_threads > job->max_threads && FN(splits_units)(job, job->unit_threads))
+            job->max_threads = job->unit_threads;
     }
     return FN(run)(call, jobs, FN(backward_thread), FN(layout_backward));
 }

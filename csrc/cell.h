@@ -22,6 +22,11 @@ struct FN(weights) {
     int64_t panel; /* 0; or the matrices are not packed, and each thread has room for this much of one */
 };
 
+/* The units that a thread makes, of all or of some rows: of the P of h, and of the H of c. */
+struct FN(share) {
+    int64_t begin, end, c_begin, c_end;
+};
+
 /* The tape: all steps, or those that are being recomputed: then step t is at t % steps. */
 struct FN(tape) {
     real *gates, *c; /* NULL: not kept */
@@ -45,6 +50,7 @@ struct FN(step) {
     int64_t active, t, count; /* count: steps from t on */
     int64_t staged;           /* how far apart staged outputs of the first and the last row are; 0: not staged */
     const int64_t *rows;      /* their places in the batch */
+    const struct team *others; /* who makes the other units of these rows; NULL: nobody */
     int reversed;
     real *z;                     /* (active) rows of pre-activations, with the input projection in them; */
     const real *const *x;        /* or if not NULL, one row: the input projection is made from one of these a step */
@@ -72,6 +78,8 @@ struct FN(back_step) {
     struct FN(distance) distance;
     int64_t active, t;
     const int64_t *rows;
+    struct FN(share) share;    /* the units that are made here */
+    const struct team *others; /* as in struct step */
     int reversed, last;       /* last: nobody asks for the gradient of the state before */
     real *const *dz;          /* (active) rows */
     real *carry_h, *carry_c;  /* rows of P and of H, from the later steps to the earlier ones */
@@ -102,6 +110,18 @@ struct FN(cell) {
     /* The weight gradients: returns how many sources it has written, at most MAX_SOURCES. */
     int (*sources)(const struct fastrnn_direction *a, struct FN(source) *sources);
 };
+
+static ALWAYS_INLINE struct FN(share) FN(all_units)(const struct fastrnn_direction *a)
+{
+    return (struct FN(share)){0, a->P, 0, a->H};
+}
+
+/* Before a product of what all threads have made: waits for those that have other units of the same rows. */
+static ALWAYS_INLINE void FN(await_units)(const struct team *others)
+{
+    if (others)
+        team_barrier(others);
+}
 
 /* Whether a step has a second product, of rows of H that its first part makes. */
 static int FN(has_intermediate)(const struct fastrnn_direction *a, const struct FN(cell) *cell)
@@ -322,6 +342,7 @@ static inline void FN(plain_step)(struct FN(step) *s)
 static ALWAYS_INLINE void FN(carry_back)(const struct FN(back_step) *s, const real *const *rows, int keep)
 {
     const int64_t stride = FN(stride)(s->a->P);
+    FN(await_units)(s->others);
     if (!s->last)
         FN(gemm)(rows, s->active, &s->w->h[0], s->reversed, keep ? s->carry_h : NULL, keep ? stride : 0, s->carry_h,
                  stride, NULL, NULL);

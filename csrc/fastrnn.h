@@ -299,6 +299,8 @@ int fastrnn_cpu_quota(const char *root);
 /* For tests: exchanges what fork and join of a thread cost, in operations, and the number of operations that are worth
  * waking a team (0: any are); and the number of teams of several threads so far. */
 void fastrnn_swap_team_policy(double *fork_join, double *wake);
+/* For tests: exchanges how many bytes a matrix has at least that outgrows a second-level cache. */
+double fastrnn_swap_far(double bytes);
 int fastrnn_workers_made(void);
 long fastrnn_teams_run(void);
 /* For tests: the n-th time that a thread of a team comes to a place it waits so long there. Places are counted from 1

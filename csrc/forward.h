@@ -29,14 +29,20 @@ static void FN(forward_by_rows)(const struct team *team, struct FN(job) *job)
 /* The units that a thread makes, of s->others. */
 static void FN(take_units)(const struct FN(job) *job, struct FN(weights) *w, struct FN(forward_scratch) *s)
 {
-    const int64_t H = job->a->H;
-    const int gates = job->cell->facts.gates, id = s->others->id, threads = s->others->n;
-    s->begin = FN(first_unit)(gates, H, id, threads);
-    s->end = s->c_end = FN(first_unit)(gates, H, id + 1, threads);
-    w->x[0] = FN(of_units)(job->w.x[0], s->begin, s->end, H);
-    w->h[0] = FN(of_units)(job->w.h[0], s->begin, s->end, H);
-    w->x[0].packed += id * w->panel;
-    w->h[0].packed += id * w->panel;
+    const struct fastrnn_direction *a = job->a;
+    const int64_t own = s->others->id * w->panel; /* where this thread has room for a panel that is not packed */
+    const struct FN(share) share = s->share = FN(share)(job, FN(unit_piece)(job->cell), s->others);
+    for (int i = 0; i < job->cell->products; i++) {
+        w->x[i] = FN(of_units)(job->w.x[i], share.c_begin, share.c_end, a->H);
+        w->h[i] = FN(of_units)(job->w.h[i], share.c_begin, share.c_end, a->H);
+        w->x[i].packed += own;
+        w->h[i].packed += own;
+    }
+    for (int i = 0; i < job->cell->facts.extras; i++)
+        if (job->cell->facts.extra[i].rank == 2 && a->extra[i]) {
+            w->extra[i] = FN(of_units)(job->w.extra[i], share.begin, share.end, a->P);
+            w->extra[i].packed += own;
+        }
 }
 
 static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
@@ -49,8 +55,8 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
     s.w = &w;
     s.h = first.h;
     s.c = first.c;
-    for (s.n = 0; s.n < a->B; s.n++)
-        s.rows[s.n] = s.n;
+    s.intermediate_rows = first.intermediate_rows;
+    s.n = FN(partition_rows)(job, &alone, s.rows);
     FN(begin_rows)(job, &s);
     if (!a->packed)
         FN(pack_weights)(a, &job->w, FN(all_weights), team->id, team->n);
@@ -60,7 +66,7 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
         if (s.others == team || team->id == 0) {
             FN(take_units)(job, &w, &s);
             const int64_t end = FN(block_end)(job, begin, a->T);
-            s.running = s.counted = begin > 0 ? s.n : 0;
+            s.running = s.counted = begin > 0 ? FN(active)(a, s.rows, s.n, 0, FN(time_of)(a, begin - 1)) : 0;
             s.now = (int)(begin & 1);
             FN(input_projection)(job, &s, begin, end, 0);
             FN(recurrence)(job, &s, begin, end, 0);

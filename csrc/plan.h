@@ -36,6 +36,10 @@ struct FN(job) {
     struct FN(start) start;
 };
 
+/* Of a matrix that is far (policy.c) a block of the input projection has at least so many rows, so that reading it is
+ * little beside multiplying it. */
+enum { FN(rows_of_far) = 96 };
+
 static int64_t FN(clamp)(int64_t n, int64_t min, int64_t max) { return n < min ? min : n > max ? max : n; }
 
 static ALWAYS_INLINE void FN(begin_job)(struct FN(job) *job, const struct fastrnn_direction *a, struct stop *stop)
@@ -53,30 +57,62 @@ static ALWAYS_INLINE void FN(begin_job)(struct FN(job) *job, const struct fastrn
     };
 }
 
-/* ----------------------------------------------------------------------------------------- forward */
+/* ----------------------------------------------------------------------------------- units or rows */
 
-/* Few rows: the threads take all of them together, and each makes some of the units, so that its share of the
- * weights stays in its own caches and its tiles have as many rows as there are. They wait for each other at
- * every step. For cells of one product a step, where all rows begin at once and run on. */
-static int FN(unit_threads)(const struct FN(job) *job)
+/* Threads may take all rows together, and each makes some of the units: it then reads its share of the weights only, and
+ * its tiles have as many rows as there are. They wait for each other at every step. That is for few rows, whose weights
+ * then stay in the threads' own caches; and for weights that stay in nobody's. */
+static double FN(bytes_of_state)(const struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
-    const int gates = job->cell->facts.gates;
-    if (a->lengths || a->restart || job->intermediate)
-        return 1;
-    return team_size_in_step(2.0 * (double)a->B * (double)a->H * (double)a->H * gates, FN(pieces)(gates, a->H));
+    return (double)a->P * (double)a->H * job->cell->facts.gates * sizeof(real);
+}
+
+/* Of H: the panels of every product are whole. */
+static int64_t FN(unit_piece)(const struct FN(cell) *cell)
+{
+    const int64_t first = FN(piece)(cell->layout[0].slots);
+    return cell->products > 1 ? FN(piece)(1) : first;
+}
+
+/* Whether h is a second product of all of c's units, by a matrix of its own. */
+static int FN(projects)(const struct FN(job) *job) { return job->intermediate && job->cell->products == 1; }
+
+/* Over how many threads it pays to split them; `piece` of H, whole pieces of one gate of P. */
+static int FN(unit_threads)(const struct FN(job) *job, int64_t piece)
+{
+    const struct fastrnn_direction *a = job->a;
+    int64_t pieces = FN(pieces)(piece, a->H);
+    if (FN(projects)(job))
+        pieces = FN(clamp)(FN(pieces)(FN(piece)(1), a->P), 1, pieces);
+    return team_size_in_step(2.0 * (double)a->B * (double)a->H * (double)a->P * job->cell->facts.gates, pieces);
 }
 
 static int FN(splits_units)(const struct FN(job) *job, int threads)
 {
-    return threads > 1 && threads <= job->unit_threads && 2 * job->a->B <= (int64_t)MR * threads;
+    return threads > 1 && threads <= job->unit_threads &&
+           (2 * job->a->B <= (int64_t)MR * threads || is_far(FN(bytes_of_state)(job)));
 }
+
+/* The share of a thread. */
+static struct FN(share) FN(share)(const struct FN(job) *job, int64_t piece, const struct team *team)
+{
+    const struct fastrnn_direction *a = job->a;
+    const int id = team->id, n = team->n;
+    const int64_t begin = FN(first_unit)(piece, a->H, id, n), end = FN(first_unit)(piece, a->H, id + 1, n);
+    if (!FN(projects)(job))
+        return (struct FN(share)){begin, end, begin, end};
+    const int64_t whole = FN(piece)(1);
+    return (struct FN(share)){FN(first_unit)(whole, a->P, id, n), FN(first_unit)(whole, a->P, id + 1, n), begin, end};
+}
+
+/* ----------------------------------------------------------------------------------------- forward */
 
 /* For how many threads forward has work, and how much. */
 static void FN(plan_team)(struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
-    job->unit_threads = FN(unit_threads)(job);
+    job->unit_threads = FN(unit_threads)(job, FN(unit_piece)(job->cell));
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
@@ -97,11 +133,14 @@ static int FN(packs)(const struct FN(job) *job, int threads)
 /* For so many threads, each with `rows` rows of the batch. */
 static ALWAYS_INLINE void FN(plan_rows)(struct FN(job) *job, int threads, int64_t rows)
 {
+    const struct fastrnn_direction *a = job->a;
     const int64_t bytes = job->w.width * (int64_t)sizeof(real);
+    const double input = (double)multiplied_features(a) * (double)a->H * job->cell->facts.gates * sizeof(real);
+    const int64_t fit = FN(block_bytes) / (bytes * (rows + 1)), far = is_far(input) ? FN(rows_of_far) / (rows + 1) : 0;
     job->plan.way = FASTRNN_BY_ROWS;
     job->plan.threads = threads;
     job->plan.rows = rows;
-    job->plan.steps = FN(clamp)(FN(block_bytes) / (bytes * (rows + 1)), 1, job->a->T + 1);
+    job->plan.steps = FN(clamp)(fit > far ? fit : far, 1, a->T + 1);
     job->plan.blocks = 1;
     job->plan.packed = 1;
 }
@@ -147,9 +186,10 @@ static void FN(plan_backward)(struct FN(job) *job, int threads)
     /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
     const double max = (double)(a->T + 1) * FN(block_flops) / (2 * fastrnn_flops(&job->cell->facts, a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
-    job->plan.way = FASTRNN_BY_ROWS;
+    const int by_units = FN(splits_units)(job, threads);
+    job->plan.way = by_units ? FASTRNN_BY_UNITS : FASTRNN_BY_ROWS;
     job->plan.threads = threads;
-    job->plan.rows = (a->B + threads - 1) / threads;
+    job->plan.rows = by_units ? a->B : (a->B + threads - 1) / threads;
     job->plan.steps = (double)steps > max ? (max < 1 ? 1 : (int64_t)max) : steps;
     job->plan.blocks = 1;
     job->plan.packed = 1;

@@ -104,6 +104,15 @@ int team_size_in_step(double flops, int64_t max)
     return n < 1 ? 1 : (int)n;
 }
 
+/* A second-level cache has 0.25 to 2 MiB, of which a part is for other things. Where the matrix fits, or nearly so, to
+ * split its units gains little: measured at 1 MiB on a processor with 1 MiB. */
+static const double usual_far = 2 << 20;
+static _Atomic double far_bytes = usual_far;
+
+int is_far(double bytes) { return bytes >= far_bytes; }
+
+double fastrnn_swap_far(double bytes) { return atomic_exchange(&far_bytes, bytes); }
+
 /* Workers who sleep have to be woken, which takes some tens of microseconds on a processor that is idle, and some
  * hundred after a long rest, on the virtual machine where this was measured. So a call of fewer operations than this,
  * or than five times this, has a team only where workers were active recently, within workers_stay_awake. */

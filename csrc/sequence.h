@@ -87,7 +87,7 @@ static ALWAYS_INLINE int64_t FN(block_end)(const struct FN(job) *job, int64_t be
 /* One thread's. */
 struct FN(forward_scratch) {
     const struct FN(weights) *w;
-    int64_t begin, end, c_end; /* of the P units of h and the H units of c those that are made here */
+    struct FN(share) share; /* the units that are made here */
     const struct team *others; /* who makes the other units of the same rows; NULL: nobody */
     int64_t n, *rows;          /* the rows of the batch */
     int64_t *active;           /* (steps,) active rows at each step of a block */
@@ -110,8 +110,7 @@ static uintptr_t FN(layout_forward_scratch)(const struct FN(job) *job, uintptr_t
     const struct fastrnn_plan *plan = &job->plan;
     const int64_t n = plan->rows, stride = FN(stride)(a->P), wide = FN(stride)(a->H);
     s->w = &job->w;
-    s->end = a->P;
-    s->c_end = a->H;
+    s->share = FN(all_units)(a);
     s->rows = arena_take(&at, n, sizeof *s->rows);
     s->active = arena_take(&at, plan->blocks * plan->steps, sizeof *s->active);
     s->x = arena_take(&at, plan->steps * n, sizeof *s->x);
@@ -159,7 +158,7 @@ static void FN(input_products)(const struct FN(job) *job, const struct FN(forwar
         for (int slot = given ? 0 : layout->x_gates; slot < layout->slots; slot++)
             for (int64_t row = 0; row < pairs; row++) {
                 const real *from = slot < layout->x_gates ? x[row] + layout->x[slot] * H : NULL;
-                for (int64_t j = s->begin; j < s->c_end; j += W) {
+                for (int64_t j = s->share.c_begin; j < s->share.c_end; j += W) {
                     const int64_t column = at + FN(column)(layout->slots, slot, j, H);
                     vec start = vload(w->bias + column);
                     if (from)
@@ -197,23 +196,25 @@ static void FN(write_checkpoint)(const struct FN(forward_scratch) *s, const stru
 {
     const int64_t wide = FN(stride)(a->H);
     for (int64_t row = 0; row < s->n; row++)
-        FN(copy_or_zero)(FN(checkpoint_row)(a, steps, s->rows[row]) + s->begin,
-                         row < s->running ? s->c + row * wide + s->begin : NULL, s->c_end - s->begin);
+        FN(copy_or_zero)(FN(checkpoint_row)(a, steps, s->rows[row]) + s->share.c_begin,
+                         row < s->running ? s->c + row * wide + s->share.c_begin : NULL,
+                         s->share.c_end - s->share.c_begin);
 }
 
 /* A row's state, of the units that are made here: from rows of h and c, or NULL: zeros. */
 static ALWAYS_INLINE void FN(set_state)(const struct FN(job) *job, const struct FN(forward_scratch) *s, int64_t row,
                                         const real *h, const real *c)
 {
-    const int64_t begin = s->begin, units = s->c_end - begin;
-    real *const to_h = s->state[s->now][row] + begin;
-    real *const to_c = s->c ? s->c + row * FN(stride)(job->a->H) + begin : NULL;
+    const struct FN(share) *share = &s->share;
+    const int64_t units = share->c_end - share->c_begin;
+    real *const to_h = s->state[s->now][row] + share->begin;
+    real *const to_c = s->c ? s->c + row * FN(stride)(job->a->H) + share->c_begin : NULL;
     if (s->c)
-        FN(copy_or_zero)(to_c, c ? c + begin : NULL, units);
-    if (job->cell->h_of_c)
+        FN(copy_or_zero)(to_c, c ? c + share->c_begin : NULL, units);
+    if (job->cell->h_of_c) /* a unit of c is one of h */
         job->cell->h_of_c(job->cell, to_c, to_h, units);
     else
-        FN(copy_or_zero)(to_h, h ? h + begin : NULL, s->end - begin);
+        FN(copy_or_zero)(to_h, h ? h + share->begin : NULL, share->end - share->begin);
 }
 
 /* The rows that become active begin with their initial state. */
@@ -237,6 +238,8 @@ static ALWAYS_INLINE void FN(clear_restarted)(const struct FN(job) *job, struct 
 static ALWAYS_INLINE void FN(clear_inactive)(const struct FN(job) *job, const struct FN(forward_scratch) *s, int64_t t)
 {
     const struct FN(tape) *tape = &job->tape;
+    if (s->share.begin) /* another thread has the same rows */
+        return;
     for (int64_t row = s->running; row < s->n; row++) {
         FN(copy_or_zero)(s->output[row], NULL, job->a->P);
         if (!tape->gates)
@@ -264,6 +267,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
 {
     const struct fastrnn_direction *a = job->a;
     struct FN(step) step = {.a = a, .cell = job->cell, .w = s->w, .tape = job->tape, .rows = s->rows, .c = s->c};
+    step.others = s->others;
     step.intermediate = s->intermediate;
     step.output = s->output;
     step.distance = FN(distance)(a, &job->tape, job->output.step_t, 1);
@@ -318,7 +322,7 @@ static void FN(write_staged)(const struct FN(job) *job, struct FN(forward_scratc
 static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *s)
 {
     const struct fastrnn_direction *a = job->a;
-    const int64_t P = a->P, H = a->H;
+    const int64_t P = a->P, H = a->H, begin = s->share.begin, c_begin = s->share.c_begin;
     for (int64_t row = 0; row < s->n; row++) {
         const int64_t b = s->rows[row], length = a->lengths ? a->lengths[b] : a->T;
         const real *h = FN(row_of)(a->h_0, b, P), *c = FN(row_of)(a->c_0, b, H);
@@ -327,8 +331,8 @@ static void FN(end_rows)(const struct FN(job) *job, struct FN(forward_scratch) *
             c = s->c ? s->c + row * FN(stride)(H) : NULL;
         }
         if (a->h_n && h != (const real *)a->h_n + b * P)
-            FN(copy_or_zero)((real *)a->h_n + b * P + s->begin, h ? h + s->begin : NULL, s->end - s->begin);
+            FN(copy_or_zero)((real *)a->h_n + b * P + begin, h ? h + begin : NULL, s->share.end - begin);
         if (s->c && c != (const real *)a->c_n + b * H)
-            FN(copy_or_zero)((real *)a->c_n + b * H + s->begin, c ? c + s->begin : NULL, s->c_end - s->begin);
+            FN(copy_or_zero)((real *)a->c_n + b * H + c_begin, c ? c + c_begin : NULL, s->share.c_end - c_begin);
     }
 }

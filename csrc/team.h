@@ -47,6 +47,9 @@ int team_size(int threads, double flops, int64_t max);
 int team_size_in_any_company(void);
 /* How many threads, at most `max`, should split a step of so many operations, after which all wait for all. */
 int team_size_in_step(double flops, int64_t max);
+/* Whether a matrix of so many bytes outgrows the second-level cache of a processor, so that it comes from further away
+ * each time. */
+int is_far(double bytes);
 /* How the last call of directions in this thread was run. */
 void plan_made(const struct fastrnn_plan *plan);
 

@@ -124,23 +124,23 @@ static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, 
     return (struct FN(matrix)){packed, K, N, panel, panel, 0, gates, 0, N, {NULL, NULL, 0}};
 }
 
-/* Units are split over threads in pieces of whole panels that are whole cache lines of states. */
+/* Units are split over threads in pieces of whole panels that are whole cache lines of states. Those of a matrix of
+ * one gate are pieces for every other. */
 static ALWAYS_INLINE int64_t FN(piece)(int gates)
 {
     const int64_t panel = FN(groups)(gates) * W;
     return panel > LINE ? panel : LINE;
 }
 
-static ALWAYS_INLINE int64_t FN(pieces)(int gates, int64_t H)
+static ALWAYS_INLINE int64_t FN(pieces)(int64_t piece, int64_t H)
 {
-    const int64_t piece = FN(piece)(gates); /* a power of two */
-    return (H + piece - 1) >> __builtin_ctzll((uint64_t)piece);
+    return (H + piece - 1) >> __builtin_ctzll((uint64_t)piece); /* it is a power of two */
 }
 
 /* The first unit of thread `id` of `threads`; H for id = threads. */
-static ALWAYS_INLINE int64_t FN(first_unit)(int gates, int64_t H, int id, int threads)
+static ALWAYS_INLINE int64_t FN(first_unit)(int64_t piece, int64_t H, int id, int threads)
 {
-    const int64_t first = FN(pieces)(gates, H) * id / threads * FN(piece)(gates);
+    const int64_t first = FN(pieces)(piece, H) * id / threads * piece;
     return first < H ? first : H;
 }
 

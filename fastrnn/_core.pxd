@@ -223,6 +223,7 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_set_num_threads(int)
     int fastrnn_cpu_quota(const char *)
     void fastrnn_swap_team_policy(double *, double *)
+    double fastrnn_swap_far(double)
     long fastrnn_teams_run()
     int fastrnn_workers_made()
 

@@ -59,6 +59,10 @@ def swap_team_policy(double fork_join, double wake):
     return fork_join, wake
 
 
+def swap_far(double bytes_):
+    return fastrnn_swap_far(bytes_)
+
+
 WAYS = {
     FASTRNN_BY_ROWS: "by rows", FASTRNN_BY_UNITS: "by units", FASTRNN_PIPELINE: "pipeline",
     FASTRNN_CONCURRENT: "concurrent",

@@ -108,6 +108,7 @@ static void FN(gru_reset_first_step)(struct FN(step) *s)
 {
     do {
         FN(step_of_rows)(0, s, s->h_before, FN(gru_reset_epilogue));
+        FN(await_units)(s->others);
         FN(step_of_rows)(1, s, (const real *const *)s->intermediate, FN(gru_reset_first_epilogue));
     } while (FN(next_step)(s));
 }
@@ -127,7 +128,7 @@ static ALWAYS_INLINE void FN(gru_back_row)(const int reset_after, const struct F
     real *const behind = reset_after ? dz + FN(gru_dh_at)(a) : NULL;
     const struct FN(distance) distance = s->distance;
     const vec one = vset1((real)1);
-    for (int64_t j = 0; j < H; j += W) {
+    for (int64_t j = s->share.begin; j < s->share.end; j += W) {
         const int k = FN(lanes)(j, H);
         const vec z = FN(load_lanes)(gates + H + j, k), n = FN(load_lanes)(gates + 2 * H + j, k);
         const vec before = FN(load_lanes)(h_before + j, k), dh = FN(d_state)(carry, d_output, j, k);
@@ -167,13 +168,14 @@ static void FN(gru_reset_first_back_step)(const struct FN(back_step) *s)
         FN(gru_back_row)(0, s, i);
         s->operands[i] = s->dz[i] + 2 * H;
     }
+    FN(await_units)(s->others);
     FN(gemm)(s->operands, s->active, &s->w->h[1], s->reversed, NULL, 0, s->intermediate, stride, NULL, NULL);
     for (int64_t i = 0; i < s->active; i++) {
         const int64_t b = s->rows[i];
         const real *gates = FN(gates_row)(&s->tape, s->t, b), *before = FN(h_before)(a, &s->start, s->t, b);
         const real *ds = s->intermediate + i * stride;
         real *carry = s->carry_h + i * stride;
-        for (int64_t j = 0; j < H; j += W) {
+        for (int64_t j = s->share.begin; j < s->share.end; j += W) {
             const int k = FN(lanes)(j, H);
             const vec r = FN(load_lanes)(gates + j, k), d = vload(ds + j);
             const vec dr = vmul(vmul(d, FN(load_lanes)(before + j, k)), vfnma(r, r, r));

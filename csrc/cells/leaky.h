@@ -73,7 +73,7 @@ static void FN(leaky_rate_back_step)(const struct FN(back_step) *s)
         const real *gates = FN(gates_row)(&s->tape, s->t, b), *before = FN(h_before)(a, &s->start, s->t, b);
         const real *d_output = FN(d_output)(a, s->t, b);
         real *carry = s->carry_h + i * stride, *dz = s->dz[i], *da = dz + FN(leaky_da_at)(a);
-        for (int64_t j = 0; j < H; j += W) {
+        for (int64_t j = s->share.begin; j < s->share.end; j += W) {
             const int n = FN(lanes)(j, H);
             const vec leak = vload(FN(leak_of)(s->w) + j), r = FN(load_lanes)(gates + j, n);
             const vec dh = FN(d_state)(carry, d_output, j, n);
@@ -117,7 +117,7 @@ static void FN(leaky_potential_back_step)(const struct FN(back_step) *s)
         const real *gates = FN(gates_row)(&s->tape, s->t, b), *output = FN(row_at)(a, &a->output, s->t, b);
         const real *d_output = FN(d_output)(a, s->t, b);
         real *carry = s->carry_c + i * stride, *dz = s->dz[i], *da = dz + FN(leaky_da_at)(a);
-        for (int64_t j = 0; j < H; j += W) {
+        for (int64_t j = s->share.begin; j < s->share.end; j += W) {
             const int n = FN(lanes)(j, H);
             const vec leak = vload(FN(leak_of)(s->w) + j), dv = FN(leaky_dv)(s, carry, output, d_output, j, n);
             FN(prefetch)(gates + j, s->distance.gates);
@@ -128,13 +128,13 @@ static void FN(leaky_potential_back_step)(const struct FN(back_step) *s)
             vstore(carry + j, vmul(vsub(one, leak), dv));
         }
     }
+    FN(carry_back)(s, (const real *const *)s->dz, 0);
     if (s->last)
         return;
-    FN(carry_back)(s, (const real *const *)s->dz, 0);
     for (int64_t i = 0; i < s->active; i++) {
         const real *before = FN(h_before)(a, &s->start, s->t, s->rows[i]), *dh = s->carry_h + i * stride;
         real *carry = s->carry_c + i * stride;
-        for (int64_t j = 0; j < H; j += W) {
+        for (int64_t j = s->share.begin; j < s->share.end; j += W) {
             const vec h = FN(load_lanes)(before + j, FN(lanes)(j, H));
             vstore(carry + j, vadd(vload(carry + j), FN(nonlinearity_back)(s->cell->f, h, vload(dh + j))));
         }

@@ -117,9 +117,11 @@ static void FN(lstm_step)(struct FN(step) *s)
             FN(step_of_row)(NV, NV, s, FN(lstm_panel_epilogue), FN(lstm_epilogue));
         else
             FN(step_of_rows)(0, s, s->h_before, peepholes ? FN(lstm_peephole_epilogue) : FN(lstm_epilogue));
-        if (s->a->extra[FN(lstm_w_hr)])
+        if (s->a->extra[FN(lstm_w_hr)]) {
+            FN(await_units)(s->others);
             FN(gemm)((const real *const *)s->intermediate, s->active, &s->w->extra[FN(lstm_w_hr)], s->reversed, NULL, 0,
                      NULL, 0, FN(lstm_projection_epilogue), s);
+        }
     } while (FN(next_step)(s));
 }
 
@@ -132,12 +134,13 @@ struct FN(lstm_row) {
 };
 
 /* dz and the new carry_c. */
-static ALWAYS_INLINE void FN(lstm_back_row)(const int peepholes, int64_t H, const struct FN(lstm_row) row,
-                                            const struct FN(distance) *distance)
+static ALWAYS_INLINE void FN(lstm_back_row)(const int peepholes, const struct FN(back_step) *s,
+                                            const struct FN(lstm_row) row)
 {
-    const int64_t stride = FN(stride)(H);
+    const int64_t H = s->a->H, stride = FN(stride)(H);
+    const struct FN(distance) *const distance = &s->distance;
     const vec one = vset1((real)1);
-    for (int64_t j = 0; j < H; j += W) {
+    for (int64_t j = s->share.c_begin; j < s->share.c_end; j += W) {
         const int n = FN(lanes)(j, H);
         const real *const gates = row.gates + j, *const p = peepholes ? row.p + j : NULL;
         real *const dz = row.dz + j;
@@ -184,10 +187,11 @@ static void FN(lstm_unproject)(const struct FN(back_step) *s)
     for (int64_t i = 0; i < s->active; i++) {
         const real *carry = s->carry_h + i * FN(stride)(P), *d_output = FN(d_output)(a, s->t, s->rows[i]);
         real *dh = s->dz[i] + FN(lstm_dh_at)(a);
-        for (int64_t j = 0; j < P; j += W)
+        for (int64_t j = s->share.begin; j < s->share.end; j += W)
             vstore(dh + j, FN(d_state)(carry, d_output, j, FN(lanes)(j, P)));
         s->operands[i] = dh;
     }
+    FN(await_units)(s->others);
     FN(gemm)(s->operands, s->active, &s->w->extra[FN(lstm_w_hr)], s->reversed, NULL, 0, s->intermediate,
              FN(stride)(a->H), NULL, NULL);
 }
@@ -213,9 +217,9 @@ static void FN(lstm_back_step)(const struct FN(back_step) *s)
             .m = projects ? s->dz[i] + FN(lstm_m_at)(a) : NULL,
         };
         if (a->extra[FN(lstm_w_peep)])
-            FN(lstm_back_row)(1, H, row, &s->distance);
+            FN(lstm_back_row)(1, s, row);
         else
-            FN(lstm_back_row)(0, H, row, &s->distance);
+            FN(lstm_back_row)(0, s, row);
     }
     FN(carry_back)(s, (const real *const *)s->dz, 0);
 }

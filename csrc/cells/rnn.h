@@ -38,7 +38,7 @@ static ALWAYS_INLINE void FN(rnn_back)(const struct FN(back_step) *s, enum nonli
     for (int64_t i = 0; i < s->active; i++) {
         const real *h = FN(row_at)(a, &a->output, s->t, s->rows[i]), *d_output = FN(d_output)(a, s->t, s->rows[i]);
         const real *carry = s->carry_h + i * stride;
-        for (int64_t j = 0; j < H; j += W) {
+        for (int64_t j = s->share.begin; j < s->share.end; j += W) {
             const int n = FN(lanes)(j, H);
             FN(prefetch)(h + j, s->distance.output);
             FN(prefetch)(d_output, j + s->distance.d_output);

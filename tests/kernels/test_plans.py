@@ -16,9 +16,9 @@ PLANS = [
     (64, 33, True, 1, "by rows"),
     (1, 100, False, 1, "by units"),
     (2, 300, False, 1, "by units"),
-    (2, 300, True, 1, "by rows"),  # not all rows are active at every step
+    (2, 300, True, 1, "by units"),
     (1, 7, False, 1, "pipeline"),  # no units to split
-    (1, 100, True, 1, "pipeline"),
+    (1, 100, True, 1, "by units"),
     (1, 100, False, 2, "concurrent"),
     (64, 33, False, 2, "by rows"),
 ]
@@ -53,14 +53,45 @@ def test_one_thread_has_all_rows(B: int, H: int, lengths: bool, directions: int,
 
 
 @several
-def test_backward_is_by_rows() -> None:
+@pytest.mark.parametrize(
+    ("B", "H", "way"),
+    [
+        (1, 7, "by rows"),  # no units to split: the second thread joins for the weight gradients
+        (1, 300, "by units"),
+        (64, 300, "by rows"),
+    ],
+)
+def test_backward_by_two_threads(B: int, H: int, way: str) -> None:
     fastrnn.set_num_threads(2)
-    layer = fastrnn.LSTM(5, 100, rng=0)
-    x = np.ones((40, 1, 5), np.float32)
-    output, _, tape = layer.forward(x)
+    layer = fastrnn.LSTM(5, H, rng=0)
+    output, _, tape = layer.forward(np.ones((40, B, 5), np.float32))
     layer.backward(tape, output)
-    made = _core.last_plan()  # the second thread joins for the weight gradients
-    assert (made["way"], made["threads"], made["rows"]) == ("by rows", 2, 1)
+    made = _core.last_plan()
+    rows = B if way == "by units" else (B + 1) // 2
+    assert (made["way"], made["threads"], made["rows"]) == (way, 2, rows)
+
+
+@several
+def test_what_takes_whole_states_or_a_short_tape_goes_back_by_rows() -> None:
+    fastrnn.set_num_threads(2)
+    layer = fastrnn.LSTM(5, 300, rng=0)
+    x = np.ones((40, 2, 5), np.float32)
+    output, _, tape = layer.forward(x, checkpoint=6)
+    layer.backward(tape, output)
+    assert _core.last_plan()["way"] == "by rows"
+    output, _, tape = layer.forward(x)
+    fastrnn.gradient_norms(tape, output)
+    assert _core.last_plan()["way"] == "by rows"
+
+
+@several
+def test_weights_that_no_cache_holds_are_split_whatever_the_rows() -> None:
+    fastrnn.set_num_threads(2)
+    before = _core.swap_far(4 * 300 * 300 * 4)
+    assert plan(64, 300, False, 1)["way"] == "by units"
+    _core.swap_far(4 * 300 * 300 * 4 + 1)
+    assert plan(64, 300, False, 1)["way"] == "by rows"
+    _core.swap_far(before)
 
 
 def test_blocks_fit_a_cache_and_are_at_least_one_step() -> None:
