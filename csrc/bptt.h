@@ -20,7 +20,8 @@ struct FN(walk) {
     struct FN(job) *job;
     const struct team *team;
     int64_t n; /* rows */
-    struct FN(weights) w; /* the columns that its units need */
+    struct FN(weights) w; /* the columns that its units need, and its d_x */
+    const struct team *sharers; /* who make the rows of d_x of a block together; NULL: nobody else makes them */
     struct FN(backward_scratch) s;
     struct FN(back_step) step;
     struct FN(forward_scratch) recomputed;
@@ -259,16 +260,16 @@ static void FN(back_block)(struct FN(walk) *walk, int64_t begin, int64_t end)
     }
     if (!a->d_x.data)
         return;
-    /* Who have the same rows make some of them each. */
-    const int id = step->others ? step->others->id : 0, threads = step->others ? step->others->n : 1;
-    const int64_t first = walk->pairs * id / threads, last = walk->pairs * (id + 1) / threads;
+    const struct team *sharers = walk->sharers;
+    const int64_t first = sharers ? walk->pairs * sharers->id / sharers->n : 0;
+    const int64_t last = sharers ? walk->pairs * (sharers->id + 1) / sharers->n : walk->pairs;
     if (a->given) {
         for (int64_t i = first; i < last; i++)
             FN(copy_or_zero)(walk->s.d_x[i], walk->s.dz[i], a->D);
         return;
     }
     struct FN(rows_out) out = {walk->s.d_x + first, a->D};
-    FN(gemm)((const real *const *)walk->s.dz + first, last - first, &job->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows),
+    FN(gemm)((const real *const *)walk->s.dz + first, last - first, &walk->w.x[0], 0, NULL, 0, NULL, 0, FN(store_rows),
              &out);
 }
 
@@ -287,6 +288,12 @@ static void FN(share_back)(struct FN(walk) *walk, const struct team *others)
     for (int i = 0; i < job->cell->facts.extras; i++)
         if (job->cell->facts.extra[i].rank == 2 && a->extra[i])
             walk->w.extra[i] = FN(of_units)(job->w.extra[i], step->share.c_begin, step->share.c_end, a->H);
+    /* Of d_x some rows each; or some columns, and then W_ih is read once. */
+    const int by_columns = others && FN(is_input_far)(job);
+    walk->sharers = by_columns ? NULL : others;
+    if (by_columns)
+        walk->w.x[0] = FN(of_units)(job->w.x[0], FN(first_unit)(FN(piece)(1), a->D, others->id, others->n),
+                                    FN(first_unit)(FN(piece)(1), a->D, others->id + 1, others->n), a->D);
 }
 
 /* Of the matrices that are packed as they are. */

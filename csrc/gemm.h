@@ -44,7 +44,7 @@ static ALWAYS_INLINE void FN(gemv_rest)(struct FN(operand) x, int64_t col, int w
 {
     real tile[PANEL] __attribute__((aligned(64)));
     const int64_t K = x.m->K, place = FN(place)(x.m, col, width);
-    FN(tile_of)(1, width, K, &x.row, x.m->packed + col * K, init ? init + place : NULL, 0,
+    FN(tile_of)(1, width, 0, K, &x.row, x.m->packed + col * K, init ? init + place : NULL, 0,
                 epilogue ? tile : (real *)context + place, 0);
     if (epilogue)
         epilogue(context, 0, 1, col, tile);
@@ -230,6 +230,36 @@ static ALWAYS_INLINE void FN(store_panel)(void *row, int64_t col, const vec *sum
     UNROLL for (int v = 0; v < NV; v++) vstore((real *)row + col + v * W, sums[v]);
 }
 
+/* Bytes of a panel that stay in a second-level cache beside all else that is in use. */
+static const int64_t FN(near_panel) = 1 << 18;
+
+/* A panel of K rows that does not: it is read a part at a time, by some rows of `a`, whose sums wait in `out`, or where
+ * that is NULL here. The chains of multiply-adds are cut and go on: the bits are the same. */
+static NOINLINE void FN(deep_panel)(const real *const *a, int64_t n, int64_t K, int width, int64_t col,
+                                    const real *columns, const real *init, int64_t init_ld, real *out, int64_t out_ld,
+                                    FN(epilogue) *epilogue, void *context)
+{
+    enum { most = 16 * MR };
+    real sums[most * PANEL] __attribute__((aligned(64)));
+    const int64_t depth = FN(near_panel) / (width * (int64_t)sizeof(real));
+    for (int64_t row = 0; row < n; row += most) {
+        const int64_t rows = n - row < most ? n - row : most, ld = out ? out_ld : PANEL;
+        const int64_t blocks = (rows + MR - 1) / MR, each = rows / blocks, left = rows - each * blocks;
+        real *const to = out ? out + row * out_ld : sums;
+        const real *start = init ? init + row * init_ld : NULL;
+        int64_t start_ld = init_ld;
+        for (int64_t k = 0; k < K; k += depth) {
+            for (int64_t i = 0, at = 0; i < blocks; at += each + (i++ < left))
+                FN(tile_of)((int)(each + (i < left)), width, k, K - k < depth ? K - k : depth, a + row + at,
+                            columns + k * width, start ? start + at * start_ld : NULL, start_ld, to + at * ld, ld);
+            start = to;
+            start_ld = ld;
+        }
+        if (epilogue)
+            epilogue(context, row, (int)rows, col, sums);
+    }
+}
+
 /* Row i of the result, i < n, is init + a[i] (K reals) times the packed matrix. init is NULL (zeros) or rows
  * of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to `epilogue`, or where
  * that is NULL to `out`, rows of stride out_ld padded to whole vectors; out may be init.
@@ -266,9 +296,14 @@ static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m
         if (!packed)
             FN(pack_panel)(m, col);
         const real *const columns = m->packed + (packed ? col * K : 0);
+        if (n > MR && K * width * (int64_t)sizeof(real) > 2 * FN(near_panel) &&!getenv("SHALLOW")) {
+            FN(deep_panel)(a, n, K, width, col, columns, init ? init + place : NULL, init_ld,
+                           epilogue ? NULL : out + place, out_ld, epilogue, context);
+            continue;
+        }
         for (int64_t row = 0, i = 0; i < blocks; i++) {
             const int rows = (int)(each + (i < left));
-            FN(tile_of)(rows, width, K, a + row, columns, init ? init + row * init_ld + place : NULL, init_ld,
+            FN(tile_of)(rows, width, 0, K, a + row, columns, init ? init + row * init_ld + place : NULL, init_ld,
                         epilogue ? tile : out + row * out_ld + place, epilogue ? PANEL : out_ld);
             if (epilogue)
                 epilogue(context, row, rows, col, tile);

@@ -67,17 +67,34 @@ struct FN(gradient_out) {
     int first_chunk;
 };
 
+/* Asks for the cache line of p + n, wherever that is, to write to it: as in prefetch, nobody else foresees the places. */
+static ALWAYS_INLINE void FN(prefetch_write)(real *p, int64_t n)
+{
+    __builtin_prefetch((char *)((uintptr_t)p + (uintptr_t)n * sizeof(real)), 1, 2);
+}
+
 static void FN(add_rows)(void *context, int64_t row, int rows, int64_t col, const real *tile)
 {
     const struct FN(gradient_out) *c = context;
-    for (int i = 0; i < rows; i++)
-        for (int64_t j = 0; j < PANEL && col + j < c->N; j += W) {
-            const int64_t left = c->N - col - j;
-            const int n = left < W ? (int)left : W;
-            real *out = c->d_w + (row + i) * c->N + col + j;
-            const vec sum = vload(tile + i * PANEL + j);
-            vstore_n(out, c->first_chunk ? sum : vadd(vload_n(out, n), sum), n);
-        }
+    const int64_t left = c->N - col;
+    real *const out = c->d_w + row * c->N + col;
+    if (left < PANEL) {
+        for (int i = 0; i < rows; i++)
+            for (int64_t j = 0; j < left; j += W) {
+                const int n = left - j < W ? (int)(left - j) : W;
+                real *const to = out + i * c->N + j;
+                const vec sum = vload(tile + i * PANEL + j);
+                vstore_n(to, c->first_chunk ? sum : vadd(vload_n(to, n), sum), n);
+            }
+        return;
+    }
+    for (int i = 0; i < rows; i++) {
+        real *const to = out + i * c->N;
+        const real *const sum = tile + i * PANEL;
+        UNROLL for (int j = 0; j < PANEL; j += LINE) FN(prefetch_write)(to + j, rows * c->N);
+        UNROLL for (int j = 0; j < PANEL; j += W)
+            vstore(to + j, c->first_chunk ? vload(sum + j) : vadd(vload(to + j), vload(sum + j)));
+    }
 }
 
 /* out[j] (+)= the sum over k of rows[k][at + j], or of that times by[k][j], begin <= j < end: one chain from +0

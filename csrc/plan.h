@@ -5,6 +5,7 @@
 
 static const int64_t FN(block_bytes) = 1 << 17; /* of pre-activations in a block: half a small L2 */
 static const double FN(block_flops) = 1e9;      /* max operations in a block of backward */
+static const double FN(far_block_flops) = 6e9;  /* and of one that reads a matrix which is far */
 /* The pipeline has short blocks, because the consumer waits for the first one. */
 enum { FN(pipeline_steps) = MR };
 
@@ -66,6 +67,12 @@ static double FN(bytes_of_state)(const struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
     return (double)a->P * (double)a->H * job->cell->facts.gates * sizeof(real);
+}
+
+static int FN(is_input_far)(const struct FN(job) *job)
+{
+    const struct fastrnn_direction *a = job->a;
+    return is_far((double)multiplied_features(a) * (double)a->H * job->cell->facts.gates * sizeof(real));
 }
 
 /* Of H: the panels of every product are whole. */
@@ -135,8 +142,8 @@ static ALWAYS_INLINE void FN(plan_rows)(struct FN(job) *job, int threads, int64_
 {
     const struct fastrnn_direction *a = job->a;
     const int64_t bytes = job->w.width * (int64_t)sizeof(real);
-    const double input = (double)multiplied_features(a) * (double)a->H * job->cell->facts.gates * sizeof(real);
-    const int64_t fit = FN(block_bytes) / (bytes * (rows + 1)), far = is_far(input) ? FN(rows_of_far) / (rows + 1) : 0;
+    const int64_t fit = FN(block_bytes) / (bytes * (rows + 1)),
+                  far = FN(is_input_far)(job) ? FN(rows_of_far) / (rows + 1) : 0;
     job->plan.way = FASTRNN_BY_ROWS;
     job->plan.threads = threads;
     job->plan.rows = rows;
@@ -183,8 +190,10 @@ static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)
 static void FN(plan_backward)(struct FN(job) *job, int threads)
 {
     const struct fastrnn_direction *a = job->a;
-    /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. */
-    const double max = (double)(a->T + 1) * FN(block_flops) / (2 * fastrnn_flops(&job->cell->facts, a, 0) + 1);
+    /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. Where W_ih is far
+     * d_x is made of more rows at once. */
+    const double work = FN(is_input_far)(job) ? FN(far_block_flops) : FN(block_flops);
+    const double max = (double)(a->T + 1) * work / (2 * fastrnn_flops(&job->cell->facts, a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
     const int by_units = FN(splits_units)(job, threads);
     job->plan.way = by_units ? FASTRNN_BY_UNITS : FASTRNN_BY_ROWS;

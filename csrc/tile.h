@@ -259,11 +259,11 @@ static void FN(pack_rows)(const real *const *rows, int64_t begin, int64_t end, i
     }
 #endif
 
-/* out[m][j] = init[m][j] + sum over k of a[m][k] * panel[k][j], for mr rows and `width` columns.
+/* out[m][j] = init[m][j] + sum over k of a[m][first + k] * panel[k][j], k < K, for mr rows and `width` columns.
  * One chain of multiply-adds an element, k ascending: the order is part of the result. init == NULL
  * stands for zeros, init_ld = 0 gives every row the same start. */
-static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, const real *const *a, const real *panel,
-                                   const real *init, int64_t init_ld, real *out, int64_t out_ld)
+static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t first, int64_t K, const real *const *a,
+                                   const real *panel, const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
     const int nv = width / W, half = width % W != 0;
     vec acc[MR][NV];
@@ -271,7 +271,7 @@ static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, con
     const real *row[MR];
     UNROLL for (int m = 0; m < mr; m++)
     {
-        row[m] = a[m];
+        row[m] = a[m] + first;
         UNROLL for (int v = 0; v < nv; v++) acc[m][v] = init ? vload(init + m * init_ld + v * W) : vzero();
         if (half)
             tail[m] = init ? hload(init + m * init_ld + nv * W) : hzero();
@@ -298,27 +298,28 @@ static ALWAYS_INLINE void FN(tile)(const int mr, const int width, int64_t K, con
     }
 }
 
-static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int width, int64_t K, const real *const *a, const real *panel,
-                                           const real *init, int64_t init_ld, real *out, int64_t out_ld)
+static ALWAYS_INLINE void FN(tile_of_rows)(const int mr, int width, int64_t first, int64_t K, const real *const *a,
+                                           const real *panel, const real *init, int64_t init_ld, real *out,
+                                           int64_t out_ld)
 {
-#define FASTRNN_TILE(w) FN(tile)(mr, w, K, a, panel, init, init_ld, out, out_ld)
+#define FASTRNN_TILE(w) FN(tile)(mr, w, first, K, a, panel, init, init_ld, out, out_ld)
     FASTRNN_BY_WIDTH(width, FASTRNN_TILE)
 #undef FASTRNN_TILE
 }
 
 /* The tile for any 1 <= mr <= MR and any width of a panel. Not inlined: so many loops are enough once. */
-static NOINLINE void FN(tile_of)(int mr, int width, int64_t K, const real *const *a, const real *panel,
+static NOINLINE void FN(tile_of)(int mr, int width, int64_t first, int64_t K, const real *const *a, const real *panel,
                                  const real *init, int64_t init_ld, real *out, int64_t out_ld)
 {
     switch (mr) {
 #if MR == 6
-    case 6: FN(tile_of_rows)(6, width, K, a, panel, init, init_ld, out, out_ld); break;
-    case 5: FN(tile_of_rows)(5, width, K, a, panel, init, init_ld, out, out_ld); break;
-    case 4: FN(tile_of_rows)(4, width, K, a, panel, init, init_ld, out, out_ld); break;
+    case 6: FN(tile_of_rows)(6, width, first, K, a, panel, init, init_ld, out, out_ld); break;
+    case 5: FN(tile_of_rows)(5, width, first, K, a, panel, init, init_ld, out, out_ld); break;
+    case 4: FN(tile_of_rows)(4, width, first, K, a, panel, init, init_ld, out, out_ld); break;
 #endif
-    case 3: FN(tile_of_rows)(3, width, K, a, panel, init, init_ld, out, out_ld); break;
-    case 2: FN(tile_of_rows)(2, width, K, a, panel, init, init_ld, out, out_ld); break;
-    default: FN(tile_of_rows)(1, width, K, a, panel, init, init_ld, out, out_ld); break;
+    case 3: FN(tile_of_rows)(3, width, first, K, a, panel, init, init_ld, out, out_ld); break;
+    case 2: FN(tile_of_rows)(2, width, first, K, a, panel, init, init_ld, out, out_ld); break;
+    default: FN(tile_of_rows)(1, width, first, K, a, panel, init, init_ld, out, out_ld); break;
     }
 }
 
