@@ -148,6 +148,7 @@ struct fastrnn_linear {
     const void *x; /* (N, D); row n begins at element n*step_x, which may be zero or negative */
     int64_t step_x;
     const void *weight, *bias; /* (O, D), (O,) or NULL */
+    const void *packed; /* forward: what `pack_linear` made of both, which are then not read; or NULL */
     void *output; /* forward: (N, O) */
     const void *d_output; /* backward: (N, O) in rows of step_d */
     int64_t step_d;
@@ -239,6 +240,7 @@ struct fastrnn_generate {
     const struct fastrnn_direction *layers;
     int64_t count;
     const void *w_out, *b_out; /* (V, P of the last layer), (V,) or NULL */
+    const void *packed_out; /* what `pack_linear` made of both, which are then not read; or NULL */
     const int64_t *prompts, *begins; /* that of sequence b is prompts[begins[b]], ... before begins[b + 1], 1 or more */
     int64_t length; /* at most so many indices are written */
     const double *uniform; /* (length, B) in [0, 1); NULL: the most probable index */
@@ -264,6 +266,8 @@ struct fastrnn_kernels {
      * packed may be NULL: to count. */
     size_t (*pack[2])(const struct fastrnn_direction *a, void *packed);
     fastrnn_kernel *linear_forward[2], *linear_backward[2];
+    /* Packs weight and bias for `packed`; returns as `pack`. */
+    size_t (*pack_linear[2])(const struct fastrnn_linear *a, void *packed);
     fastrnn_kernel *embedding_backward[2], *cross_entropy[2], *softmax[2], *update[2], *generate[2];
     /* The sum of the losses, in float64. */
     double (*element_losses[2])(const struct fastrnn_elements *a);

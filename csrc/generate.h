@@ -18,6 +18,7 @@ struct FN(generate_job) {
     int cached;           /* whether input projections are kept */
     int64_t width;        /* of a row of them */
     struct FN(generate_layer) *layers;
+    struct fastrnn_linear output;
     struct FN(matrix) w_out;
     real *b_out;
     uintptr_t scratch; /* of the threads, each of scratch_bytes */
@@ -50,7 +51,10 @@ static uintptr_t FN(layout_generate_layer)(struct FN(generate_layer) *l, const s
     l->a.B = B;
     FN(begin_job)(&l->job, &l->a, NULL);
     l->job.plan = (struct fastrnn_plan){.threads = 1, .rows = rows, .steps = 1, .blocks = 1, .packed = 1};
-    at = FN(layout_weights)(&l->a, 0, at, &l->job.w);
+    if (a->packed)
+        FN(layout_weights)(&l->a, 0, (uintptr_t)a->packed, &l->job.w);
+    else
+        at = FN(layout_weights)(&l->a, 0, at, &l->job.w);
     l->job.output.step_b = FN(stride)(l->a.P);
     l->job.output.data = arena_take(&at, B * l->job.output.step_b, sizeof(real));
     return at;
@@ -94,9 +98,12 @@ static uintptr_t FN(layout_generate)(void *shared, int threads, uintptr_t at)
                           (double)a->V * (double)job->width * threads * sizeof(real) <= (double)FN(max_cache);
         }
     }
-    const int64_t last = a->layers[a->count - 1].P;
-    job->w_out = FN(matrix)(arena_take(&at, FN(packed_size)(last, a->V), sizeof(real)), last, a->V);
-    job->b_out = arena_take(&at, FN(class_stride)(a->V), sizeof(real));
+    job->output = (struct fastrnn_linear){
+        .D = a->layers[a->count - 1].P, .O = a->V, .weight = a->w_out, .bias = a->b_out, .packed = a->packed_out};
+    if (a->packed_out)
+        FN(layout_linear_weights)(&job->output, (uintptr_t)a->packed_out, &job->w_out, &job->b_out);
+    else
+        at = FN(layout_linear_weights)(&job->output, at, &job->w_out, &job->b_out);
     job->scratch = at;
     job->scratch_bytes = of_layers + FN(layout_generate_scratch)(job, 0, &s);
     return at + (size_t)threads * job->scratch_bytes;
@@ -319,12 +326,12 @@ static void FN(pack_network)(const struct team *team, void *shared)
     memset(s.made, 0, (size_t)a->V);
     *s.turn = 0;
     for (int64_t i = 0; i < a->count; i++)
-        FN(pack_weights)(&job->layers[i].a, &job->layers[i].job.w, FN(all_weights), team->id, team->n);
-    FN(pack_transposed)(a->w_out, job->w_out.K, a->V, job->w_out.packed, team->id, team->n);
-    if (team->id == 0) {
-        FN(copy_or_zero)(job->b_out, NULL, FN(class_stride)(a->V));
-        if (a->b_out)
-            FN(copy_or_zero)(job->b_out, a->b_out, a->V);
+        if (!a->layers[i].packed)
+            FN(pack_weights)(&job->layers[i].a, &job->layers[i].job.w, FN(all_weights), team->id, team->n);
+    if (!a->packed_out) {
+        FN(pack_transposed)(a->w_out, job->w_out.K, a->V, job->w_out.packed, team->id, team->n);
+        if (team->id == 0)
+            FN(pack_linear_bias)(&job->output, job->b_out, 0, a->V);
     }
     team_barrier(team);
 }

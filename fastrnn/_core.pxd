@@ -93,6 +93,7 @@ cdef extern from "fastrnn.h" nogil:
         int64_t step_x
         const void *weight
         const void *bias
+        const void *packed
         void *output
         const void *d_output
         int64_t step_d
@@ -179,6 +180,7 @@ cdef extern from "fastrnn.h" nogil:
         int64_t count
         const void *w_out
         const void *b_out
+        const void *packed_out
         const int64_t *prompts
         const int64_t *begins
         int64_t length
@@ -202,6 +204,7 @@ cdef extern from "fastrnn.h" nogil:
         size_t (*pack[2])(const fastrnn_direction *, void *) noexcept nogil
         fastrnn_kernel *linear_forward[2]
         fastrnn_kernel *linear_backward[2]
+        size_t (*pack_linear[2])(const fastrnn_linear *, void *) noexcept nogil
         fastrnn_kernel *embedding_backward[2]
         fastrnn_kernel *cross_entropy[2]
         fastrnn_kernel *softmax[2]

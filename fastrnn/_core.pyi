@@ -33,7 +33,7 @@ def forward(directions: list[tuple[Any, ...]], threads: int, ask: bool = False) 
 # The most common call of a layer, in one piece: one direction, no lengths, mask, restart or tape, x
 # (T, B, D) or (B, T, D), h_0 and c_0 None or (1, B, .). weights: (w_ih, w_hh, b_ih, b_hh, extra).
 # Returns output like x, h_n and c_n like h_0 and c_0; None where an argument is not in the form
-# that the kernel takes.
+# that the kernel takes, or the weights are packed for another instruction set than that in use.
 def fast_forward(
     cell: int,
     weights: tuple[Any, ...],
@@ -42,6 +42,7 @@ def fast_forward(
     c_0: object,
     batch_first: bool,
     threads: ContextVar[int],
+    packed: Packed | None = None,
 ) -> tuple[_Array, _Array, Any] | None: ...
 
 # One step: h or (h, c), or `out`, an array or a pair of them, which is written to and may be the
@@ -72,6 +73,17 @@ def lend(tensor: Any, dtype: Any, type_number: int, whole: bool = False) -> _Arr
 # x, logits and d_output are (N, .) with contiguous rows at any stride; the rest as above.
 def linear_forward(
     x: _Array, weight: _Array, bias: _Array | None, output: _Array, threads: int
+) -> None: ...
+
+# weight (O, D) and bias (O,) or None, packed as Packed is; and a forward with them.
+class PackedLinear:
+    def __init__(self, weight: _Array, bias: _Array | None) -> None: ...
+    def current(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def packed_linear_forward(
+    packed: PackedLinear, x: _Array, output: _Array, threads: int
 ) -> None: ...
 def linear_backward(
     x: _Array,
@@ -131,8 +143,9 @@ def update(
     threads: int,
 ) -> bool: ...
 
-# layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h_0, c_0, h_n, c_n); h (B, P) and c (B, H)
-# or None are the states, the last two written to. stop: (V,) of bool.
+# layers: of each (cell, (w_ih, w_hh, b_ih, b_hh, extra), h_0, c_0, h_n, c_n, packed); h (B, P) and
+# c (B, H) or None are the states, the last two written to; packed a Packed or None. stop: (V,) of
+# bool. All that is packed is so for one instruction set, which packed_alike looks at.
 class Network:
     def __init__(
         self,
@@ -140,11 +153,14 @@ class Network:
         layers: tuple[tuple[Any, ...], ...],
         w_out: _Array,
         b_out: _Array | None,
+        packed_out: PackedLinear | None,
         temperature: float,
         top_k: int,
         top_p: float,
         stop: _Array | None,
     ) -> None: ...
+
+def packed_alike(parts: tuple[Packed | PackedLinear, ...]) -> bool: ...
 
 # prompts: all of them, that of sequence b from begins[b] to begins[b + 1]. uniform: (length, B).
 # indices: (B, length), and written (B,) says how many there are, or -1 where NaN left no choice.
@@ -204,10 +220,15 @@ class Company:
     def saw(self, threads: int, wall: float, lost: float, time: float) -> None: ...
 
 # The weights of one direction (w_ih, w_hh, b_ih, b_hh, extra), packed for the instruction set in
-# use; current: whether it still is that. A call with weights of other sizes is refused.
+# use; current: whether it still is that. A call that is given them runs on that one; with weights
+# of other sizes it is refused. pack: of several directions, all for one instruction set.
 class Packed:
     def __init__(self, cell: int, weights: tuple[Any, ...]) -> None: ...
     def current(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def pack(cell: int, directions: list[tuple[Any, ...]]) -> tuple[Packed, ...]: ...
 
 class StreamCore:
     _count: int
@@ -215,10 +236,8 @@ class StreamCore:
     _features: int
     _units: int
 
-    def _allocate(
-        self, cell: int, weights: list[tuple[Any, ...]], batch: int, threads: Any
-    ) -> None: ...
-    def _pack(self, cell: int, weights: list[tuple[Any, ...]]) -> None: ...
+    def _allocate(self, packed: tuple[Packed, ...], batch: int, threads: Any) -> None: ...
+    def _pack(self, packed: tuple[Packed, ...]) -> None: ...
     def _run(
         self, x: _Array, output: _Array, intermediate: list[_Array], restart: _Array | None
     ) -> None: ...

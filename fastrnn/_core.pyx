@@ -374,6 +374,7 @@ def forward(list directions not None, int threads, bint ask=False):
     cdef int count = 0, number = -1
     cdef int rank
     cdef double flops = 0
+    cdef const fastrnn_kernels *kernels = NULL
     cdef list results = [], used = []
     cdef tuple result
     expect(1 <= len(directions) <= (1 if ask else 2))
@@ -384,6 +385,7 @@ def forward(list directions not None, int threads, bint ask=False):
                 return rank
         result = prepare_forward(&a[count], direction, ask, used)
         results.append(result)
+        kernels = kernels_of((<tuple>direction)[10], kernels)
         expect(number in (-1, cnp.PyArray_TYPE(<cnp.ndarray>result[0])))
         number = cnp.PyArray_TYPE(<cnp.ndarray>result[0])
         if cnp.PyArray_SIZE(<cnp.ndarray>result[0]):
@@ -391,7 +393,7 @@ def forward(list directions not None, int threads, bint ask=False):
             count += 1
     expect(count < 2 or (a[0].T == a[1].T and a[0].B == a[1].B))
     if count:
-        call_directions(fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
+        call_directions(kernels.forward[number == cnp.NPY_DOUBLE], a, count, flops, threads)
     return results
 
 
@@ -411,7 +413,10 @@ cdef inline bint layer_state_fits(object state, int type_number, cnp.npy_intp B,
     )
 
 
-def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None):
+def fast_forward(
+    int cell, tuple weights not None, x, h_0, c_0, bint batch_first, threads not None, Packed packed=None,
+):
+    cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
     cdef fastrnn_direction a
     cdef cnp.npy_intp T, B
     cdef int number
@@ -420,6 +425,8 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     cdef double flops
     if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or cnp.PyArray_SIZE(<cnp.ndarray>x) == 0:
         return None
+    if packed is not None and packed.kernels != kernels:
+        return None  # they are to be packed again
     w_ih, w_hh, b_ih, b_hh, extra = weights
     if batch_first:
         x = cnp.PyArray_SwapAxes(x, 0, 1)
@@ -430,6 +437,8 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     T, B = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
     if not (layer_state_fits(h_0, number, B, a.P) and layer_state_fits(c_0, number, B, a.H)):
         return None
+    if packed is not None:
+        packed.lend(&a, number)
     h_n = empty_sequence(1, B, a.P, number, False)
     if has_two_states(get_cell(cell)):
         c_n = empty_sequence(1, B, a.H, number, False)
@@ -440,7 +449,7 @@ def fast_forward(int cell, tuple weights not None, x, h_0, c_0, bint batch_first
     point_states(&a, data(h_n), data(c_n), <const void **>&a.h_n, <const void **>&a.c_n)
     flops = work(&a)
     call_directions(
-        fastrnn_kernels_in_use().forward[number == cnp.NPY_DOUBLE], &a, 1, flops,
+        kernels.forward[number == cnp.NPY_DOUBLE], &a, 1, flops,
         0 if flops < keep_gil_below else threads.get(),
     )
     return output, h_n, c_n

@@ -4,6 +4,7 @@ cdef class Network:
     """An embedding, recurrent layers and an output layer, with their states; and how an index is chosen."""
 
     cdef fastrnn_generate a
+    cdef const fastrnn_kernels *kernels  # those for which some of the weights are packed; else those in use when it was made
     cdef fastrnn_direction *layers
     cdef int number  # the arrays' type number
     cdef bint draws  # else the most probable index is taken
@@ -14,7 +15,7 @@ cdef class Network:
 
     def __init__(
         self, cnp.ndarray embedding not None, tuple layers not None, cnp.ndarray w_out not None, b_out,
-        double temperature, int64_t top_k, double top_p, stop,
+        PackedLinear packed_out, double temperature, int64_t top_k, double top_p, stop,
     ):
         cdef int number = cnp.PyArray_TYPE(embedding)
         cdef cnp.npy_intp below, B
@@ -26,7 +27,7 @@ cdef class Network:
         if self.layers == NULL:
             raise MemoryError("no memory for the layers of this call")
         memset(&self.a, 0, sizeof(self.a))
-        self.number, self.arrays = number, (embedding, layers, w_out, b_out, stop)
+        self.number, self.arrays = number, (embedding, layers, w_out, b_out, packed_out, stop)
         self.a.V, below = cnp.PyArray_DIM(embedding, 0), cnp.PyArray_DIM(embedding, 1)
         expect(plain(embedding, number, 2, self.a.V, below))
         B = len(layers[0][2])
@@ -41,16 +42,24 @@ cdef class Network:
         self.a.B, self.a.embedding = B, data(embedding)
         self.a.layers, self.a.count = self.layers, len(layers)
         self.a.w_out, self.a.b_out = data(w_out), data(b_out)
+        if packed_out is not None:
+            self.a.packed_out = packed_out.lend(self.a.V, below, number)
+            self._use(packed_out.kernels)
+        if self.kernels == NULL:
+            self.kernels = fastrnn_kernels_in_use()
         self.draws = temperature > 0
         self.a.temperature, self.a.top_k, self.a.top_p = temperature, top_k, top_p
         self.a.stop = <const uint8_t *>data(stop)
 
     cdef int _add(self, int64_t k, tuple layer, cnp.npy_intp B, cnp.npy_intp below) except -1:
         cdef fastrnn_direction *to = &self.layers[k]
-        cell, (w_ih, w_hh, b_ih, b_hh, extra), h_0, c_0, h_n, c_n = layer
+        cell, (w_ih, w_hh, b_ih, b_hh, extra), h_0, c_0, h_n, c_n, packed = layer
         expect(weights_fit(cell_numbered(cell), self.number, below, w_ih, w_hh, b_ih, b_hh, extra))
         fill_weights(to, cell, w_ih, w_hh, b_ih, b_hh, extra)
         to.T = to.B = 1
+        if packed is not None:
+            (<Packed?>packed).lend(to, self.number)
+            self._use((<Packed>packed).kernels)
         for h, c in ((h_0, c_0), (h_n, c_n)):
             expect((c is None) != has_two_states(get_cell(cell)) and plain(h, self.number, 2, B, to.P))
             expect(c is None or plain(c, self.number, 2, B, to.H))
@@ -58,6 +67,23 @@ cdef class Network:
         point_states(to, data(h_0), data(c_0), &to.h_0, &to.c_0)
         point_states(to, data(h_n), data(c_n), <const void **>&to.h_n, <const void **>&to.c_n)
         return 0
+
+    cdef int _use(self, const fastrnn_kernels *kernels) except -1:
+        expect(self.kernels == NULL or self.kernels == kernels)
+        self.kernels = kernels
+        return 0
+
+
+def packed_alike(tuple parts not None):
+    """Whether packed weights are all for one instruction set: somebody may set another while they are packed."""
+    cdef const fastrnn_kernels *kernels = NULL
+    cdef const fastrnn_kernels *own
+    for part in parts:
+        own = (<PackedLinear>part).kernels if type(part) is PackedLinear else (<Packed?>part).kernels
+        if kernels != NULL and own != kernels:
+            return False
+        kernels = own
+    return True
 
 
 def generate(
@@ -84,7 +110,7 @@ def generate(
     a.length = cnp.PyArray_DIM(indices, 1)
     a.uniform = <const double *>data(uniform) if network.draws else NULL
     a.indices, a.written = <int64_t *>data(indices), <int64_t *>data(written_)
-    call(fastrnn_kernels_in_use().generate[is_double(network.arrays[0])], &a.call, fastrnn_generate_flops(&a), threads)
+    call(network.kernels.generate[is_double(network.arrays[0])], &a.call, fastrnn_generate_flops(&a), threads)
 
 
 cdef class Writer(Network):
@@ -93,7 +119,6 @@ cdef class Writer(Network):
     It is compiled as a whole, so that Ctrl-C comes before an index or after it: then the caller has it.
     """
 
-    cdef const fastrnn_kernels *kernels
     cdef cnp.ndarray memory
     cdef object random
     cdef str failure
@@ -111,13 +136,12 @@ cdef class Writer(Network):
             and indices_fit(prompt, None, cnp.PyArray_SIZE(prompt), self.a.V)
         )
         cdef int double_ = self.number == cnp.NPY_DOUBLE
-        cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
+        cdef const fastrnn_kernels *kernels = self.kernels
         cdef cnp.npy_intp size = kernels.pack_generate[double_](&self.a, NULL) + 64
         self.memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
         self.a.kept = aligned(self.memory)
         kernels.pack_generate[double_](&self.a, self.a.kept)
         self.prompt, self._left, self.random, self.failure = prompt, length, random, failure
-        self.kernels = kernels
 
     def __iter__(self):
         return self
@@ -125,7 +149,7 @@ cdef class Writer(Network):
     def __next__(self):
         cdef int64_t[2] begins
         cdef int64_t index = -1, count = 0
-        if self.kernels == NULL:
+        if self.memory is None or self.a.kept == NULL:
             raise RuntimeError("this iterator was not made by generate_iter")
         # Who collects them in a list, without an end, runs no Python in between. A handler may ask for indices itself, or
         # let another thread do so: nothing has been looked at before it.

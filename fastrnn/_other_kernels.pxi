@@ -37,6 +37,61 @@ def linear_forward(
     call(fastrnn_kernels_in_use().linear_forward[is_double(x)], &a.call, fastrnn_linear_flops(&a), threads)
 
 
+cdef class PackedLinear:
+    """The weight and bias of an output layer, packed for an instruction set; they may change or go away then.
+
+    A call that is given them runs on that instruction set. It never changes, so threads may share it.
+    """
+
+    cdef const fastrnn_kernels *kernels
+    cdef fastrnn_linear sizes
+    cdef int number
+    cdef cnp.ndarray memory
+
+    def __init__(self, cnp.ndarray weight not None, bias):
+        cdef int number = cnp.PyArray_TYPE(weight), double_ = is_double(weight)
+        expect(is_matrix(weight) and (number == cnp.NPY_FLOAT or double_) and self.memory is None)
+        memset(&self.sizes, 0, sizeof(self.sizes))
+        self.sizes.O, self.sizes.D = cnp.PyArray_DIM(weight, 0), cnp.PyArray_DIM(weight, 1)
+        expect(
+            plain(weight, number, 2, self.sizes.O, self.sizes.D)
+            and (bias is None or plain(bias, number, 1, self.sizes.O, 0))
+        )
+        cdef fastrnn_linear a = self.sizes
+        cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
+        cdef cnp.npy_intp size = kernels.pack_linear[double_](&a, NULL) + 64
+        cdef cnp.ndarray memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+        a.weight, a.bias = data(weight), data(bias)
+        kernels.pack_linear[double_](&a, aligned(memory))
+        self.kernels, self.number, self.memory = kernels, number, memory
+
+    def current(self):
+        """Whether it is for the instruction set in use."""
+        return self.kernels == fastrnn_kernels_in_use()
+
+    @property
+    def nbytes(self):
+        return 0 if self.memory is None else cnp.PyArray_NBYTES(self.memory)
+
+    cdef const void *lend(self, int64_t O, int64_t D, int number) except NULL:
+        """The packed weights, for a call that has the same ones."""
+        expect(self.memory is not None and self.sizes.O == O and self.sizes.D == D and self.number == number)
+        return aligned(self.memory)
+
+
+def packed_linear_forward(PackedLinear packed not None, cnp.ndarray x not None, cnp.ndarray output not None, int threads):
+    cdef fastrnn_linear a = packed.sizes
+    cdef int number = packed.number
+    a.packed = packed.lend(a.O, a.D, number)
+    expect(
+        cnp.PyArray_NDIM(x) == 2 and rows_fit(x, number, cnp.PyArray_DIM(x, 0), a.D)
+        and plain(output, number, 2, cnp.PyArray_DIM(x, 0), a.O) and written(output)
+    )
+    a.N = cnp.PyArray_DIM(x, 0)
+    a.x, a.step_x, a.output = data(x), row_step(x), data(output)
+    call(packed.kernels.linear_forward[number == cnp.NPY_DOUBLE], &a.call, fastrnn_linear_flops(&a), threads)
+
+
 def linear_backward(
     cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray d_output not None,
     d_x, d_weight, d_bias, int threads,

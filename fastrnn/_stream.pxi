@@ -35,73 +35,62 @@ cdef class StreamCore:
     cdef int now
     cdef bint busy
     cdef double flops  # of a step
-    cdef list packed, states, intermediate
+    cdef tuple packed  # a Packed of each layer, which other streams and layers may share
+    cdef list states, intermediate
     cdef object threads
 
     def __dealloc__(self):
         free(self.layers)
 
-    def _allocate(self, int cell, list weights not None, int64_t batch, threads):
-        """For layers of one cell with these weights: (w_ih, w_hh, b_ih, b_hh, extra) of each."""
-        if self.layers != NULL or not weights:
+    def _allocate(self, tuple packed not None, int64_t batch, threads):
+        """For layers of one cell with these weights, a Packed of each."""
+        if self.layers != NULL or not packed:
             raise RuntimeError("a stream is made once, of one layer or more")
-        w_ih, w_hh, b_ih, b_hh, extra = weights[0]
-        if not is_matrix(w_hh) or not (w_ih is None or is_matrix(w_ih)):
-            raise TypeError("w_ih or w_hh is not a matrix")
-        cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>w_hh)
-        expect(
-            weights_fit(cell_numbered(cell), number, features_of(w_ih, w_hh), w_ih, w_hh, b_ih, b_hh, extra)
-        )
-        cdef fastrnn_direction[1] a
+        cdef Packed first = <Packed?>packed[0]
+        expect(first.memory is not None)
         cdef list states = [], intermediate = []
-        fill_weights(a, cell, w_ih, w_hh, None, None, extra)
-        cdef cnp.npy_intp *shape = [len(weights), batch, a[0].P]
-        cdef int64_t cells = a[0].H if has_two_states(get_cell(cell)) else 0
-        for n in (a[0].P, a[0].P, cells, cells):
+        cdef cnp.npy_intp *shape = [len(packed), batch, first.sizes.P]
+        cdef int64_t cells = first.sizes.H if has_two_states(get_cell(first.sizes.cell)) else 0
+        for n in (first.sizes.P, first.sizes.P, cells, cells):
             shape[2] = n
-            states.append(cnp.PyArray_ZEROS(3, shape, number, 0))
-        shape[2] = a[0].P
-        for _ in range(len(weights) - 1):
-            intermediate.append(cnp.PyArray_EMPTY(2, shape + 1, number, 0))
-        self.layers = <fastrnn_direction *>calloc(len(weights), sizeof(fastrnn_direction))
+            states.append(cnp.PyArray_ZEROS(3, shape, first.number, 0))
+        shape[2] = first.sizes.P
+        for _ in range(len(packed) - 1):
+            intermediate.append(cnp.PyArray_EMPTY(2, shape + 1, first.number, 0))
+        self.layers = <fastrnn_direction *>calloc(len(packed), sizeof(fastrnn_direction))
         if self.layers == NULL:
             raise MemoryError("no memory for the layers of this stream")
-        self._count, self._batch, self._features, self._units = len(weights), batch, a[0].D, a[0].P
-        self.cells, self.number, self.threads = cells, number, threads
+        self._count, self._batch, self.number, self.threads = len(packed), batch, first.number, threads
+        self._features, self._units, self.cells = first.sizes.D, first.sizes.P, cells
         self.states, self.intermediate = states, intermediate
-        self._pack(cell, weights)
+        self._pack(packed)
 
-    def _pack(self, int cell, list weights):
-        """Pack the weights, for the instruction set in use."""
-        cdef const fastrnn_kernels *kernels = fastrnn_kernels_in_use()
+    def _pack(self, tuple packed not None):
+        """Use these packed weights, and the instruction set for which they are packed."""
+        cdef const fastrnn_kernels *kernels = NULL
         cdef fastrnn_direction *a
+        cdef Packed own
         cdef int64_t k
-        cdef int e
-        cdef list packed = []
-        cdef fastrnn_direction[1] made
-        cdef cnp.npy_intp below = self._features
+        cdef int64_t below = self._features
         if self.busy:
             raise RuntimeError(STREAM_BUSY)
-        if <int64_t>len(weights) != self._count:
+        if <int64_t>len(packed) != self._count:
             raise RuntimeError("the layer has another number of layers than when the stream was made")
-        for w_ih, w_hh, b_ih, b_hh, extra in weights:  # what may fail comes first
-            expect(weights_fit(cell_numbered(cell), self.number, below, w_ih, w_hh, b_ih, b_hh, extra))
-            fill_weights(&made[0], cell, w_ih, w_hh, b_ih, b_hh, extra)
+        for each in packed:  # what may fail comes first
+            own = <Packed?>each
+            kernels = kernels_of(own, kernels)
             # The states and the intermediate outputs were made for these sizes.
-            expect(made[0].P == self._units and (made[0].H if has_two_states(get_cell(cell)) else 0) == self.cells)
-            below = made[0].P
-            packed.append(packed_weights(kernels, &made[0], self.number))
+            expect(
+                own.memory is not None and own.number == self.number
+                and own.sizes.D == below and own.sizes.P == self._units
+                and (own.sizes.H if has_two_states(get_cell(own.sizes.cell)) else 0) == self.cells
+            )
+            below = own.sizes.P
         self.flops = 0
         for k in range(self._count):
-            a = &self.layers[k]
-            w_ih, w_hh, b_ih, b_hh, extra = weights[k]
-            fill_weights(a, cell, w_ih, w_hh, None, None, extra)
-            a.packed = aligned(packed[k])
-            # Of these only whether they are there is looked at, and the arrays may go away.
-            a.w_ih = a.w_hh = NULL
-            for e in range(FASTRNN_MAX_EXTRA):
-                if a.extra[e] != NULL:
-                    a.extra[e] = a.packed
+            own, a = packed[k], &self.layers[k]
+            a[0] = own.sizes
+            a.packed = aligned(own.memory)
             a.T, a.B = 1, self._batch
             self.flops += work(a)
         self.kernels, self.packed = kernels, packed

@@ -9,6 +9,7 @@ import numpy as np
 from . import _core, reference
 from .cells import CELLS
 from .config import current_backend, current_threads
+from .layers.frozen import Frozen
 from .reference.generation import (
     NO_COPY,
     Choice,
@@ -20,17 +21,22 @@ from .reference.generation import (
 )
 from .reference.generation import Network as Arrays
 
+State = TypeVar("State")
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import ArrayLike, NDArray
 
-    from .layers import Embedding, Linear, Recurrent
+    from . import layers
 
     Array = NDArray[Any]
+    Embedding: TypeAlias = layers.Embedding | layers.FrozenEmbedding
+    Recurrent: TypeAlias = layers.Recurrent[State] | layers.FrozenRecurrent[State]
+    Linear: TypeAlias = layers.Linear | layers.FrozenLinear
     Prompt = Sequence[int | np.integer[Any]] | Array
-
-State = TypeVar("State")
+    Packed = tuple[tuple[_core.Packed, ...] | None, _core.PackedLinear | None]
 
 
 @overload
@@ -87,7 +93,8 @@ def generate(
     rnn : RNN, LSTM, GRU or LeakyRNN
         Of any number of layers, in one direction.
     linear : Linear
-        As many features as the embedding has vectors. The dtype of all three is one.
+        As many features as the embedding has vectors. The dtype of all three is one. Each of the
+        three may be a frozen one, ``layer.freeze()``.
     prompt : integer sequence, or list of them
         One or more indices. A list of B such sequences, of any lengths, or an integer array (B, n)
         is B prompts, for B sequences that are generated at once and know nothing of each other.
@@ -137,7 +144,8 @@ def generate(
     Notes
     -----
     The weights are packed for the kernels at each call, which for a few indices takes longer than
-    to generate them; `generate_iter` packs them once. Several sequences take less time than one
+    to generate them; those of frozen layers are packed already, and `generate_iter` packs once.
+    Several sequences take less time than one
     after the other, and each has the bits that it has alone with the same random numbers. The
     nucleus is that of A. Holtzman et al., "The curious case of neural text degeneration",
     ICLR 2020.
@@ -162,6 +170,7 @@ def generate(
         embedding, rnn, linear, prompt, state, **options, stop=stop, rng=rng
     )
     uniform = draw_uniform(numbers, length, network)
+    packed = _packed_parts(rnn, linear)
     # Results of their own: a call may be made again from its arguments.
     after = network._replace(
         h=np.empty_like(network.h), c=None if network.c is None else np.empty_like(network.c)
@@ -171,7 +180,7 @@ def generate(
     begins = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
     threads = 1 if network.alone else current_threads.get()
     _core.generate(
-        _core.Network(*_kernel_arguments(network, after, choice)),
+        _core.Network(*_kernel_arguments(network, after, choice, packed)),
         np.concatenate(prompts), begins, uniform, indices, written, threads,
     )  # fmt: skip
     if written.min() < 0:
@@ -197,7 +206,8 @@ def generate_iter(
     """Generate indices one after the other: an iterator that makes each when it is asked for.
 
     The indices are those of `generate` with the same arguments. The weights are those at this
-    call: they are copied and packed once, and may change or go away then.
+    call: they are copied and packed once, and may change or go away then. Those of frozen layers
+    are used as they are.
 
     Parameters
     ----------
@@ -247,7 +257,7 @@ def generate_iter(
     )
     if current_backend.get() == "reference":
         return reference.generation.Generation(*arguments)  # type: ignore[return-value]
-    return Generation(*arguments)
+    return Generation(*arguments, _packed_parts(rnn, linear))
 
 
 class Generation(_core.Writer, Generic[State]):
@@ -261,10 +271,16 @@ class Generation(_core.Writer, Generic[State]):
     """
 
     def __init__(
-        self, network: Arrays, prompt: Array, length: int | None, choice: Choice, rng: Any
+        self,
+        network: Arrays,
+        prompt: Array,
+        length: int | None,
+        choice: Choice,
+        rng: Any,
+        packed: Packed,
     ) -> None:
         # The state is changed in place, and only by a step that has gone well.
-        arguments = _kernel_arguments(network, network, choice)
+        arguments = _kernel_arguments(network, network, choice, packed)
         super().__init__(arguments, prompt, length, rng.random, str(not_finite(network)))
         self._network = network
 
@@ -280,12 +296,23 @@ class Generation(_core.Writer, Generic[State]):
         return iter_text(self._left)
 
 
-def _kernel_arguments(before: Arrays, after: Arrays, choice: Choice) -> tuple[Any, ...]:
+def _packed_parts(rnn: Any, linear: Any) -> Packed:
+    """The packed weights of each recurrent layer and of the output layer; None of plain ones."""
+    while True:
+        of_rnn: tuple[Any, ...] = rnn._current() if isinstance(rnn, Frozen) else ()
+        of_linear: tuple[Any, ...] = linear._current() if isinstance(linear, Frozen) else ()
+        if _core.packed_alike(of_rnn + of_linear):
+            return of_rnn or None, of_linear[0] if of_linear else None
+
+
+def _kernel_arguments(
+    before: Arrays, after: Arrays, choice: Choice, packed: Packed
+) -> tuple[Any, ...]:
     """What `_core.Network` takes, for the states before and after."""
     (kernel, _), count = CELLS[before.cell.name].kernel(before.options), len(before.embedding)
     states = zip(
         *([None] * len(before.layers) if a is None else a
-          for a in (before.h, before.c, after.h, after.c)), strict=True,
+          for a in (before.h, before.c, after.h, after.c, packed[0])), strict=True,
     )  # fmt: skip
     layers = tuple(
         (kernel, weights, *of_layer)
@@ -296,6 +323,6 @@ def _kernel_arguments(before: Arrays, after: Arrays, choice: Choice) -> tuple[An
         stop = np.zeros(count, bool)
         stop[list(choice.stop)] = True
     return (
-        before.embedding, layers, before.w_out, before.b_out,
+        before.embedding, layers, before.w_out, before.b_out, packed[1],
         choice.temperature, choice.top_k, choice.top_p, stop,
     )  # fmt: skip

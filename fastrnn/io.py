@@ -29,6 +29,7 @@ from ._formats import name_of_other_format, open_regular, other_format
 from ._json import check_keys, fields, parse_json, shown
 from .layers import Dropout, Weighted
 from .layers.described import KINDS, describe, restore
+from .layers.frozen import Frozen, plain_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,8 +61,9 @@ class Loaded(dict[str, "Saved"]):
     """What `load` returns: a dict of the objects by their names, in the order of the file.
 
     Each is what was saved under that name: a layer (`fastrnn.RNN`, `LSTM`, `GRU`, `Linear`,
-    `Embedding`, `Dropout`) or a model (`Sequential`); an ndarray; or a dict of ndarrays and JSON
-    values, such as the state of an optimiser, which its ``load_state_dict`` takes.
+    `Embedding`, `Dropout`) or a model (`Sequential`), frozen if it was; an ndarray; or a dict of
+    ndarrays and JSON values, such as the state of an optimiser, which its ``load_state_dict``
+    takes.
 
     Attributes
     ----------
@@ -91,9 +93,10 @@ def save(
         then, and after any failure, it is as it was. Permissions are kept and a symbolic link is
         written through; another hard link keeps the old content.
     objects : mapping
-        Names, without dots, to objects: layers and models; arrays; mappings of strings to arrays
-        and JSON values (None, bool, int, finite float, str, lists and dicts of these); and whatever
-        has a `state_dict` method that returns such a mapping, as optimisers have.
+        Names, without dots, to objects: layers and models, also frozen ones; arrays; mappings of
+        strings to arrays and JSON values (None, bool, int, finite float, str, lists and dicts of
+        these); and whatever has a `state_dict` method that returns such a mapping, as optimisers
+        have.
     metadata : mapping, optional
         Strings to strings, which every reader of the format sees. The key "fastrnn" is taken.
 
@@ -110,6 +113,8 @@ def save(
     The same objects give the same bytes. In the file, a layer's or a model's weights are
     ``<object>.<weight>``, a mapping's arrays ``<object>.<key>``, and an array is ``<object>``. An
     output layer that is tied to an embedding is saved together with that, and tied again by `load`.
+    A frozen layer or model is saved with its plain weights, and `load` packs them again; alone, an
+    output layer that was tied has the weight in the file.
 
     Examples
     --------
@@ -205,9 +210,10 @@ def _describe(
     if isinstance(value, ndarray):
         tensors[name] = _array(name, value, what)
         return {"kind": "array"}
-    if isinstance(value, Weighted | Dropout):
+    if isinstance(value, Weighted | Dropout | Frozen):
         described = describe(what, name, objects)
-        own = value._weights.items() if isinstance(value, Weighted) else ()
+        plain = plain_of(value)
+        own = plain._weights.items() if isinstance(plain, Weighted) else ()
         tensors.update((f"{name}.{weight}", a) for weight, a in own)
         return described
     whole = what

@@ -36,11 +36,13 @@ from .collections import (
     for_saved,
     for_tensors,
     for_writable,
+    is_frozen,
 )
 
 __all__ = [
     "NO_ROLE", "WEIGHT", "Role", "an", "for_bare", "for_collection", "for_dtype", "for_elements",
     "for_integers", "for_mapping", "for_names", "for_nested", "for_object", "for_read_only",
     "for_saved", "for_seed", "for_sequences", "for_shape", "for_state", "for_tensors", "for_types",
-    "for_writable", "is_one_hot", "is_tensor", "kind", "one_hot_index", "shown", "squeezed",
+    "for_writable", "is_frozen", "is_one_hot", "is_tensor", "kind", "one_hot_index", "shown",
+    "squeezed",
 ]  # fmt: skip

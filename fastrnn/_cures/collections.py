@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 WEIGHT = re.compile(r"(weight|bias)(_(ih|hh|hr|peephole|leak))?(_l\d+)?(_reverse)?")
 
 
+_FROZEN = ": that does not change, give the flat_weights of the layer that was frozen"
+
+
+def is_frozen(value: Any) -> bool:
+    """Whether that is a frozen layer or model."""
+    return any(cls.__module__ == "fastrnn.layers.frozen" for cls in type(value).__mro__)
+
+
 # ------------------------------------------------------------------------------ lists of arrays
 
 
@@ -34,6 +42,8 @@ def for_collection(name: str, given: Any) -> str:
     said = f"{name} is {kind(given)}, expected a list of arrays"
     if isinstance(given, type):
         return f"{said}: make one of it"
+    if is_frozen(given):
+        return said + (_FROZEN if changed else _for_owner(name, given, changed))
     if hasattr(given, "flat_weights"):
         return said + _for_owner(name, given, changed)
     if isinstance(given, Mapping):
@@ -65,6 +75,8 @@ def for_elements(name: str, given: list[Any]) -> str:
     said = f"{name} holds {kind(wrong)}, expected arrays"
     if isinstance(wrong, type):
         return f"{said}: make one of it"
+    if is_frozen(wrong):
+        return said + (_FROZEN if changed else _for_owner("", wrong, changed))
     if hasattr(wrong, "flat_weights"):
         cure = _for_owner("a", wrong, changed)
         if all(hasattr(a, "flat_weights") for a in given) and cure.endswith("a.flat_weights"):
@@ -231,7 +243,7 @@ def for_bare(name: str, value: Any) -> str:
         return ": the path comes first"
     if isinstance(value, type):
         return ": make one of it"
-    if isinstance(value, ndarray) or hasattr(value, "state_dict"):
+    if isinstance(value, ndarray) or hasattr(value, "state_dict") or is_frozen(value):
         return f": pass {{{type(value).__name__.lower()!r}: {name}}}"
     if isinstance(value, list | tuple) and value:
         return f": pass {{f'object{{i}}': o for i, o in enumerate({name})}}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import _checks, _cures
 from ..layers import LAYERS, Recurrent, Sequential, Weighted
+from ..layers.frozen import plain_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,10 +54,11 @@ def kind_of(layer: Weighted) -> str:
 
 def check_single(layer: Any, cure: str = "") -> None:
     """Raise TypeError unless it is one layer with weights."""
-    if isinstance(layer, Sequential):
-        name = next(n for n, one in layer.layers.items() if isinstance(one, Weighted))
+    plain = plain_of(layer)
+    if isinstance(plain, Sequential):
+        name = next(n for n, one in plain.layers.items() if isinstance(one, Weighted))
         cure = f": pass layer.layers[{name!r}], and so on"
-    elif isinstance(layer, Weighted):
+    elif isinstance(plain, Weighted):
         return
     raise TypeError(f"layer is {_cures.kind(layer)}, expected a layer of fastrnn{cure}")
 

@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from .. import _checks, _cures
 from ..layers import RECURRENT, Recurrent
+from ..layers.frozen import plain_of
 from ._layers import NAME, kind_of, letters, make_layer, reorder
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def to_arrays(
     Parameters
     ----------
     source : layer or gradients
-        A recurrent layer of one layer in one direction; what its backward returns; or what
-        `lstm_backward` and its like return.
+        A recurrent layer of one layer in one direction, also a frozen one; what its backward
+        returns; or what `lstm_backward` and its like return.
     joined : {"xh", "hx"}, optional
         Whether w_ih and w_hh are joined in one matrix w, and how; see `from_arrays`. None: they
         are not.
@@ -207,6 +208,7 @@ def to_arrays(
         _checks.flag("transposed", transposed),
         _checks.flag("one_bias", one_bias),
     )
+    source = plain_of(source)
     weights = _weights_of(source)
     kind = _kind_of(source, weights)
     order = letters(kind, order)

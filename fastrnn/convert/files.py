@@ -17,6 +17,7 @@ import numpy as np
 from .._formats import HDF5, KERAS, ONNX, SAFETENSORS, format_of
 from ..io import load, read_types, save
 from ..layers import Dropout, Recurrent, Sequential, Weighted
+from ..layers.frozen import Frozen, plain_of
 from ..layers.rnn import RNN
 from ..outputs import OutputError, check_output, same_file
 from . import keras, onnx, pytorch
@@ -203,6 +204,7 @@ def _read_own(
     """Of a file of ours; a dict in it may be a state_dict of PyTorch."""
     path, name, skip = options.source, options.name, options.skip
     held = load(path)
+    held.update({n: plain_of(o) for n, o in held.items()})
     layers: dict[str, Any] = {n: o for n, o in held.items() if isinstance(o, Weighted | Dropout)}
     dicts = {n: o for n, o in held.items() if isinstance(o, dict)}
     tensors = {f"{n}.{k}": a for n, o in dicts.items() for k, a in o.items() if _is_array(a)}
@@ -371,6 +373,10 @@ def _contents(path: str, form: str, config: str | None) -> tuple[list[Entry], di
 
 def _saved(name: str, value: Any) -> list[Entry]:
     """What an object in a file of ours is."""
+    if isinstance(value, Frozen):
+        mark = f", frozen in {value.precision}"
+        saved = _saved(name, plain_of(value))
+        return [entry._replace(becomes=entry.becomes + mark) for entry in saved]
     if isinstance(value, Sequential):
         return [e for n, layer in value.layers.items() for e in _saved(f"{name}.{n}", layer)]
     if isinstance(value, Dropout):

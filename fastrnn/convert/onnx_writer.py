@@ -12,6 +12,7 @@ from .. import _checks
 from .._version import __version__
 from ..io import path_text, replace_file
 from ..layers import LAYERS, Embedding, Linear, Recurrent, Weighted
+from ..layers.frozen import Frozen, plain_of
 from ._layers import ORDERS, check_single, reorder
 from .onnx_cells import ACTIVATIONS, DIRECTIONS, OPERATORS
 from .onnx_tensors import import_onnx
@@ -28,7 +29,7 @@ MAX_BYTES = 2**31 - 1  # of a protobuf message
 
 
 def to_onnx(
-    layer: Weighted,
+    layer: Weighted | Frozen,
     path: str | os.PathLike[str],
     *,
     lengths: bool = False,
@@ -41,7 +42,7 @@ def to_onnx(
     Parameters
     ----------
     layer : RNN, LSTM, GRU, Linear or Embedding
-        What is written. Dropout has no place in a model that is only run.
+        What is written, also a frozen one. Dropout has no place in a model that is only run.
     path : str or os.PathLike
         The file, all of it or nothing; an existing one is replaced as by `fastrnn.save`.
     lengths : bool
@@ -88,16 +89,17 @@ def to_onnx(
     (['x', 'lengths'], ['output', 'h_n'], 'gru_l0')
     """
     lengths, state = _checks.flag("lengths", lengths), _checks.flag("state", state)
-    _check(layer, lengths, state)
+    plain: Weighted = plain_of(layer)
+    _check(plain, lengths, state)
     where = path_text(path)
-    _check_size(layer)
-    model = _Model(import_onnx(), layer)
-    if isinstance(layer, Recurrent):
-        _write_stack(model, layer, lengths, state)
-    elif isinstance(layer, Linear):
-        _write_linear(model, layer)
-    elif isinstance(layer, Embedding):
-        _write_embedding(model, layer)
+    _check_size(plain)
+    model = _Model(import_onnx(), plain)
+    if isinstance(plain, Recurrent):
+        _write_stack(model, plain, lengths, state)
+    elif isinstance(plain, Linear):
+        _write_linear(model, plain)
+    elif isinstance(plain, Embedding):
+        _write_embedding(model, plain)
     replace_file(where, [model.serialized()])
 
 

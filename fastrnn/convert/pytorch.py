@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _checks, _cures
 from ..layers import Recurrent, Weighted
+from ..layers.frozen import Frozen, plain_of
 from ._layers import (
     Entry,
     check_single,
@@ -120,12 +121,13 @@ def from_torch(
     return made(part, found, options)
 
 
-def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
+def to_torch(layer: Weighted | Frozen, *, cell: bool = False) -> dict[str, Array]:
     """Return the weights of a layer as the state_dict of PyTorch's module of that kind.
 
     Parameters
     ----------
     layer : RNN, LSTM, GRU, Linear or Embedding
+        Also a frozen one.
     cell : bool
         Whether the module is a Cell, whose weights have no ``_l0`` in their names.
 
@@ -155,24 +157,25 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
     {'weight_ih': (12, 3), 'weight_hh': (12, 4), 'bias_ih': (12,), 'bias_hh': (12,)}
     """
     check_single(layer)
-    name = kind_of(layer)
-    f = getattr(layer, "nonlinearity", "tanh")
+    plain: Weighted = plain_of(layer)
+    name = kind_of(plain)
+    f = getattr(plain, "nonlinearity", "tanh")
     why = [
         text
         for text, there in (
             (name, name not in _KINDS),
-            ("layer without weight_ih", getattr(layer, "input_size", 0) is None),
+            ("layer without weight_ih", getattr(plain, "input_size", 0) is None),
             (f"nonlinearity {f!r}", f not in ("tanh", "relu")),
-            ("reset gate before the product", not getattr(layer, "reset_after", True)),
-            ("peepholes", getattr(layer, "peephole", False)),
-            ("reverse direction alone", getattr(layer, "reverse", False)),
+            ("reset gate before the product", not getattr(plain, "reset_after", True)),
+            ("peepholes", getattr(plain, "peephole", False)),
+            ("reverse direction alone", getattr(plain, "reverse", False)),
         )
         if there
     ]
     if why:
         raise ValueError(f"layer is {layer!r}: PyTorch has no {' and no '.join(why)}")
-    state = layer.state_dict()
-    if getattr(layer, "bias", None) == "single":  # PyTorch's modules always have both
+    state = plain.state_dict()
+    if getattr(plain, "bias", None) == "single":  # PyTorch's modules always have both
         given, state = state, {}
         for name, a in given.items():
             state[name] = a
@@ -180,7 +183,7 @@ def to_torch(layer: Weighted, *, cell: bool = False) -> dict[str, Array]:
                 state[name.replace("_ih", "_hh")] = np.zeros_like(a)
     if not _checks.flag("cell", cell):
         return state
-    if not isinstance(layer, Recurrent) or len(state) != (4 if layer.bias else 2):
+    if not isinstance(plain, Recurrent) or len(state) != (4 if plain.bias else 2):
         raise ValueError(
             f"cell is True, but layer is {layer!r}, expected a recurrent layer with num_layers=1, "
             "in one direction and without projection"

@@ -94,7 +94,7 @@ def _checked(source: Any) -> Any:
     cure = ""
     if isinstance(source, type):
         cure = ": make one of it"
-    elif isinstance(source, Weighted):
+    elif isinstance(source, Weighted) or _cures.is_frozen(source):
         cure = ": it is a layer of fastrnn already"
     elif callable(getattr(source, "state_dict", None)):
         cure = ": pass source.state_dict()"

@@ -4,6 +4,10 @@ from typing import Any
 
 from .dropout import Dropout
 from .embedding import Embedding, embedding_backward, embedding_forward
+from .frozen import Frozen
+from .frozen_linear import FrozenEmbedding, FrozenLinear
+from .frozen_recurrent import FrozenRecurrent
+from .frozen_sequential import FrozenSequential
 from .gru import GRU
 from .leaky import LeakyRNN
 from .linear import Linear, linear_backward, linear_forward
@@ -24,7 +28,8 @@ RECURRENT: dict[str, type[Recurrent[Any]]] = {
 }
 
 __all__ = [
-    "LAYERS", "RECURRENT", "Dropout", "Embedding", "LayerGradients", "LayerTape", "LeakyRNN",
+    "LAYERS", "RECURRENT", "Dropout", "Embedding", "Frozen", "FrozenEmbedding", "FrozenLinear",
+    "FrozenRecurrent", "FrozenSequential", "LayerGradients", "LayerTape", "LeakyRNN",
     "Linear", "Recurrent", "Sequential", "Weighted", "embedding_backward", "embedding_forward",
     "linear_backward", "linear_forward",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import _cures, _sharing
@@ -133,6 +133,8 @@ def _check_kind(at: str, layer: Any) -> None:
         cure = ""
         if isinstance(layer, type):
             cure = ": make one of it"
+        elif _cures.is_frozen(layer):
+            cure = ": give the layers that were frozen, and freeze the model, model.freeze()"
         elif isinstance(layer, Weighted):  # a model
             cure = ": models do not nest, one has all the layers: give them before they are in one"
         raise TypeError(f"{at} is {_cures.kind(layer)}, {expected}{cure}")
@@ -182,3 +184,24 @@ def drop_of(layer: Any) -> float:
     """How likely dropout is in such a layer while training."""
     p: float = layer.p if isinstance(layer, Dropout) else layer.dropout
     return p
+
+
+def table(stages: Sequence[Stage], total: int) -> list[str]:
+    """The lines that show a model of so many weights."""
+    rows = [("name", "layer", "output", "parameters")]
+    for stage in stages:
+        layer = stage.layer
+        text = repr(layer)
+        if _tied(layer):
+            text = f"Linear.tied({stages[0].name}{'' if layer.bias else ', bias=False'})"
+        rows.append((stage.name, text, str(stage.width or ""), str(stage.end - stage.start)))
+    rows.append(("total", "", "", str(total)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        name, text, *numbers = (
+            cell.ljust(n) if i < 2 else cell.rjust(n)
+            for i, (cell, n) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(("", name, text, *numbers)))
+    return lines

@@ -14,6 +14,7 @@ from .._json import fields, shown
 from . import LAYERS
 from .dropout import Dropout
 from .embedding import Embedding
+from .frozen import Frozen, frozen_of, plain_of
 from .linear import Linear
 from .sequential import Sequential
 
@@ -39,6 +40,8 @@ def describe(what: str, name: str, layers: Mapping[str, Any]) -> dict[str, Any]:
         What is saved together; ``layers[name]`` is the layer.
     """
     layer = layers[name]
+    if isinstance(layer, Frozen):  # in a file it is the plain layer, with a mark
+        return describe(what, name, {name: plain_of(layer)}) | {"frozen": layer.precision}
     kind = type(layer).__name__
     if KINDS.get(kind) is not type(layer):
         cure = f": pass {what}.state_dict()" if hasattr(layer, "state_dict") else ""
@@ -80,6 +83,11 @@ def restore(
         What there is already of the same file: the embedding that this may be tied to.
     """
     kind = described["kind"]
+    if "frozen" in described:
+        plain = {key: value for key, value in described.items() if key != "frozen"}
+        if "tied" in plain:  # to weights that may change
+            raise ValueError(f"{what} ({kind}) is marked as frozen, and tied")
+        return _frozen(what, described["frozen"], restore(what, plain, arrays, others))
     if kind == "Sequential":
         return _model(what, described, arrays)
     embedding = None
@@ -104,6 +112,18 @@ def restore(
     return layer
 
 
+def _frozen(what: str, precision: Any, layer: Any) -> Any:
+    """A restored layer, frozen again."""
+    kind = type(layer).__name__
+    if not hasattr(layer, "_frozen_kind"):
+        raise ValueError(f"{what} ({kind}) is marked as frozen, which no {kind} is")
+    if type(precision) is not str or precision != str(layer.dtype):
+        raise ValueError(
+            f"{what} ({kind}): frozen is {shown(precision)}, expected {str(layer.dtype)!r}"
+        )
+    return frozen_of(layer, precision)
+
+
 def _model(what: str, described: Mapping[str, Any], arrays: Mapping[str, Array]) -> Sequential:
     _, inside = fields(what, described, kind=str, layers=dict)
     groups: dict[str, dict[str, Array]] = {name: {} for name in inside}
@@ -119,6 +139,8 @@ def _model(what: str, described: Mapping[str, Any], arrays: Mapping[str, Array])
         if type(kind) is not str or kind not in _PARTS:
             known = ", ".join(_PARTS)
             raise ValueError(f"{at} is of the kind {shown(kind)}, expected one of {known}")
+        if "frozen" in one:
+            raise ValueError(f"{at} is marked as frozen, which only a model is as a whole")
         layers[name] = restore(at, one, groups[name], layers)
     try:
         return Sequential(layers)

@@ -18,6 +18,7 @@ from ..reference.embedding import (
     embedding_tape,
     stored_tape,
 )
+from .frozen_linear import FreezableEmbedding
 from .weights import Weighted, Weights, copied_gradients
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _index(name: str, value: Any) -> int | None:
     return None if value is None else _checks.size(name, value, -_checks.MAX_ELEMENTS)
 
 
-class Embedding(Weighted):
+class Embedding(FreezableEmbedding, Weighted):
     """A table of vectors, one for each index.
 
     Parameters

@@ -20,6 +20,7 @@ from ..reference.linear import (
     linear_tape,
 )
 from .embedding import Embedding
+from .frozen_linear import FreezableLinear
 from .weights import Weighted, Weights, copied_gradients, mismatches, same_weight
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class LinearLayerGradients(NamedTuple):
         return copied_gradients(self)
 
 
-class Linear(Weighted):
+class Linear(FreezableLinear, Weighted):
     """An output layer, y = W x + b, applied to every position.
 
     Parameters
@@ -435,13 +436,17 @@ class Linear(Weighted):
         return output, tape
 
     def _run(self, x: Any, record: bool, check: bool = False) -> tuple[Array, LinearTape | None]:
-        x = _checks.array("x", x, self.dtype, "the layer")
+        x = self._checked_x(x)
+        weight, bias = self.weights["weight"], self._weights.get("bias")
+        return linear_forward(x, weight, bias, record=record, check=check)
+
+    def _checked_x(self, value: Any) -> Array:
+        x: Array = _checks.array("x", value, self.dtype, "the layer")
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             expected = f"(..., in_features) = (..., {self.in_features})"
             cure = ": pass x[..., None] if it has no axis of features" * (self.in_features == 1)
             raise ValueError(f"x has shape {x.shape}, expected {expected}{cure}")
-        weight, bias = self.weights["weight"], self._weights.get("bias")
-        return linear_forward(x, weight, bias, record=record, check=check)
+        return x
 
     def backward(
         self, tape: LinearTape, d_output: Array, *, wrt: Collection[str] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -19,9 +19,9 @@ from .._cures import Role
 from .._memory import Memory
 from ..cells.base import Cell
 from ..config import current_backend, current_threads
-from ..reference.arguments import WEIGHT_NAMES, forward_arguments
+from ..reference.arguments import WEIGHT_NAMES
+from .frozen_recurrent import Freezable
 from .stack import run_stack
-from .stream import Stream
 from .tape import LayerGradients, LayerTape, State, sequence_axes, state_array
 from .weights import Weighted, same_weight
 
@@ -37,7 +37,7 @@ def _input_size(name: str, value: Any) -> int | None:
     return None if value is None else _checks.size(name, value, 0)
 
 
-class Recurrent(Weighted, Generic[State]):
+class Recurrent(Freezable[State], Weighted):
     """What the recurrent layers share.
 
     A subclass says which cell it has, and which of its extra weights there are. The cell's options
@@ -246,14 +246,17 @@ class Recurrent(Weighted, Generic[State]):
                 return done
         return self._run(x, state, lengths, mask, restart, None, None)[:2]
 
-    def _fast_path(self, x: Any, state: Any) -> tuple[Array, Any] | None:
-        """What `_run` would return, in less time; None where the call is not a common one."""
+    def _fast_path(self, x: Any, state: Any, packed: Any = None) -> tuple[Array, Any] | None:
+        """What `_run` would return, in less time; None where the call is not a common one.
+
+        packed: the weights of the only direction, or None.
+        """
         alone, kernel = self._alone, self._cell.known(self._options)
         if kernel is None or alone is None:
             return None
         if not self._cell.has_c:
             done = _core.fast_forward(
-                kernel, alone, x, state, None, self.batch_first, current_threads
+                kernel, alone, x, state, None, self.batch_first, current_threads, packed
             )
             return done and done[:2]
         h = c = None
@@ -261,7 +264,7 @@ class Recurrent(Weighted, Generic[State]):
             if type(state) is not tuple or len(state) != 2 or state[0] is None or state[1] is None:
                 return None
             h, c = state
-        done = _core.fast_forward(kernel, alone, x, h, c, self.batch_first, current_threads)
+        done = _core.fast_forward(kernel, alone, x, h, c, self.batch_first, current_threads, packed)
         return done and (done[0], done[1:])
 
     def forward(
@@ -361,6 +364,7 @@ class Recurrent(Weighted, Generic[State]):
         keep: Any,
         checkpoint: int = 0,
         check: bool = False,
+        packed: tuple[Any, ...] | None = None,
     ) -> tuple[Array, Any, Any]:
         """forward; without a tape where `keep` is None, with dropout where `rng` is not."""
         x = self._check_x(x)
@@ -386,6 +390,7 @@ class Recurrent(Weighted, Generic[State]):
             dropout = lambda shape: rng.random(shape, np.float32) < p, 1 / (1 - p)
         x, h_n, c_n, tapes, dropped, _ = run_stack(
             self._cell, self._options, self._directions, self._ways, x, h_0, c_0, common, dropout,
+            packed,
         )  # fmt: skip
         if unbatched:
             x, h_n, c_n = x[:, 0], h_n[:, 0], None if c_n is None else c_n[:, 0]
@@ -491,51 +496,6 @@ class Recurrent(Weighted, Generic[State]):
             d_x = np.ascontiguousarray(d_x.swapaxes(0, 1))
         d_initial: Any = state[0] if len(state) == 1 else tuple(state) or None
         return LayerGradients(d_x, d_initial, views, flat)
-
-    def stream(self, batch_size: int = 1) -> Stream[State]:
-        """A stream: this layer step by step, with a state of its own and packed weights.
-
-        Parameters
-        ----------
-        batch_size : int
-            How many sequences run side by side.
-
-        Returns
-        -------
-        Stream
-            Its state is zero; it has a snapshot of the weights, which ``stream.update()`` renews.
-
-        Raises
-        ------
-        ValueError
-            If the layer is bidirectional or runs in reverse: its output depends on steps to come.
-
-        Examples
-        --------
-        >>> import fastrnn
-        >>> fastrnn.GRU(3, 4).stream(batch_size=2).state.shape
-        (1, 2, 4)
-        """
-        return Stream(self, batch_size)
-
-    def _packable(self, dtype: np.dtype[Any]) -> tuple[int, list[tuple[Any, ...]]]:
-        """For a stream: the kernel's number of the cell, and the weights of each layer, checked.
-
-        C reads as much of them as their shapes say.
-        """
-        weights: list[tuple[Any, ...]] = []
-        features = self._x_axis[0]
-        w_ih = self._directions[0][0]
-        if w_ih is not None:  # its shape counts, whatever has become of the attributes
-            features = w_ih.shape[1]
-        for own in self._directions:
-            x = np.empty((0, 1, features), dtype)
-            arrays = (x, None, None, *own)
-            if _core.arrays_fit(self._cell.number, arrays) != 3:
-                arrays = forward_arguments(self._cell.spec, arrays).arrays
-            weights.append(arrays[3:])
-            features = weights[-1][1].shape[1]
-        return self._cell.kernel(self._options)[0], weights
 
     # -------------------------------------------------------------------- checks and axes
 

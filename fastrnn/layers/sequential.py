@@ -13,9 +13,19 @@ import numpy as np
 from .. import _checks, _cures
 from .._attributes import Checks
 from .._memory import Memory, aligned_empty, owner, piece
-from .arrangement import Stage, check_axes, checked_layers, drop_of, kind_of, may_drop, widths
+from .arrangement import (
+    Stage,
+    check_axes,
+    checked_layers,
+    drop_of,
+    kind_of,
+    may_drop,
+    table,
+    widths,
+)
 from .dropout import Dropout
 from .embedding import Embedding
+from .frozen_sequential import FreezableModel
 from .linear import Linear
 from .recurrent import Recurrent
 from .sequential_tape import SequentialGradients, SequentialTape, gradient_of_last, last_of
@@ -34,7 +44,7 @@ _MOVED = (
 _models: WeakSet[Sequential] = WeakSet()  # all that there are
 
 
-class Sequential(Weighted):
+class Sequential(FreezableModel, Weighted):
     """Layers one behind the other, as one model with one array of weights.
 
     Each layer takes the output of the one before it. The layers' own arrays become views into the
@@ -230,21 +240,25 @@ class Sequential(Weighted):
         >>> output.shape, state["rnn"].shape
         ((2, 2), (1, 2, 4))
         """
-        states, masks, last = self._checked_call(state, lengths, mask, restart, last)
+        return self._infer(self.layers, x, state, lengths, mask, restart, last)
+
+    def _infer(self, layers: Mapping[str, Any], x: Any, *told: Any) -> tuple[Array, dict[str, Any]]:
+        """A call of the model, with these layers: its own, or the same ones frozen."""
+        states, masks, last = self._checked_call(*told)
         made: dict[str, Any] = {}
         end = self._recurrent[-1] if last else None
         given: Any = x
         for name, layer, kind, *_ in self._stages:
             if kind is Recurrent:
                 try:
-                    given, made[name] = layer(given, states.get(name), **masks)
+                    given, made[name] = layers[name](given, states.get(name), **masks)
                 except (TypeError, ValueError) as error:
                     _checks.rename(error, "state", f"state[{name!r}]")
                     raise
                 if name == end:
                     given = last_of(layer, made[name])
             elif kind is not Dropout:
-                given = layer(given)
+                given = layers[name](given)
         return given, made
 
     def forward(
@@ -547,24 +561,7 @@ class Sequential(Weighted):
     load_state_dict.__doc__ = Weighted.load_state_dict.__doc__
 
     def __repr__(self) -> str:
-        rows = [("name", "layer", "output", "parameters")]
-        for stage in self._stages:
-            size = stage.end - stage.start
-            layer = stage.layer
-            text = repr(layer)
-            if stage.kind is Linear and layer.tied_to is not None:
-                text = f"Linear.tied({self._stages[0].name}{'' if layer.bias else ', bias=False'})"
-            rows.append((stage.name, text, str(stage.width or ""), str(size)))
-        rows.append(("total", "", "", str(self._flat.size)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [type(self).__name__]
-        for row in rows:
-            name, text, *numbers = (
-                cell.ljust(n) if i < 2 else cell.rjust(n)
-                for i, (cell, n) in enumerate(zip(row, widths, strict=True))
-            )
-            lines.append("  ".join(("", name, text, *numbers)))
-        return "\n".join(lines)
+        return "\n".join((type(self).__name__, *table(self._stages, self._flat.size)))
 
     if not TYPE_CHECKING:  # as in Weighted
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _checks, _core
 from ..cells.base import Cell, forward
+from ..reference.arguments import forward_arguments
 from ..reference.sequences import apply_dropout, halves
 
 if TYPE_CHECKING:
@@ -94,6 +95,42 @@ def run_stack(
     _, h_n, c_n, tapes = zip(*made, strict=True)
     final = np.stack(h_n), np.stack(c_n) if cell.has_c else None
     return x, *final, tapes, tuple(dropped), intermediate
+
+
+def packable(
+    cell: Cell,
+    options: tuple[Any, ...],
+    directions: Sequence[tuple[Any, ...]],
+    ways: int,
+    dtype: np.dtype[Any],
+) -> tuple[int, list[tuple[Any, ...]]]:
+    """What `_core.pack` takes: the kernel's number of the cell, and the weights of each direction.
+
+    They are checked: C reads as much of them as their shapes say, whatever has become of the
+    attributes of the layer.
+
+    Parameters
+    ----------
+    cell, options, directions
+        As for `run_stack`.
+    ways : int
+        How many directions each layer has.
+    dtype : numpy.dtype
+        What the weights must be.
+    """
+    weights: list[tuple[Any, ...]] = []
+    for i, own in enumerate(directions):
+        w_ih, w_hh = own[:2]
+        if i >= ways:  # the features are what both directions of the layer below give
+            below = i - i % ways - ways
+            features = sum(w[1].shape[1] for w in weights[below : below + ways])
+        else:
+            features = w_hh.shape[0] if w_ih is None else w_ih.shape[1]
+        arrays = (np.empty((0, 1, features), dtype), None, None, *own)
+        if _core.arrays_fit(cell.number, arrays) != 3:
+            arrays = forward_arguments(cell.spec, arrays).arrays
+        weights.append(arrays[3:])
+    return cell.kernel(options)[0], weights
 
 
 def _places(

@@ -11,6 +11,7 @@ from .._attributes import Guarded
 from .._cures import Role
 from ..cells import CELLS
 from ..config import current_threads
+from .frozen import Frozen
 from .tape import State, sequence_axes, state_array
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 class Stream(Guarded, _core.StreamCore, Generic[State]):
     """A layer that is fed step by step: made by ``layer.stream(batch_size)``.
 
-    It has a snapshot of the layer's weights, packed for the kernels, and the state of `batch_size`
-    sequences. It returns the bits of the layer on the whole sequence, however that is cut.
-    A stream is compiled code on either backend, and belongs to one thread at a time.
+    It has the weights of a frozen layer, packed, and the state of `batch_size` sequences. Streams
+    of one frozen layer share its packed weights; a stream that a layer makes freezes that. It
+    returns the bits of the layer on the whole sequence, however that is cut. A stream is compiled
+    code on either backend, stays with the instruction set for which its weights are packed, and
+    belongs to one thread at a time.
 
     Parameters
     ----------
     layer : RNN, LSTM, GRU or LeakyRNN
-        Of any number of layers, but one direction.
+        Of any number of layers, but one direction; or a frozen one.
     batch_size : int
         B: how many sequences run side by side.
 
@@ -58,25 +61,28 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
     def __init__(self, layer: Any, batch_size: int = 1) -> None:
         if self._count:
             raise RuntimeError("this stream is made already: make another with layer.stream()")
-        name = type(layer).__name__
-        if not hasattr(layer, "_packable"):
+        # A stream of a frozen layer has its packed weights, and of the snapshot only the options.
+        self._made_of = layer
+        self._layer = plain = layer._layer if isinstance(layer, Frozen) else layer
+        name = type(plain).__name__
+        if not hasattr(plain, "_packable"):
             layers = _checks.listed([cell.spec.layer for cell in CELLS.values()])
             raise TypeError(f"layer is {_cures.kind(layer)}, expected {_cures.an(layers)}")
-        if layer.bidirectional or layer.reverse:
-            way = "runs in reverse" if layer.reverse else "is bidirectional"
+        if plain.bidirectional or plain.reverse:
+            way = "runs in reverse" if plain.reverse else "is bidirectional"
             raise ValueError(
                 f"{name} {way}: its output depends on steps to come, so it has no stream"
             )
         batch_size = _checks.size("batch_size", batch_size, 0)
-        self._layer, self._dtype = layer, layer.dtype
+        self._dtype = plain.dtype
         self._shapes: list[Any] = []
         self._kind: tuple[Any, ...] = ()
-        kernel, weights = self._read()
-        _checks.elements(layers=len(weights), batch_size=batch_size, H=layer.hidden_size)
-        self._allocate(kernel, weights, batch_size, current_threads)
+        packed = self._read() if plain is layer else layer._current()
+        _checks.elements(layers=len(packed), batch_size=batch_size, H=plain.hidden_size)
+        self._allocate(packed, batch_size, current_threads)
 
-    def _read(self) -> tuple[int, list[Any]]:
-        """The number of the kernel's cell and the layer's weights, which must not change shape."""
+    def _read(self) -> tuple[Any, ...]:
+        """The layer's weights as they are now, packed; they must not change shape."""
         kernel, weights = self._layer._packable(self._dtype)
         kind = _core.CELLS[kernel][3:5]
         if kind != (self._kind or kind):
@@ -84,20 +90,19 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
                 "the layer has another kind of state than when the stream was made: make another "
                 "with layer.stream()"
             )
-        self._kind = kind
         shapes = [
             [None if w is None else w.shape for w in (*four, *extra)] for *four, extra in weights
         ]
         if shapes != (self._shapes or shapes):
             raise ValueError("the layer's weights have other shapes than when the stream was made")
-        self._shapes = shapes
-        return kernel, weights
+        self._kind, self._shapes = kind, shapes
+        return _core.pack(kernel, weights)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream cannot be copied or pickled: make another, and assign its state")
 
     def __repr__(self) -> str:
-        return f"Stream({self._layer!r}, batch_size={self._batch})"
+        return f"Stream({self._made_of!r}, batch_size={self._batch})"
 
     def run(self, x: Array, restart: ArrayLike | None = None) -> Array:
         """Take several steps at once.
@@ -207,12 +212,14 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
                 state[:, chosen] = 0
 
     def update(self) -> None:
-        """Read the layer's weights again; the state stays.
+        """Freeze the layer's weights again, as they are now; the state stays.
 
         Raises
         ------
         ValueError
             If they have other shapes than when the stream was made.
+        RuntimeError
+            If a frozen layer made the stream: it has no other weights.
 
         Examples
         --------
@@ -224,7 +231,13 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         >>> stream.step(np.ones(3, np.float32))
         array([0., 0., 0., 0.], dtype=float32)
         """
-        self._pack(*self._read())
+        if self._made_of is not self._layer:
+            name = type(self._layer).__name__
+            raise RuntimeError(
+                f"this stream is of a frozen {name}, whose weights do not change: make another, "
+                "other = layer.freeze().stream(batch_size), and write other.state = stream.state"
+            )
+        self._pack(self._read())
 
     # -------------------------------------------------------------------- for the compiled side
 

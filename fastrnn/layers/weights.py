@@ -391,6 +391,8 @@ class Weighted(Guarded):
             cure = ": pass d.state_dict()" if own else ""
             if isinstance(d, Iterator):
                 cure = ": pass dict(d)"
+            if _cures.is_frozen(d):
+                cure = ": pass the state_dict() of the layer that was frozen"
             if isinstance(d, str | os.PathLike):
                 cure = ": pass fastrnn.load(d)"
             raise TypeError(f"d is {_cures.kind(d)}, expected a mapping of names to arrays{cure}")

@@ -252,6 +252,7 @@ def generate_arguments(
     tuple
         The network, the prompts (int64), how to choose, and where uniform numbers come from.
     """
+    embedding, rnn, linear = map(_plain, (embedding, rnn, linear))
     recurrent = {module.CELL.layer: module.CELL for module in CELLS.values()}
     kinds = {
         "embedding": (embedding, ("Embedding",)),
@@ -367,9 +368,12 @@ def iter_arguments(
         )
     if length is not None:
         length = _checks.size("length", length, 0)
-    copied = [tuple(map(_copies, weights)) for weights in network.layers]
-    embedding, w_out, b_out = map(_copies, (network.embedding, network.w_out, network.b_out))
-    network = network._replace(embedding=embedding, layers=copied, w_out=w_out, b_out=b_out)
+    if _plain(embedding) is embedding:
+        network = network._replace(embedding=_copies(network.embedding))
+    if _plain(rnn) is rnn:
+        network = network._replace(layers=list(map(_copies, network.layers)))
+    if _plain(linear) is linear:
+        network = network._replace(w_out=_copies(network.w_out), b_out=_copies(network.b_out))
     return network, prompts[0], length, choice, rng
 
 
@@ -480,6 +484,11 @@ def _choice(
             )
         _checks.in_range("stop", ends, count, "embedding.num_embeddings")
     return Choice(temperature, min(top_k, count), given, frozenset(ends.ravel().tolist()))
+
+
+def _plain(layer: Any) -> Any:
+    """The layer that a frozen one has, whose weights do not change; others themselves."""
+    return layer._layer if hasattr(type(layer), "precision") else layer
 
 
 def _kind(layer: Any) -> str | None:

@@ -244,7 +244,7 @@ def test_a_stream_whose_layer_has_other_weights():
         others = [cell.layer(2, 3, rng=0) for name, cell in CELLS.items() if name != "lstm"]
         for given in (fastrnn.LSTM(D, H, rng=0), fastrnn.LSTM(2, 3, 2, rng=0), *others):
             with pytest.raises((RuntimeError, ValueError)):
-                stream._pack(2, given._directions)
+                stream._pack(given.freeze()._packed)
     assert (stream.step(x) == want).all()
 
 

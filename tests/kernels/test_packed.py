@@ -10,6 +10,7 @@ from registry import KINDS, VARIANTS
 
 import fastrnn
 from fastrnn import _core
+from fastrnn.config import current_threads
 
 DTYPES = (np.float32, np.float64)
 # T, B, D, H: by rows, by units, as a pipeline; around lanes; without features, rows or steps.
@@ -67,17 +68,40 @@ def test_packed_weights_of_another_kind_are_refused(variant: str) -> None:
             forward(number, arrays, packed, False, 1)
 
 
-def test_packed_weights_are_of_one_instruction_set() -> None:
+def test_a_call_runs_on_the_instruction_set_of_its_packed_weights() -> None:
     number, arrays = parts("lstm", (4, 2, 3, 5), np.float32)
-    packed = _core.Packed(number, arrays[3:])
-    assert packed.current()
+    packed, wanted = {}, {}
     for isa in fastrnn.available_isas():
-        if isa != fastrnn.get_isa():
-            fastrnn.set_isa(isa)
-            assert not packed.current()
-            with pytest.raises(ValueError, match="while it was in use"):
-                forward(number, arrays, packed, False, 1)
-            break
+        fastrnn.set_isa(isa)
+        packed[isa] = _core.Packed(number, arrays[3:])
+        wanted[isa] = forward(number, arrays, None, False, 1)
+    for isa in packed:
+        fastrnn.set_isa(isa)
+        for other, own in packed.items():
+            assert own.current() == (other == isa)
+            made = forward(number, arrays, own, False, 1)
+            for name, a, b in zip(("output", "h_n", "c_n"), made, wanted[other], strict=True):
+                assert_same(a, b, f"{name}, packed for {other} under {isa}")
+            quick = _core.fast_forward(
+                number, arrays[3:], arrays[0], None, None, False, current_threads, own
+            )
+            assert (quick is None) == (other != isa)
+            if other != isa:
+                both = [
+                    (number, arrays, None, None, None, bool(way), None, 0, False, None, one)
+                    for way, one in enumerate((own, packed[isa]))
+                ]
+                with pytest.raises(ValueError, match="while it was in use"):
+                    _core.forward(both, 1)
+
+
+def test_how_large_packed_weights_are_and_that_they_are_packed_once() -> None:
+    number, arrays = parts("gru", (4, 2, 3, 50), np.float64)
+    packed = _core.Packed(number, arrays[3:])
+    assert packed.nbytes >= sum(w.nbytes for w in arrays[3:5])
+    assert _core.Packed.__new__(_core.Packed).nbytes == 0
+    with pytest.raises(ValueError, match="while it was in use"):
+        packed.__init__(number, arrays[3:])  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("which", range(5))
@@ -96,3 +120,39 @@ def test_weights_that_do_not_fit_are_not_packed(which: int) -> None:
         _core.Packed(-1, tuple(weights))
     with pytest.raises(ValueError, match="while it was in use"):
         _core.Packed(99, tuple(weights))
+
+
+def test_several_directions_are_packed_together() -> None:
+    number, arrays = parts("gru", (4, 2, 3, 5), np.float32)
+    packed = _core.pack(number, [arrays[3:]] * 3)
+    assert [type(one) for one in packed] == [_core.Packed] * 3
+    assert _core.pack(number, []) == ()
+    with pytest.raises(TypeError, match="no tuple"):
+        _core.pack(number, [list(arrays[3:])])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="while it was in use"):
+        _core.pack(number, [arrays[3:], (None, *arrays[3:6], ())])
+
+
+def test_a_stream_takes_only_weights_that_fit_together() -> None:
+    number, arrays = parts("lstm", (4, 2, 5, 5), np.float32)
+    wide = parts("lstm", (4, 2, 3, 5), np.float32)[1]
+    good, wrong = _core.pack(number, [arrays[3:]] * 2), _core.pack(number, [wide[3:]])
+    others = [(*good[:1], *wrong), (good[0], _core.Packed.__new__(_core.Packed))]
+    others.append(_core.pack(number, [parts("lstm", (4, 2, 5, 5), np.float64)[1][3:]] * 2))
+    for isa in fastrnn.available_isas():
+        if isa != fastrnn.get_isa():
+            fastrnn.set_isa(isa)
+            others.append((good[0], *_core.pack(number, [arrays[3:]])))
+            break
+    stream = fastrnn.LSTM(5, 5, 2, rng=0).stream()
+    for packed in others:
+        with pytest.raises(ValueError, match="while it was in use"):
+            stream._pack(packed)
+    with pytest.raises(RuntimeError, match="another number of layers"):
+        stream._pack(good[:1])
+    with pytest.raises(TypeError):
+        stream._pack((good[0], arrays))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="a stream is made once"):
+        stream._allocate(good, 1, current_threads)
+    stream._pack(good)
+    assert stream.step(np.ones(5, np.float32)).shape == (5,)

@@ -82,6 +82,13 @@ def test_stream_block() -> None:
     assert block["stream"].state.shape == (2, 1, 64)
 
 
+def test_frozen_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = executed(6)  # it compares bits itself
+    assert len(block["streams"]) == 8
+    assert repr(block["copy"]) == "LSTM(3, 64, num_layers=2).freeze()"
+
+
 def assert_close(actual: Any, expected: Any, terms: int) -> None:
     """Equal but for rounding: `terms` is the most products that one element adds up.
 
@@ -94,7 +101,7 @@ def assert_close(actual: Any, expected: Any, terms: int) -> None:
 
 
 def test_column_vector_loop() -> None:
-    block = executed(6)
+    block = executed(7)
     T, D, H = block["T"], block["D"], block["H"]
     Wxh, Whh, bh, xs, dhs = (block[name] for name in ("Wxh", "Whh", "bh", "xs", "dhs"))
     assert np.linalg.norm(Whh, 2) < 1
@@ -120,7 +127,7 @@ def test_column_vector_loop() -> None:
 
 
 def test_batch_first_loop() -> None:
-    block = executed(7)
+    block = executed(8)
     N, T, D, H = (block[name] for name in "NTDH")
     Wx, Wh, b, x, h0, dh = (block[name] for name in ("Wx", "Wh", "b", "x", "h0", "dh"))
     assert np.linalg.norm(Wh, 2) < 1
@@ -149,7 +156,7 @@ def test_batch_first_loop() -> None:
 
 
 def test_loop_by_steps() -> None:
-    block = executed(8)
+    block = executed(9)
     Wxh, Whh, bh, h = block["Wxh"], block["Whh"], block["bh"], np.zeros(block["H"])
     rng = np.random.default_rng(0)
     for shape in (Wxh.shape, Whh.shape, bh.shape):
@@ -162,7 +169,7 @@ def test_loop_by_steps() -> None:
 
 
 def test_loop_of_gates() -> None:
-    block = executed(9)
+    block = executed(10)
     T, H, x, dh, W, b = (block[name] for name in ("T", "H", "x", "dh", "W", "b"))
 
     def loss() -> float:
@@ -191,7 +198,7 @@ def test_loop_of_gates() -> None:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(PYTHON) == 10
+    assert len(PYTHON) == 11
     lines = [line for line in PYTHON[0].splitlines() if line]
     assert len(lines) <= 12  # a first look stays short
     assert TEXT.count("```") == 2 * sum(len(blocks(language)) for language in ("python", "sh"))

@@ -42,6 +42,12 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
     # The only meetings are those that ask whether to stop.
     add("linear backward of x", lambda: fastrnn.linear_backward(tape, y, wrt=("x",)))
 
+    # Few rows: threads share the outputs, or the columns of d_x, and do not meet for that.
+    few, wide = array(5, width), array(300 if small else 40_000, width)
+    y_few, tape_few = fastrnn.linear_forward(few, wide)
+    add("linear of few rows forward", lambda: fastrnn.linear_forward(few, wide, record=False)[0])
+    add("linear of few rows backward", lambda: fastrnn.linear_backward(tape_few, y_few)[:2])
+
     indices = rng.integers(0, width, n)
     _, of_indices = fastrnn.embedding_forward(indices, w)
     add("embedding backward", lambda: fastrnn.embedding_backward(of_indices, x))

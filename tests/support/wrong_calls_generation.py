@@ -35,6 +35,21 @@ GENERATION: dict[str, Case] = {
         MODEL % "fastrnn.Dropout(0.5)", "fastrnn.generate(model, r1, out, [1], 3)",
         "pass embedding.layers['words'], embedding.layers['r1'] and embedding.layers['out']",
         "model = model.layers['words']"),
+    "a frozen model that is left in part": Case(
+        MODEL % "fastrnn.GRU(4, 4)" + "; frozen = model.freeze(); "
+        "words, r1, _, out = frozen.layers.values()",
+        "fastrnn.generate(words, r1, out, [1], 3)",
+        "make one GRU with num_layers=2 in the place of 'r1' and 'r2'",
+        "words, r1, out = fastrnn.Sequential({'words': fastrnn.Embedding(10, 4), "
+        "'rnn': fastrnn.GRU(4, 4, num_layers=2), 'out': fastrnn.Linear(4, 10)}).freeze()"
+        ".layers.values()"),
+    "a frozen model for the embedding": Case(
+        MODEL % "fastrnn.Dropout(0.5)" + "; model = model.freeze(); r1, out = "
+        "model.layers['r1'], model.layers['out']", "fastrnn.generate(model, r1, out, [1], 3)",
+        "pass embedding.layers['words'], embedding.layers['r1'] and embedding.layers['out']",
+        "model = model.layers['words']"),
+    "a float of another type for a frozen layer": Case(
+        "x = np.ones((2, 4))", "head.freeze()(x)"),
     "a model's state": Case(
         "linear = fastrnn.Linear(4, 10); state = {'rnn': np.zeros((1, 4), np.float32)}",
         "fastrnn.generate(embedding, rnn, linear, [1], 3, state)"),

@@ -74,6 +74,32 @@ MODELS: dict[str, Case] = {
         "fastrnn.save(folder / 'a.safetensors', objects)"),
     "a model for PyTorch": Case(
         "import fastrnn.convert; " + MODEL + "layer = model", "fastrnn.convert.to_torch(layer)"),
+    "a frozen layer in a model": Case(
+        "layers = {'rnn': rnn.freeze(), 'head': head}", "fastrnn.Sequential(layers).freeze()",
+        "give the layers that were frozen", "layers['rnn'] = rnn"),
+    "a frozen layer for an optimiser": Case(
+        "params = [rnn.freeze()]", "fastrnn.optim.Adam(params)", "the layer that was frozen",
+        "params = [rnn.flat_weights]"),
+    "a frozen layer without a name": Case(
+        "objects = rnn.freeze()", "fastrnn.save(folder / 'a.safetensors', objects)"),
+    "the weights of a frozen layer": Case(
+        "frozen = rnn.freeze()", "frozen.flat_weights[...] = 0",
+        "change the layer that it was made from", "frozen = rnn"),
+    "a frozen layer that is trained": Case(
+        "frozen = rnn.freeze()", "frozen.forward(steps)", "the layer trains", "frozen = rnn"),
+    "an attribute of a frozen layer": Case(
+        "frozen = rnn.freeze()", "frozen.batch_first = True",
+        "change the layer that it was made from", "frozen = rnn"),
+    "another float than the layer's to freeze in": Case(
+        "precision = 'float64'", "rnn.freeze(precision=precision)"),
+    "a type for the name of a precision": Case(
+        "precision = np.float32", "rnn.freeze(precision=precision)"),
+    "an item of a frozen model": Case(
+        MODEL + "frozen = model.freeze()", "layer = frozen['rnn']", "frozen.layers['rnn']",
+        "frozen = frozen.layers"),
+    "a frozen model for PyTorch": Case(
+        "import fastrnn.convert; " + MODEL + "layer = model.freeze()",
+        "fastrnn.convert.to_torch(layer)"),
     "a model for ONNX": Case(
         "import fastrnn.convert; " + MODEL + "layer = model",
         "fastrnn.convert.to_onnx(layer, folder / 'a.onnx')", needs="onnx"),
