@@ -1,14 +1,17 @@
 """What default settings cost and give where a process is not alone, and between its calls.
 
-python benchmarks/company.py [processes | busy | pauses | turns | idle]...   (all of them)
+python benchmarks/company.py [processes | busy | pauses | turns | streams | idle]...   (all of them)
 
 processes  two processes that train, over two of one thread each
 busy       one process beside a busy program, over the same with one thread
 pauses     calls with pauses between them, over one thread
 turns      calls in turns with NumPy's and PyTorch's, whose threads spin for a while after each
-idle       the processor's time of a process after its last call; its threads after calls from 40
+streams    20 streams in as many Python threads: all their steps a second, over one stream's in one
+idle       the processor's time of a process after its last call, with streams open too; its threads
+           after calls from 40
 
-Medians. Linux only; turns with PyTorch only where it is installed.
+Medians. Linux only; turns with PyTorch only where it is installed. streams and idle have limits:
+the exit status is 1 where one is missed.
 """
 
 import importlib.util
@@ -29,6 +32,9 @@ import fastrnn
 
 SHAPES = ("100,32,64,128", "50,2,256,512", "200,16,32,64")
 SECONDS = 3.0
+STREAMS, UNITS = 20, (64, 256, 1024)
+LEAST_SHARE = 0.8  # of one stream's steps a second
+MOST_IDLE = 1.0  # milliseconds of a processor in a second: what a clock of 10 ms ticks cannot see
 
 
 def nothing() -> None:
@@ -140,7 +146,83 @@ def turns() -> None:
                   f"ratio {alone / one_alone:.2f}")  # fmt: skip
 
 
-def idle() -> None:
+def steps_of(maker: Any, count: int) -> list[Callable[[], Any]]:
+    """A call for each of so many streams: its next step, into an array of its own."""
+    H = maker.hidden_size
+    made = [(maker.stream(), drawn(H), np.empty(H, np.float32)) for _ in range(count)]
+    return [lambda s=s, x=x, y=y: s.step(x, out=y) for s, x, y in made]  # type: ignore[misc]
+
+
+def steps_a_second(steps: list[Callable[[], Any]], seconds: float) -> float:
+    """Of all together, each in a Python thread of its own."""
+    counts, running, start = [0] * len(steps), True, threading.Barrier(len(steps) + 1)
+
+    def work(k: int) -> None:
+        step, n = steps[k], 0
+        step()
+        start.wait()
+        while running:
+            step()
+            n += 1
+        counts[k] = n
+
+    pool = [threading.Thread(target=work, args=(k,)) for k in range(len(steps))]
+    for thread in pool:
+        thread.start()
+    start.wait()
+    begin = time.perf_counter()
+    time.sleep(seconds)
+    running = False
+    for thread in pool:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - begin)
+
+
+def streams() -> list[str]:
+    """Streams of a plain layer have weights each: no limit where no cache holds them."""
+    missed = []
+    for H in UNITS:
+        layer = fastrnn.LSTM(H, H, rng=0)
+        for name, maker in (("a layer", layer), ("a frozen layer", layer.freeze())):
+            steps = steps_of(maker, STREAMS)
+            rates = []
+            for _ in range(5):
+                steps_a_second(steps[:1], 0.2)  # untimed: calls notice that they are alone again
+                rates.append((steps_a_second(steps[:1], 0.4), steps_a_second(steps, 0.4)))
+            one, many = map(median, zip(*rates, strict=True))
+            text = f"streams of {name}, LSTM, H = {H}"
+            limited = maker is not layer or max(UNITS) > H
+            limit = f" (limit: at least {LEAST_SHARE:g})" if limited else ""
+            print(f"{text}: {STREAMS} in {STREAMS} threads {many:.0f} steps/s, one {one:.0f}, "
+                  f"ratio {many / one:.2f}{limit}", flush=True)  # fmt: skip
+            if limited and many < LEAST_SHARE * one:
+                missed.append(text)
+    return missed
+
+
+def used_when_idle(seconds: float) -> float:
+    """Milliseconds of a processor that all threads use in a second, from 100 ms from now on."""
+    time.sleep(0.1)
+    begin = time.process_time()
+    time.sleep(seconds)
+    return (time.process_time() - begin) * 1e3 / seconds
+
+
+def idle() -> list[str]:
+    missed = []
+
+    def told(what: str) -> None:
+        used = used_when_idle(2)
+        print(f"processor's time from 100 ms after the last {what}: {used:.2f} ms a second "
+              f"(limit: at most {MOST_IDLE:g})", flush=True)  # fmt: skip
+        if used > MOST_IDLE:
+            missed.append(f"idle after the last {what}")
+
+    for H in UNITS:
+        (step,) = steps_of(fastrnn.LSTM(H, H, rng=0), 1)
+        for _ in range(200):
+            step()
+        told(f"step of an open stream, LSTM, H = {H}")
     layer, x = fastrnn.LSTM(64, 128, rng=0), drawn(100, 32, 64)
     before = threads_of_process()
     pool = [threading.Thread(target=layer, args=(x,)) for _ in range(40)]
@@ -151,27 +233,35 @@ def idle() -> None:
     print(f"threads of the process: {before}, after calls from 40: {threads_of_process()}")
     for _ in range(20):
         layer(x)
-    time.sleep(0.1)
-    begin = time.process_time()
-    time.sleep(2)
-    used = time.process_time() - begin
-    print(f"processor's time from 100 ms after the last call: {used * 1e3:.2f} ms in 2 s")
+    told("call")
+    return missed
 
 
 def threads_of_process() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def main(arguments: list[str]) -> None:
+PARTS: dict[str, Callable[[], list[str] | None]] = {
+    "processes": processes,
+    "busy": busy,
+    "pauses": pauses,
+    "turns": turns,
+    "streams": streams,
+    "idle": idle,
+}
+
+
+def main(arguments: list[str]) -> int:
     if arguments[:1] == ["train"]:
-        return train(arguments[1])
-    parts = {part.__name__: part for part in (processes, busy, pauses, turns, idle)}
-    for name in arguments or parts:
-        if name not in parts:
-            sys.exit(__doc__)
-        parts[name]()
-    return None
+        train(arguments[1])
+        return 0
+    if any(name not in PARTS for name in arguments):
+        sys.exit(__doc__)
+    missed = [text for name in arguments or PARTS for text in PARTS[name]() or ()]
+    for text in missed:
+        print(f"limit missed: {text}")
+    return int(bool(missed))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,8 @@
 """The rows of old_new.py's table of times: what is called, by public names alone.
 
 Shapes are (T, B, D, H): time steps, batch, features, hidden units; what belongs to a regime is
-said in fastrnn/bench/shapes.py, without the largest.
+said in fastrnn/bench/shapes.py, without the largest; where weights are large, T is small,
+and calls that are long nevertheless have two threads alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ REGIMES: dict[str, list[tuple[tuple[int, int, int, int], tuple[int, int, bool]]]
     "narrow": [((1000, 16, 32, 64), PLAIN), ((1000, 4, 8, 32), PLAIN)],
     "minibatch": [((100, 32, 64, 128), PLAIN), ((50, 64, 256, 256), PLAIN)],
     "wide": [((20, 64, 512, 512), PLAIN)],
+    "few-rows": [
+        ((10, 8, 1024, 1024), PLAIN),
+        ((10, 32, 1024, 1024), PLAIN),
+        ((8, 64, 1024, 1024), PLAIN),
+        ((4, 16, 2048, 2048), PLAIN),
+    ],
+    "batch-1-wide": [((25, 1, 1024, 1024), PLAIN), ((100, 1, 512, 512), PLAIN)],
     "uneven": [
         ((64, 20, 37, 100), PLAIN),
         ((200, 7, 13, 33), PLAIN),
@@ -33,12 +41,13 @@ REGIMES: dict[str, list[tuple[tuple[int, int, int, int], tuple[int, int, bool]]]
     "ragged": [((100, 32, 64, 128), (1, 1, True))],
 }
 STEPS = (16, 64, 256)
+WIDE_STEPS = ((256, 2), (1024, 1), (1024, 2))  # of a stream: H, threads
 
 
 @dataclass(frozen=True)
 class Row:
     regime: str
-    mode: str  # function, layer, stream; forward, training
+    mode: str  # function, layer, stream, of one step; forward, training, run (of a stream)
     cell: str
     sizes: tuple[int, int, int, int]
     form: tuple[int, int, bool] = PLAIN
@@ -58,13 +67,18 @@ def rows() -> list[Row]:
         for mode in ("function", "layer", "stream")
         for H in STEPS
     ]
+    steps += [
+        Row("step", "stream", cell, (1, 1, H, H), threads=threads)
+        for cell in CELLS
+        for H, threads in WIDE_STEPS
+    ]
     return steps + [
         Row(regime, mode, cell, sizes, form, threads)
         for regime, shapes in REGIMES.items()
         for sizes, form in shapes
         for cell in CELLS
-        for mode in ("forward", "training")
-        for threads in (1, 2)
+        for mode in ("forward", "training", *(["run"] if regime == "batch-1-wide" else []))
+        for threads in ((2,) if sizes[1] > 8 and sizes[3] >= 1024 else (1, 2))
     ]
 
 
@@ -83,6 +97,9 @@ def call_of(row: Row, fastrnn: Any) -> Callable[[], Any]:
         stream = layer.stream()
         x_t = x[0, 0].copy()
         return lambda: stream.step(x_t)
+    if row.mode == "run":
+        whole, one = layer.stream(), x[:, 0]
+        return lambda: whole.run(one)
     if row.mode == "layer":
         state = layer(x)[1]
         return lambda: layer(x, state)

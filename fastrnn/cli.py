@@ -175,8 +175,8 @@ def _add_bench(add: Any) -> None:
     add("--cells", "--cell", nargs="+", metavar=NAME, help=f"{names(CELLS)}; default: all")
     add("--modes", nargs="+", metavar=NAME,
         help=f"{names(MODES)}; default: {names(DEFAULT_MODES)}. step: one step from Python, for "
-        "shapes with T = 1; tape: forward that keeps what backward needs; stream: packed weights "
-        "are kept")  # fmt: skip
+        "shapes with T = 1; tape: forward that keeps what backward needs; stream, frozen: packed "
+        "weights are kept, by layer.stream and layer.freeze")  # fmt: skip
     add("--shapes", nargs="+", metavar="SHAPE",
         help=f'sizes "T,B,D,H" or a name ({names(SHAPES)}), either with "x2" (layers), "both" '
         f'(directions) or "ragged" (lengths) behind; or a regime ({names(REGIMES)}), or all; '

@@ -16,6 +16,7 @@ asked for:
 - tape: forward that keeps what backward needs.
 - stream: a whole sequence by a layer's stream, which keeps the packed weights, as the peers always
   do: beside forward, it tells what packing costs.
+- frozen: the same by ``layer.freeze()``, which has every shape.
 
 Shapes have names, and regimes are groups of them. A shape may be a stack, have both directions, or
 be ragged: sequences of different lengths, for which only the steps that exist are counted.

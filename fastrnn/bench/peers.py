@@ -78,8 +78,8 @@ class Peer(Protocol):
     def unsupported(cell: str, mode: str, dtype: str) -> str:
         """Say in a few words why this is not timed; an empty string if it is.
 
-        The mode "stream" is for this package alone: peers are asked for "forward" instead, since
-        they keep what they made of the weights from call to call.
+        The modes "stream" and "frozen" are for this package alone: peers are asked for "forward"
+        instead, since they keep what they made of the weights from call to call.
         """
 
     @staticmethod
@@ -261,6 +261,8 @@ def own_layer(problem: Problem) -> Any:
 def layer_run(problem: Problem, mode: str, backend: str) -> Run:
     """Return the run of a layer of this package, for what the functions do not have."""
     layer = own_layer(problem)
+    if mode == "frozen":
+        layer = layer.freeze()
     x, lengths, d_output = problem.x, problem.shape.lengths, problem.d_output
     state, d_state = layer_state(problem.states), layer_state(problem.d_states)
 
@@ -289,7 +291,7 @@ def layer_run(problem: Problem, mode: str, backend: str) -> Run:
                 found[f"d_{name}"] = grads[0].weights[layer_name(problem, name)]
         return found
 
-    call = {"forward": infer, "tape": record, "training": train}[mode]
+    call = {"forward": infer, "frozen": infer, "tape": record, "training": train}[mode]
     return Run(call, results, functools.partial(_backend, backend))
 
 
@@ -349,7 +351,8 @@ class Compiled:
     """The compiled functions, checks, allocation and packing of the weights included.
 
     Layers where there are several cells or lengths. One step, and a whole sequence in the mode
-    stream, are those of a layer's stream, which has packed the weights and carries the state.
+    stream, are those of a layer's stream, which has packed the weights and carries the state; in
+    the mode frozen they are packed once, too, by the layer's ``freeze``.
     """
 
     name = OWN
@@ -380,7 +383,7 @@ class Compiled:
             stream = started_stream(own_layer(problem), problem)
             run = functools.partial(stream.run, problem.x)
             return Run(run, lambda output: stream_results(stream, output, problem))
-        if problem.shape.extras:
+        if problem.shape.extras or mode == "frozen":
             return layer_run(problem, mode, "compiled")
         return function_run(fastrnn, problem, mode)
 

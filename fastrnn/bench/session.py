@@ -26,6 +26,7 @@ from .shapes import (
     CELLS,
     DEFAULT_MODES,
     DTYPES,
+    KEPT_MODES,
     MODES,
     SHAPES,
     BenchError,
@@ -54,8 +55,8 @@ class Options:
         Names; a shape may also be one of a regime or a text such as "T,B,D,H x2 both ragged",
         and a peer "module:Class". The mode "step" is one time step from Python, the state carried
         from call to call, and takes the shapes with T = 1: of the named ones that is "one-step".
-        "tape" is forward that keeps what backward needs. "stream" is a whole sequence with packed
-        weights kept from call to call, and for the peers forward, which is that.
+        "tape" is forward that keeps what backward needs. "stream" and "frozen" are a whole sequence
+        with packed weights kept from call to call, and for the peers forward, which is that.
     threads : sequence of int, optional
         Thread counts to try for each peer; default one, and every usable core.
     rounds : int
@@ -168,8 +169,8 @@ def check(options: Options) -> Plan:
 
 
 def mode_of(column: str, row: Row) -> str:
-    """Return what a peer does in a mode: only our own layers have a stream."""
-    return "forward" if row.mode == "stream" and column != OWN else row.mode
+    """Return what a peer does in a mode: only our own layers have a stream and are frozen."""
+    return "forward" if row.mode in KEPT_MODES and column != OWN else row.mode
 
 
 def keep_largest(found: dict[str, float], threads: int, value: float) -> None:

@@ -14,11 +14,13 @@ from importlib import import_module
 import numpy as np
 
 # step: one time step from Python, the state carried from call to call; tape: forward that keeps
-# what backward needs; stream: a whole sequence with packed weights kept from call to call. These
-# only if they are asked for: step and stream time an interface of its own (layer.stream) and do not
-# have all shapes, and tape is a part of training.
-MODES = ("forward", "training", "step", "tape", "stream")
+# what backward needs; stream and frozen: forward with packed weights kept from call to call, by
+# layer.stream and layer.freeze. These only if they are asked for: step and stream do not have all
+# shapes, and tape is a part of training.
+MODES = ("forward", "training", "step", "tape", "stream", "frozen")
 DEFAULT_MODES = ("forward", "training")
+# What peers do in their forward: they keep what they made of the weights anyway.
+KEPT_MODES = ("stream", "frozen")
 DTYPES = ("float32", "float64")
 
 
@@ -176,12 +178,16 @@ SHAPES: dict[str, Shape] = {
 
 # What recurrent layers are used for, and what a change may be good for while it harms the rest.
 REGIMES: dict[str, tuple[str, ...]] = {
-    "step": ("1,1,16,16", "one-step", "1,1,256,256"),
+    "step": ("1,1,16,16", "one-step", "1,1,256,256", "1,1,1024,1024"),
     "batch-1": ("short", "sequence"),
+    # One sequence, and weights that no second-level cache holds.
+    "batch-1-wide": ("1,1,1024,1024", "25,1,1024,1024", "50,1,1024,1024", "100,1,512,512"),
     "streaming": ("4096,1,1,16", "4096,1,1,32", "4096,1,1,64"),
     "narrow": ("long", "5000,4,8,32"),
     "minibatch": ("small", "medium"),
     "wide": ("large", "huge"),
+    # Few rows share what is read of many units' weights.
+    "few-rows": ("20,8,1024,1024", "20,32,1024,1024", "32,64,1024,1024", "20,16,2048,2048"),
     "uneven": ("awkward", "odd", "30,256,128,192", "16,48,300,650"),
     "stacked": ("small x2",),
     "bidirectional": ("sequence both", "small both"),
@@ -258,10 +264,10 @@ def is_timed(mode: str, shape: Shape) -> bool:
 def flops(cell: Cell, shape: Shape, mode: str = "forward") -> int:
     """Return the floating-point operations in the matrix products of one call.
 
-    Of a cell, forward is 2*T*B*G*H*(D+H), and so are a step, where T is 1, tape and stream; of
-    ragged sequences only the steps that exist count. Training is three times that: backward has
-    one product of the same size for the inputs' gradients and one for the weights'. Activations
-    are not counted.
+    Of a cell, forward is 2*T*B*G*H*(D+H), and so are a step, where T is 1, tape, stream and
+    frozen; of ragged sequences only the steps that exist count. Training is three times that:
+    backward has one product of the same size for the inputs' gradients and one for the weights'.
+    Activations are not counted.
     """
     features = sum(n + shape.H for n in shape.features)
     forward = 2 * shape.steps * cell.gates * shape.H * features

@@ -17,6 +17,7 @@ MODE_TEXTS = {
     "tape": "tape is forward that keeps what backward needs",
     "stream": f"stream is a whole sequence with the packed weights kept in {OWN} too, and forward "
     "for the others",
+    "frozen": f"frozen is a layer of {OWN} that was frozen before, and forward for the others",
 }
 
 

@@ -8,7 +8,8 @@ from registry import CELLS
 
 from fastrnn import _core, bench
 from fastrnn.bench import session, shapes
-from fastrnn.bench.peers import EXTRAS, NumpyReference, expected_results
+from fastrnn.bench.peers import EXTRAS, OWN, NumpyReference, expected_results
+from fastrnn.bench.report import Row
 from fastrnn.bench.timer import time_calls
 
 RNN = bench.CELLS["rnn"]
@@ -33,7 +34,7 @@ class TestShapes:
         for name, cell in CELLS.items():
             assert bench.flops(bench.CELLS[name], TINY) == cell.gates * bench.flops(RNN, TINY)
 
-    @pytest.mark.parametrize("mode", ["step", "tape", "stream"])
+    @pytest.mark.parametrize("mode", ["step", "tape", "stream", "frozen"])
     def test_flops_of_what_is_no_training_are_those_of_forward(self, mode):
         assert bench.flops(RNN, ONE, mode) == bench.flops(RNN, ONE)
 
@@ -173,6 +174,19 @@ class TestPlan:
         timed = [name for name, shape in bench.SHAPES.items() if shapes.is_timed("step", shape)]
         assert timed == ["one-step"]
         assert all(shapes.is_timed(mode, TINY) for mode in bench.DEFAULT_MODES)
+
+    def test_a_frozen_layer_has_every_shape(self):
+        every = shapes.parse_shapes(["all"])
+        assert self.plan(modes=["frozen"], shapes=["all"]).shapes == every
+        assert all(shapes.is_timed("frozen", shape) for shape in every)
+
+    def test_peers_do_forward_where_weights_are_kept(self):
+        assert set(shapes.KEPT_MODES) < set(bench.MODES) - set(bench.DEFAULT_MODES)
+        for mode in bench.MODES:
+            row = Row("rnn", mode, "float32", ONE)
+            assert session.mode_of(OWN, row) == mode
+            kept = mode in ("stream", "frozen")
+            assert session.mode_of("numpy", row) == ("forward" if kept else mode)
 
     def test_longer_shapes_are_for_the_other_modes(self):
         plan = self.plan(modes=["forward", "step"], shapes=["small", "one-step"])

@@ -14,16 +14,18 @@ from grids import beyond
 from registry import VARIANTS
 
 from fastrnn import bench, reference
-from fastrnn.bench import pool, shapes
+from fastrnn.bench import peers, pool, shapes
 from fastrnn.bench.onnx_peers import ONNX_CELLS, onnx_model, reorder_gates
 from fastrnn.bench.peers import (
     OWN,
     PEERS,
+    Compiled,
     NumpyReference,
     expected_results,
     find_peer,
     layer_run,
     missing_module,
+    own_layer,
     step_run,
     ways_of,
 )
@@ -260,7 +262,7 @@ class TestRun:
     @pytest.mark.full
     def test_several_cells_and_lengths(self):
         """Ours by layers, NumPy's by layers on the reference; every mode that has the shape."""
-        cells, modes = list(bench.CELLS), ["forward", "training", "tape", "stream"]
+        cells, modes = list(bench.CELLS), ["forward", "training", "tape", "stream", "frozen"]
         texts = [*EXTRA_SHAPES, "3,2,4,5 x2"]
         made, said = tiny_run(["numpy"], cells=cells, modes=modes, shapes=texts)
         assert made.problems == [], said
@@ -274,6 +276,36 @@ class TestRun:
         for row in made.rows:
             timed = {timing.peer for timing in row.timings}
             assert timed == ({OWN} if row.mode == "tape" else {OWN, "numpy"})
+
+    def test_frozen(self):
+        texts = ["3,2,4,5", *EXTRA_SHAPES]
+        made, said = tiny_run(["numpy"], cells=["lstm"], modes=["frozen"], shapes=texts)
+        assert made.problems == [], said
+        assert [(row.mode, row.shape) for row in made.rows] == [
+            ("frozen", shapes.parse_shape(text)) for text in texts
+        ]
+        for row in made.rows:
+            assert {timing.peer for timing in row.timings} == {OWN, "numpy"}
+        assert "a layer of fastrnn that was frozen before" in bench.format_report(made)
+
+    @pytest.mark.parametrize("cell", bench.CELLS)
+    def test_a_layer_is_frozen_once(self, cell, monkeypatch):
+        problem = bench.make_problem(bench.CELLS[cell], TINY)
+        layer, frozen = own_layer(problem), []
+
+        def freeze():
+            frozen.append(layer)
+            return layer
+
+        monkeypatch.setattr(peers, "own_layer", lambda _: SimpleNamespace(freeze=freeze))
+        run = Compiled.build(problem, "frozen", 1)
+        expected = expected_results(problem)
+        want = {name: expected[name] for name in problem.output_names}
+        with run.context():
+            for _ in range(3):
+                got = run.results(run.call())
+        assert shapes.disagreements(want, got, problem) == []
+        assert len(frozen) == 1
 
     def test_one_sequence_has_two_limits(self):
         made, _ = tiny_run([], modes=["forward"], shapes=["9,1,4,8"], dtype="float64")
