@@ -289,7 +289,7 @@ static void FN(share_back)(struct FN(walk) *walk, const struct team *others)
         if (job->cell->facts.extra[i].rank == 2 && a->extra[i])
             walk->w.extra[i] = FN(of_units)(job->w.extra[i], step->share.c_begin, step->share.c_end, a->H);
     /* Of d_x some rows each; or some columns, and then W_ih is read once. */
-    const int by_columns = others && FN(is_input_far)(job);
+    const int by_columns = others && is_far(FN(bytes_of_input)(job));
     walk->sharers = by_columns ? NULL : others;
     if (by_columns)
         walk->w.x[0] = FN(of_units)(job->w.x[0], FN(first_unit)(FN(piece)(1), a->D, others->id, others->n),

@@ -254,16 +254,14 @@ static ALWAYS_INLINE vec FN(d_state)(const real *carry, const real *d_output, in
     return vadd(vload(carry + j), d_output ? FN(load_lanes)(d_output + j, n) : vzero());
 }
 
-/* A step of one row, of weights that are not packed: each panel's product with x and then with h. Every other call
- * takes the panels in reverse order: steps in a loop use the same weights, and find the last ones in the cache. */
+/* A step of one row, of weights that are not packed: each panel's product with x and then with h. */
 static NOINLINE void FN(step_of_units)(struct FN(step) *s, FN(epilogue) *epilogue)
 {
-    static _Thread_local int reversed;
     real tile[PANEL] __attribute__((aligned(64)));
     const struct FN(matrix) *x = &s->w->x[0], *h = &s->w->h[0];
-    const int64_t panels = (h->N + h->panel - 1) / h->panel;
+    const int64_t first = h->begin / h->panel, panels = (h->end - h->begin + h->panel - 1) / h->panel;
     for (int64_t i = 0; i < panels; i++) {
-        const int64_t p = reversed ? panels - 1 - i : i, col = p * h->panel, at = p * h->spread;
+        const int64_t p = first + (s->reversed ? panels - 1 - i : i), col = p * h->panel, at = p * h->spread;
         const int width = FN(panel_width)(col, h->N, h->panel), units = width / h->slots;
         real *const z = s->z + at;
         memcpy(z, s->w->bias + at, (size_t)(h->spread * width / h->panel) * sizeof(real)); /* x may not fill it */
@@ -272,7 +270,6 @@ static NOINLINE void FN(step_of_units)(struct FN(step) *s, FN(epilogue) *epilogu
         FN(panel_of_units)(h, col, s->h_before[0], z + h->slot * units, tile);
         epilogue(s, 0, 1, col, tile);
     }
-    reversed = !reversed;
 }
 
 /* The one product of a step of one row, with panels of nv vectors of the row's `slots`. */
@@ -348,8 +345,7 @@ static ALWAYS_INLINE void FN(carry_back)(const struct FN(back_step) *s, const re
                  stride, NULL, NULL);
 }
 
-/* Where weights are not packed: see step_of_units. */
-static int FN(unpacked)(const struct fastrnn_direction *a) { return a->T == 1 && !a->packed; }
+static int FN(single_step)(const struct fastrnn_direction *a) { return a->T == 1; }
 
 static int FN(always)(const struct fastrnn_direction *a)
 {

@@ -68,10 +68,11 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
             const int64_t end = FN(block_end)(job, begin, a->T);
             s.running = s.counted = begin > 0 ? FN(active)(a, s.rows, s.n, 0, FN(time_of)(a, begin - 1)) : 0;
             s.now = (int)(begin & 1);
+            s.takes_x = FN(steps_take_x)(job, s.n);
             FN(input_projection)(job, &s, begin, end, 0);
             FN(recurrence)(job, &s, begin, end, 0);
         }
-        if (stop_together(job->stop, team))
+        if (begin + job->plan.steps < a->T && stop_together(job->stop, team))
             return;
     }
     s.others = team;

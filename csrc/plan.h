@@ -69,10 +69,10 @@ static double FN(bytes_of_state)(const struct FN(job) *job)
     return (double)a->P * (double)a->H * job->cell->facts.gates * sizeof(real);
 }
 
-static int FN(is_input_far)(const struct FN(job) *job)
+static double FN(bytes_of_input)(const struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
-    return is_far((double)multiplied_features(a) * (double)a->H * job->cell->facts.gates * sizeof(real));
+    return (double)multiplied_features(a) * (double)a->H * job->cell->facts.gates * sizeof(real);
 }
 
 /* Of H: the panels of every product are whole. */
@@ -85,6 +85,14 @@ static int64_t FN(unit_piece)(const struct FN(cell) *cell)
 /* Whether h is a second product of all of c's units, by a matrix of its own. */
 static int FN(projects)(const struct FN(job) *job) { return job->intermediate && job->cell->products == 1; }
 
+/* Few rows are multiplied as fast as their weights are read; from where two processors hold what one does not, a byte
+ * takes as long as so many operations. A single step reads W_ih too. */
+static double FN(flops_to_read)(const struct FN(job) *job)
+{
+    const double bytes = FN(bytes_of_state)(job) + (job->a->T == 1 ? FN(bytes_of_input)(job) : 0);
+    return is_far(2 * bytes) ? 2 * bytes : 0;
+}
+
 /* Over how many threads it pays to split them; `piece` of H, whole pieces of one gate of P. */
 static int FN(unit_threads)(const struct FN(job) *job, int64_t piece)
 {
@@ -92,7 +100,8 @@ static int FN(unit_threads)(const struct FN(job) *job, int64_t piece)
     int64_t pieces = FN(pieces)(piece, a->H);
     if (FN(projects)(job))
         pieces = FN(clamp)(FN(pieces)(FN(piece)(1), a->P), 1, pieces);
-    return team_size_in_step(2.0 * (double)a->B * (double)a->H * (double)a->P * job->cell->facts.gates, pieces);
+    const double flops = 2.0 * (double)a->B * (double)a->H * (double)a->P * job->cell->facts.gates;
+    return team_size_in_step(fmax(flops, FN(flops_to_read)(job)), pieces);
 }
 
 static int FN(splits_units)(const struct FN(job) *job, int threads)
@@ -123,6 +132,7 @@ static void FN(plan_team)(struct FN(job) *job)
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
+        job->flops = fmax(job->flops, (double)a->T * FN(flops_to_read)(job));
     } else if (a->B == 1 && a->T > 1 && !a->given) {
         /* A second thread takes the input projection, which therefore has to be worth it. */
         const double input = 2.0 * (double)a->D * (double)a->H * job->cell->facts.gates;
@@ -143,7 +153,7 @@ static ALWAYS_INLINE void FN(plan_rows)(struct FN(job) *job, int threads, int64_
     const struct fastrnn_direction *a = job->a;
     const int64_t bytes = job->w.width * (int64_t)sizeof(real);
     const int64_t fit = FN(block_bytes) / (bytes * (rows + 1)),
-                  far = FN(is_input_far)(job) ? FN(rows_of_far) / (rows + 1) : 0;
+                  far = is_far(FN(bytes_of_input)(job)) ? FN(rows_of_far) / (rows + 1) : 0;
     job->plan.way = FASTRNN_BY_ROWS;
     job->plan.threads = threads;
     job->plan.rows = rows;
@@ -192,7 +202,7 @@ static void FN(plan_backward)(struct FN(job) *job, int threads)
     const struct fastrnn_direction *a = job->a;
     /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. Where W_ih is far
      * d_x is made of more rows at once. */
-    const double work = FN(is_input_far)(job) ? FN(far_block_flops) : FN(block_flops);
+    const double work = is_far(FN(bytes_of_input)(job)) ? FN(far_block_flops) : FN(block_flops);
     const double max = (double)(a->T + 1) * work / (2 * fastrnn_flops(&job->cell->facts, a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
     const int by_units = FN(splits_units)(job, threads);

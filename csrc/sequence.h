@@ -261,6 +261,14 @@ static ALWAYS_INLINE void FN(point_outputs)(const struct FN(job) *job, struct FN
     }
 }
 
+/* Which way a single step goes through the weights. Calls in a loop use the same ones: every other time they go
+ * backwards, and find the last ones in the cache. */
+static int FN(turn)(void)
+{
+    static _Thread_local int turn;
+    return turn = !turn;
+}
+
 /* The state and the output of the steps of a block. */
 static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
                            int64_t buffer)
@@ -288,7 +296,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
         step.active = s->running;
         step.t = t;
         step.count = count;
-        step.reversed = s->now;
+        step.reversed = a->T == 1 ? FN(turn)() : s->now;
         step.h_before = (const real *const *)s->state[s->now];
         step.h = s->state[!s->now];
         job->cell->step(&step);

@@ -162,7 +162,7 @@ static int FN(leaky_sources)(const struct fastrnn_direction *a, struct FN(source
                   .extra = {{"leak", 1, {{1, 'H'}}, 1}}},                                                              \
         .products = 1,                                                                                                 \
         .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
-        .takes_x = FN(unpacked),                                                                                       \
+        .takes_x = FN(single_step),                                                                                    \
         .step = FN(plain_step),                                                                                        \
         .back_step = FN(leaky_##form##_back_step),                                                                     \
         .f = NONLINEARITY_##f_,                                                                                        \

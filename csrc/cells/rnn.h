@@ -72,7 +72,7 @@ static inline void FN(rnn_back_step)(const struct FN(back_step) *s) { FN(rnn_bac
         .facts = {.name = "rnn_" #f_, .gates = 1},                                                                     \
         .products = 1,                                                                                                 \
         .layout = {{1, 1, 1, {0}, {0}}},                                                                               \
-        .takes_x = FN(unpacked),                                                                                       \
+        .takes_x = FN(single_step),                                                                                    \
         .f = NONLINEARITY_##f_,                                                                                        \
         .epilogue = FN(rnn_epilogue),                                                                                  \
         .step = FN(step_),                                                                                             \
