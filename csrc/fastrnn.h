@@ -303,6 +303,13 @@ int fastrnn_cpu_quota(const char *root);
 /* For tests: exchanges what fork and join of a thread cost, in operations, and the number of operations that are worth
  * waking a team (0: any are); and the number of teams of several threads so far. */
 void fastrnn_swap_team_policy(double *fork_join, double *wake);
+/* Memory of large results, aligned to 64 bytes: that of results which are gone is used again, as fresh pages cost as much
+ * as what is written to them. In the form in which NumPy calls them; the context is not used. */
+void *fastrnn_result_malloc(void *context, size_t bytes);
+void *fastrnn_result_calloc(void *context, size_t count, size_t size);
+void *fastrnn_result_realloc(void *context, void *p, size_t bytes);
+void fastrnn_result_free(void *context, void *p, size_t bytes);
+
 /* For tests: exchanges how many bytes a matrix has at least that outgrows a second-level cache. */
 double fastrnn_swap_far(double bytes);
 int fastrnn_workers_made(void);

@@ -296,7 +296,7 @@ static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m
         if (!packed)
             FN(pack_panel)(m, col);
         const real *const columns = m->packed + (packed ? col * K : 0);
-        if (n > MR && K * width * (int64_t)sizeof(real) > 2 * FN(near_panel) &&!getenv("SHALLOW")) {
+        if (n > MR && K * width * (int64_t)sizeof(real) > 2 * FN(near_panel)) {
             FN(deep_panel)(a, n, K, width, col, columns, init ? init + place : NULL, init_ld,
                            epilogue ? NULL : out + place, out_ld, epilogue, context);
             continue;

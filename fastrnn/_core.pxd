@@ -227,6 +227,10 @@ cdef extern from "fastrnn.h" nogil:
     int fastrnn_cpu_quota(const char *)
     void fastrnn_swap_team_policy(double *, double *)
     double fastrnn_swap_far(double)
+    void *fastrnn_result_malloc(void *, size_t)
+    void *fastrnn_result_calloc(void *, size_t, size_t)
+    void *fastrnn_result_realloc(void *, void *, size_t)
+    void fastrnn_result_free(void *, void *, size_t)
     long fastrnn_teams_run()
     int fastrnn_workers_made()
 
@@ -242,6 +246,20 @@ cdef extern from "fastrnn.h" nogil:
     void fastrnn_delays(int *, int *)
     double fastrnn_multiply_add_rate(int, double)
     double fastrnn_read_rate(int, double, int64_t)
+
+
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyDataMemAllocator:
+        void *ctx
+        void *(*malloc)(void *, size_t)
+        void *(*calloc)(void *, size_t, size_t)
+        void *(*realloc)(void *, void *, size_t)
+        void (*free)(void *, void *, size_t)
+    ctypedef struct PyDataMem_Handler:
+        char name[127]
+        uint8_t version
+        PyDataMemAllocator allocator
+    object PyDataMem_SetHandler(object)
 
 
 cdef extern from "company.h" nogil:

@@ -11,6 +11,7 @@ _Array = NDArray[Any]
 # Of each cell that C has, by its number: name, gates, how many values a unit has on the tape beside
 # c, whether there is a c, whether that alone is the state, which callers call h, and the extra
 # weights, each a name, its axes and whether it is required.
+LARGE_RESULT: int
 CELLS: tuple[tuple[str, int, int, bool, bool, tuple[tuple[str, tuple[str, ...], bool], ...]], ...]
 
 # x, output, d_output and d_x are (T, B, .) with unit stride on the last axis and any whole-element
@@ -190,6 +191,7 @@ class Writer(Network):
     def __next__(self) -> int: ...
 
 def sum_of_squares(x: _Array) -> float: ...
+def empty_flat(n: int, type_number: int) -> _Array: ...
 def empty_sequence(T: int, B: int, n: int, type_number: int, batch_major: bool) -> _Array: ...
 
 # The rank of x where `forward` can take the arrays as they are, (T, D) with an axis added; else 0.

@@ -5,9 +5,10 @@ import platform
 from threading import main_thread
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strcpy
 cimport numpy as cnp
 
 cnp.import_array()
@@ -116,15 +117,48 @@ cdef inline int64_t row_step(cnp.ndarray rows) noexcept:
     return cnp.PyArray_STRIDE(rows, 0) // cnp.PyArray_ITEMSIZE(rows)
 
 
+# Results from this size on are in memory that is used again, which NumPy asks for through its own interface (NEP 49): so
+# they are arrays like others, which own their data. glibc gives smaller ones back to the system seldom.
+LARGE_RESULT = 1 << 20
+cdef size_t large_result = LARGE_RESULT
+cdef PyDataMem_Handler results_handler
+strcpy(results_handler.name, "fastrnn_results")
+results_handler.version = 1
+results_handler.allocator = PyDataMemAllocator(
+    NULL, fastrnn_result_malloc, fastrnn_result_calloc, fastrnn_result_realloc, fastrnn_result_free
+)
+cdef object results = PyCapsule_New(&results_handler, "mem_handler", NULL)
+
+
+cdef cnp.ndarray empty_result(int rank, cnp.npy_intp *shape, int type_number):
+    """An uninitialised array that may be large."""
+    cdef size_t bytes_ = 8 if type_number == cnp.NPY_DOUBLE else 4
+    cdef int i
+    for i in range(rank):
+        bytes_ *= shape[i]
+    if bytes_ < large_result:
+        return cnp.PyArray_EMPTY(rank, shape, type_number, 0)
+    before = PyDataMem_SetHandler(results)
+    try:
+        return cnp.PyArray_EMPTY(rank, shape, type_number, 0)
+    finally:
+        PyDataMem_SetHandler(before)
+
+
+def empty_flat(cnp.npy_intp n, int type_number):
+    """An uninitialised (n,) array; a large one starts on a cache line."""
+    return empty_result(1, &n, type_number)
+
+
 cpdef cnp.ndarray empty_sequence(
     cnp.npy_intp T, cnp.npy_intp B, cnp.npy_intp n, int type_number, bint batch_major
 ):
     """An uninitialised (T, B, n) array, which lies in memory as (B, T, n) if `batch_major`."""
     cdef cnp.npy_intp *shape = [T, B, n]
     if not batch_major:
-        return cnp.PyArray_EMPTY(3, shape, type_number, 0)
+        return empty_result(3, shape, type_number)
     shape[0], shape[1] = B, T
-    return cnp.PyArray_SwapAxes(cnp.PyArray_EMPTY(3, shape, type_number, 0), 0, 1)
+    return cnp.PyArray_SwapAxes(empty_result(3, shape, type_number), 0, 1)
 
 
 def lend(tensor, dtype, int type_number, bint whole=False):
@@ -465,7 +499,7 @@ cdef inline object gradient(str name, object argument, frozenset wanted, dict in
     cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(a)
     if cnp.PyArray_NDIM(a) == 3:
         return empty_sequence(shape[0], shape[1], shape[2], cnp.PyArray_TYPE(a), batch_major)
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), shape, cnp.PyArray_TYPE(a), 0)
+    return empty_result(cnp.PyArray_NDIM(a), shape, cnp.PyArray_TYPE(a))
 
 
 cdef object of_units(object value, object w_hh):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from .. import _checks, _cures
+from .. import _checks, _core, _cures
 from .._attributes import Checks, Guarded
 from .._cures import WEIGHT
 from .._memory import Memory, aligned_empty, handed_over, owner, taken_over
@@ -250,7 +250,10 @@ class Weighted(Guarded):
         named = [name for name in self._weights if "weights" in wanted or name in wanted]
         if not named:
             return None, Weights({})
-        flat = aligned_empty(self._flat.size, self.dtype) if flat is None else flat
+        if flat is None:
+            size, dtype = self._flat.size, self.dtype
+            large = self._flat.nbytes >= _core.LARGE_RESULT
+            flat = _core.empty_flat(size, dtype.num) if large else aligned_empty(size, dtype)
         if len(named) < len(self._weights):
             flat[...] = 0
         # As the weights are, whatever has become of the attributes: C writes so much.
