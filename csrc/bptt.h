@@ -1,6 +1,10 @@
-/* Backpropagation through time of one direction, as each thread of a team runs it: its own rows of the batch, or its own
- * units of all rows, block after block; after each block the team joins for the weight gradients. Steps are counted back from the last one
- * that forward made, `back` = 0. */
+/* Backpropagation through time of one direction, as each thread of a team runs it: its own rows of the batch, or its
+ * own units of all rows, block after block; after each block the team joins for the weight gradients. Steps are counted
+ * back from the last one that forward made, `back` = 0.
+ *
+ * Threads with rows of their own meet after packing, between blocks and at the weight gradients. Those that split units
+ * have the carries of thread 0, and meet once more at every step: when dz of all units is there (carry_back), and where
+ * a step has a second product before that too. Of the carries each reads and writes the units that it makes. */
 
 struct FN(backward_scratch) {
     int64_t *rows;
@@ -21,7 +25,7 @@ struct FN(walk) {
     const struct team *team;
     int64_t n; /* rows */
     struct FN(weights) w; /* the columns that its units need, and its d_x */
-    const struct team *sharers; /* who make the rows of d_x of a block together; NULL: nobody else makes them */
+    const struct team *sharers; /* who make the rows of d_x of a block together; NULL: each makes all of its own */
     struct FN(backward_scratch) s;
     struct FN(back_step) step;
     struct FN(forward_scratch) recomputed;
@@ -289,11 +293,10 @@ static void FN(share_back)(struct FN(walk) *walk, const struct team *others)
         if (job->cell->facts.extra[i].rank == 2 && a->extra[i])
             walk->w.extra[i] = FN(of_units)(job->w.extra[i], step->share.c_begin, step->share.c_end, a->H);
     /* Of d_x some rows each; or some columns, and then W_ih is read once. */
-    const int by_columns = others && is_far(FN(bytes_of_input)(job));
+    const int by_columns = others && job->far_input;
     walk->sharers = by_columns ? NULL : others;
     if (by_columns)
-        walk->w.x[0] = FN(of_units)(job->w.x[0], FN(first_unit)(FN(piece)(1), a->D, others->id, others->n),
-                                    FN(first_unit)(FN(piece)(1), a->D, others->id + 1, others->n), a->D);
+        walk->w.x[0] = FN(share_of_columns)(job->w.x[0], others->id, others->n);
 }
 
 /* Of the matrices that are packed as they are. */
@@ -421,7 +424,7 @@ static void FN(end_backward)(struct FN(walk) *walk)
 static void FN(backward_thread)(const struct team *team, void *shared)
 {
     struct FN(job) *job = shared;
-    const struct team alone = {.n = 1, .mode = team->mode, .way_out = team->way_out};
+    const struct team alone = team_of_one(team);
     const int64_t T = job->a->T;
     struct FN(walk) walk;
     walk.job = job;

@@ -163,8 +163,8 @@ static ALWAYS_INLINE real *FN(at)(const struct fastrnn_sequence *s, int64_t t, i
     return (real *)s->data + t * s->step_t + b * s->step_b;
 }
 
-/* The t that step t of row b has in the caller's sequences. With a mask the steps that count are a row's first ones, and all
- * is as with lengths but for that place. */
+/* The t that step t of row b has in the caller's sequences. With a mask the steps that count are a row's first ones, and
+ * all is as with lengths but for that place. */
 static ALWAYS_INLINE int64_t FN(caller_t)(const struct fastrnn_direction *a, int64_t t, int64_t b)
 {
     return a->times ? a->times[t * a->B + b] : t;

@@ -49,7 +49,7 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
     const struct FN(forward_scratch) first = FN(forward_scratch)(job, 0);
-    const struct team alone = {.n = 1, .mode = team->mode, .way_out = team->way_out};
+    const struct team alone = team_of_one(team);
     struct FN(weights) w = job->w;
     struct FN(forward_scratch) s = FN(forward_scratch)(job, team->id);
     s.w = &w;
@@ -175,7 +175,7 @@ struct FN(pair) {
 static void FN(pair_thread)(const struct team *team, void *shared)
 {
     const struct FN(pair) *pair = shared;
-    const struct team alone = {.n = 1, .mode = team->mode, .deaf = team->id != 0, .way_out = team->way_out};
+    const struct team alone = team_of_one(team);
     for (int i = team->id; i < 2; i += team->n)
         pair->work(&alone, &pair->jobs[i]);
 }

@@ -1,9 +1,10 @@
 /* Matrix products, with or without a recurrence: rows of reals times a packed matrix. */
 
-/* What is done with a finished tile: `rows` rows from row `row` on, columns from `col` on, at tile[i*PANEL + j]. */
+/* What is done with a finished tile, or with some of them: `rows` rows from row `row` on, columns from `col` on, at
+ * tile[i*PANEL + j]. */
 typedef void FN(epilogue)(void *context, int64_t row, int rows, int64_t col, const real *tile);
-/* The same with the sums of a full panel of one row, one of each slot, which are still in registers: where there is one row, to store
- * them and to load them again would take as long as a small product. */
+/* The same with the sums of a full panel of one row, one of each slot, which are still in registers: where there is one
+ * row, to store them and to load them again would take as long as a small product. */
 typedef void FN(panel_epilogue)(void *context, int64_t col, const vec *sums);
 
 /* A row and what it is multiplied by; row NULL: there is no such product. */
@@ -65,9 +66,9 @@ static ALWAYS_INLINE void FN(gemv_pair)(struct FN(operand) x, int width, const r
 }
 
 /* The product of one row, as below, with panels of nv vectors, of which `slots` lie in a row of starts; where all of
- * them are full, maybe after that of `before`. What is left behind the full panels goes to `epilogue`, or where that is NULL to `context`, a row of
- * results. A panel alone has too few accumulators to hide the latency of the multiply-add, so from L1D two are taken
- * at once; from further away one stream is faster. */
+ * them are full, maybe after that of `before`. What is left behind the full panels goes to `epilogue`, or where that is
+ * NULL to `context`, a row of results. A panel alone has too few accumulators to hide the latency of the multiply-add,
+ * so from L1D two are taken at once; from further away one stream is faster. */
 static ALWAYS_INLINE void FN(gemv)(const int nv, const int slots, struct FN(operand) before, struct FN(operand) x,
                                    int reversed, const real *init, FN(panel_epilogue) *panel_epilogue,
                                    FN(epilogue) *epilogue, void *context)
@@ -230,11 +231,12 @@ static ALWAYS_INLINE void FN(store_panel)(void *row, int64_t col, const vec *sum
     UNROLL for (int v = 0; v < NV; v++) vstore((real *)row + col + v * W, sums[v]);
 }
 
-/* Bytes of a panel that stay in a second-level cache beside all else that is in use. */
+/* Bytes of a panel, or of a part of one, that stay in a second-level cache beside all else that is in use. */
 static const int64_t FN(near_panel) = 1 << 18;
 
-/* A panel of K rows that does not: it is read a part at a time, by some rows of `a`, whose sums wait in `out`, or where
- * that is NULL here. The chains of multiply-adds are cut and go on: the bits are the same. */
+/* A panel of K rows that has more than twice as many: it is read a part at a time, by some tiles of `a`, whose sums
+ * wait in `out`, or where that is NULL here, for the next part. The chains of multiply-adds are cut and go on: the bits
+ * are the same. An epilogue gets all rows of these tiles at once. */
 static NOINLINE void FN(deep_panel)(const real *const *a, int64_t n, int64_t K, int width, int64_t col,
                                     const real *columns, const real *init, int64_t init_ld, real *out, int64_t out_ld,
                                     FN(epilogue) *epilogue, void *context)
@@ -263,10 +265,10 @@ static NOINLINE void FN(deep_panel)(const real *const *a, int64_t n, int64_t K, 
 /* Row i of the result, i < n, is init + a[i] (K reals) times the packed matrix. init is NULL (zeros) or rows
  * of stride init_ld (0: the same for all), padded to whole vectors. Finished tiles go to `epilogue`, or where
  * that is NULL to `out`, rows of stride out_ld padded to whole vectors; out may be init.
- * The panel is the outer loop: it stays in the caches while all rows use it. Of a matrix that is not packed, each is
- * packed just then; one row reads it as it is. Who multiplies by the same matrix again
- * and again reverses the order of the panels every other time (serpentine order): what was used last is used first,
- * while it is still in the cache. */
+ * The panel is the outer loop: it stays in the caches while all rows use it, or where it is too large for that and
+ * there are rows for several tiles, a part of it does (deep_panel). Of a matrix that is not packed, each is packed just
+ * then; one row reads it as it is. Who multiplies by the same matrix again and again reverses the order of the panels
+ * every other time (serpentine order): what was used last is used first, while it is still in the cache. */
 static void FN(gemm)(const real *const *a, int64_t n, const struct FN(matrix) *m, int reversed, const real *init,
                      int64_t init_ld, real *out, int64_t out_ld, FN(epilogue) *epilogue, void *context)
 {

@@ -67,7 +67,7 @@ struct FN(gradient_out) {
     int first_chunk;
 };
 
-/* Asks for the cache line of p + n, wherever that is, to write to it: as in prefetch, nobody else foresees the places. */
+/* Asks for the cache line of p + n, wherever that is, to write to it: as for prefetch, nobody else foresees the place. */
 static ALWAYS_INLINE void FN(prefetch_write)(real *p, int64_t n)
 {
     __builtin_prefetch((char *)((uintptr_t)p + (uintptr_t)n * sizeof(real)), 1, 2);

@@ -39,14 +39,8 @@ static uintptr_t FN(layout_linear_scratch)(struct FN(linear_scratch) *s, int64_t
  * others or nearly so. One thread has all. */
 static int FN(share_columns)(int64_t n, int64_t columns, int threads)
 {
-    const int64_t panels = (columns + PANEL - 1) / PANEL;
+    const int64_t panels = FN(pieces)(PANEL, columns);
     return n < threads || panels % threads == 0 || panels >= 2 * (int64_t)threads;
-}
-
-static int64_t FN(first_column)(int64_t columns, int id, int threads)
-{
-    const int64_t first = (columns + PANEL - 1) / PANEL * id / threads * PANEL;
-    return first < columns ? first : columns;
 }
 
 /* To read a weight once and to transpose it is most of the work where there are few rows, and takes about as long as
@@ -59,7 +53,7 @@ static double FN(transposing_flops)(const struct fastrnn_linear *a)
 /* For how many threads there is work. */
 static int64_t FN(linear_shares)(int64_t n, int64_t columns)
 {
-    const int64_t panels = (columns + PANEL - 1) / PANEL;
+    const int64_t panels = FN(pieces)(PANEL, columns);
     return n > panels ? n : panels;
 }
 
@@ -132,8 +126,7 @@ static void FN(linear_forward_thread)(const struct team *team, void *shared)
     const int order = 0;
     int64_t begin = 0, end = a->N;
     if (job->by_columns) {
-        m.begin = FN(first_column)(a->O, team->id, team->n);
-        m.end = FN(first_column)(a->O, team->id + 1, team->n);
+        m = FN(share_of_columns)(m, team->id, team->n);
     } else {
         begin = a->N * team->id / team->n;
         end = a->N * (team->id + 1) / team->n;
@@ -299,8 +292,8 @@ static void FN(linear_d_x)(const struct team *team, struct FN(linear_job) *job, 
     for (int64_t k = share; k < share_end; k++)
         s->out[k] = (real *)a->d_x + (first + k) * a->D;
     if (job->by_columns) {
-        FN(d_x_in_place)(job, team, s, K, FN(first_column)(a->D, team->id, team->n),
-                         FN(first_column)(a->D, team->id + 1, team->n));
+        FN(d_x_in_place)(job, team, s, K, FN(first_unit)(PANEL, a->D, team->id, team->n),
+                         FN(first_unit)(PANEL, a->D, team->id + 1, team->n));
         return;
     }
     for (int64_t k = share; k < share_end && !stop_asked(&job->stop); k += max) {
@@ -361,7 +354,7 @@ static uintptr_t FN(layout_linear_backward)(void *shared, int threads, uintptr_t
     const struct fastrnn_linear *a = job->a;
     struct FN(linear_scratch) s;
     struct FN(gradient_scratch) g;
-    job->by_columns = a->N <= FN(few_rows) &&FN(share_columns)(a->N, a->D, threads);
+    job->by_columns = FN(share_columns)(a->N, a->D, threads) && a->N <= FN(few_rows);
     if (a->d_x && !job->by_columns) {
         job->matrix = FN(matrix)(arena_take(&at, FN(packed_size)(a->O, a->D), sizeof(real)), a->O, a->D);
         job->weight_rows = arena_take(&at, a->O, sizeof *job->weight_rows);

@@ -1,11 +1,15 @@
 /* How a call of directions is run. That is decided here, once the number of its threads is known, and kept in the job:
- * rows of the batch for each thread; or, of few rows, hidden units for each thread; or, of one sequence, a pipeline of
- * two threads; or two directions side by side. And how many time steps are made at once.
+ * rows of the batch for each thread; or, of few rows or of weights that no cache holds, hidden units for each thread;
+ * or, of one sequence, a pipeline of two threads; or two directions side by side. And how many time steps are made at
+ * once.
  */
 
 static const int64_t FN(block_bytes) = 1 << 17; /* of pre-activations in a block: half a small L2 */
 static const double FN(block_flops) = 1e9;      /* max operations in a block of backward */
-static const double FN(far_block_flops) = 6e9;  /* and of one that reads a matrix which is far */
+static const double FN(far_block_flops) = 6e9;  /* and of one where W_ih is far */
+/* Where it is, a block of the input projection has about so many rows at least, so that to read W_ih is little beside
+ * multiplying by it. */
+enum { FN(rows_of_far) = 96 };
 /* The pipeline has short blocks, because the consumer waits for the first one. */
 enum { FN(pipeline_steps) = MR };
 
@@ -14,8 +18,9 @@ struct FN(job) {
     const struct FN(cell) *cell;
     struct stop *stop;
     int intermediate; /* whether a step has a second product */
+    int far_state, far_input; /* whether W_hh is far (policy.c), and W_ih: asked once */
     /* What the number of threads depends on: */
-    double flops;
+    double flops, flops_to_read; /* of one step: see plan_team */
     int64_t max_threads;
     int unit_threads; /* max threads over which it pays to split the units of a step */
     struct fastrnn_plan plan;
@@ -37,20 +42,22 @@ struct FN(job) {
     struct FN(start) start;
 };
 
-/* Of a matrix that is far (policy.c) a block of the input projection has at least so many rows, so that reading it is
- * little beside multiplying it. */
-enum { FN(rows_of_far) = 96 };
-
 static int64_t FN(clamp)(int64_t n, int64_t min, int64_t max) { return n < min ? min : n > max ? max : n; }
 
 static ALWAYS_INLINE void FN(begin_job)(struct FN(job) *job, const struct fastrnn_direction *a, struct stop *stop)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
+    const double bytes = (double)a->H * cell->facts.gates * sizeof(real);
+    const double of_state = (double)a->P * bytes, of_input = (double)multiplied_features(a) * bytes;
+    const double of_step = of_state + (a->T == 1 ? of_input : 0);
     *job = (struct FN(job)){
         .a = a,
         .cell = cell,
         .stop = stop,
         .intermediate = FN(has_intermediate)(a, cell),
+        .far_state = is_far(of_state),
+        .far_input = is_far(of_input),
+        .flops_to_read = is_far(2 * of_step) ? 2 * of_step : 0,
         .flops = fastrnn_flops(&cell->facts, a, 0),
         .max_threads = a->B,
         .tape = FN(tape)(a, cell),
@@ -60,22 +67,11 @@ static ALWAYS_INLINE void FN(begin_job)(struct FN(job) *job, const struct fastrn
 
 /* ----------------------------------------------------------------------------------- units or rows */
 
-/* Threads may take all rows together, and each makes some of the units: it then reads its share of the weights only, and
- * its tiles have as many rows as there are. They wait for each other at every step. That is for few rows, whose weights
- * then stay in the threads' own caches; and for weights that stay in nobody's. */
-static double FN(bytes_of_state)(const struct FN(job) *job)
-{
-    const struct fastrnn_direction *a = job->a;
-    return (double)a->P * (double)a->H * job->cell->facts.gates * sizeof(real);
-}
-
-static double FN(bytes_of_input)(const struct FN(job) *job)
-{
-    const struct fastrnn_direction *a = job->a;
-    return (double)multiplied_features(a) * (double)a->H * job->cell->facts.gates * sizeof(real);
-}
-
-/* Of H: the panels of every product are whole. */
+/* Threads may take all rows together, and each makes some of the units: it then reads its share of the weights only,
+ * and its tiles have as many rows as there are. They wait for each other at every step. That is for few rows, whose
+ * weights then stay in the threads' own caches; and for weights that stay in nobody's.
+ *
+ * The piece of H by which units are split: the panels of every product are whole. */
 static int64_t FN(unit_piece)(const struct FN(cell) *cell)
 {
     const int64_t first = FN(piece)(cell->layout[0].slots);
@@ -85,14 +81,6 @@ static int64_t FN(unit_piece)(const struct FN(cell) *cell)
 /* Whether h is a second product of all of c's units, by a matrix of its own. */
 static int FN(projects)(const struct FN(job) *job) { return job->intermediate && job->cell->products == 1; }
 
-/* Few rows are multiplied as fast as their weights are read; from where two processors hold what one does not, a byte
- * takes as long as so many operations. A single step reads W_ih too. */
-static double FN(flops_to_read)(const struct FN(job) *job)
-{
-    const double bytes = FN(bytes_of_state)(job) + (job->a->T == 1 ? FN(bytes_of_input)(job) : 0);
-    return is_far(2 * bytes) ? 2 * bytes : 0;
-}
-
 /* Over how many threads it pays to split them; `piece` of H, whole pieces of one gate of P. */
 static int FN(unit_threads)(const struct FN(job) *job, int64_t piece)
 {
@@ -101,13 +89,12 @@ static int FN(unit_threads)(const struct FN(job) *job, int64_t piece)
     if (FN(projects)(job))
         pieces = FN(clamp)(FN(pieces)(FN(piece)(1), a->P), 1, pieces);
     const double flops = 2.0 * (double)a->B * (double)a->H * (double)a->P * job->cell->facts.gates;
-    return team_size_in_step(fmax(flops, FN(flops_to_read)(job)), pieces);
+    return team_size_in_step(fmax(flops, job->flops_to_read), pieces);
 }
 
 static int FN(splits_units)(const struct FN(job) *job, int threads)
 {
-    return threads > 1 && threads <= job->unit_threads &&
-           (2 * job->a->B <= (int64_t)MR * threads || is_far(FN(bytes_of_state)(job)));
+    return threads > 1 && threads <= job->unit_threads && (2 * job->a->B <= (int64_t)MR * threads || job->far_state);
 }
 
 /* The share of a thread. */
@@ -124,7 +111,8 @@ static struct FN(share) FN(share)(const struct FN(job) *job, int64_t piece, cons
 
 /* ----------------------------------------------------------------------------------------- forward */
 
-/* For how many threads forward has work, and how much. */
+/* For how many threads forward has work, and how much. Few rows are multiplied as fast as their weights are read; from
+ * where two processors hold what one does not, a byte takes as long as two operations. A single step reads W_ih too. */
 static void FN(plan_team)(struct FN(job) *job)
 {
     const struct fastrnn_direction *a = job->a;
@@ -132,7 +120,7 @@ static void FN(plan_team)(struct FN(job) *job)
     if (FN(splits_units)(job, job->unit_threads)) {
         if (job->unit_threads > job->max_threads)
             job->max_threads = job->unit_threads;
-        job->flops = fmax(job->flops, (double)a->T * FN(flops_to_read)(job));
+        job->flops = fmax(job->flops, (double)a->T * job->flops_to_read);
     } else if (a->B == 1 && a->T > 1 && !a->given) {
         /* A second thread takes the input projection, which therefore has to be worth it. */
         const double input = 2.0 * (double)a->D * (double)a->H * job->cell->facts.gates;
@@ -152,8 +140,7 @@ static ALWAYS_INLINE void FN(plan_rows)(struct FN(job) *job, int threads, int64_
 {
     const struct fastrnn_direction *a = job->a;
     const int64_t bytes = job->w.width * (int64_t)sizeof(real);
-    const int64_t fit = FN(block_bytes) / (bytes * (rows + 1)),
-                  far = is_far(FN(bytes_of_input)(job)) ? FN(rows_of_far) / (rows + 1) : 0;
+    const int64_t fit = FN(block_bytes) / (bytes * (rows + 1)), far = job->far_input ? FN(rows_of_far) / (rows + 1) : 0;
     job->plan.way = FASTRNN_BY_ROWS;
     job->plan.threads = threads;
     job->plan.rows = rows;
@@ -202,7 +189,7 @@ static void FN(plan_backward)(struct FN(job) *job, int threads)
     const struct fastrnn_direction *a = job->a;
     /* A chunk's rows, but no more work than tens of milliseconds: signals are looked for in between. Where W_ih is far
      * d_x is made of more rows at once. */
-    const double work = is_far(FN(bytes_of_input)(job)) ? FN(far_block_flops) : FN(block_flops);
+    const double work = job->far_input ? FN(far_block_flops) : FN(block_flops);
     const double max = (double)(a->T + 1) * work / (2 * fastrnn_flops(&job->cell->facts, a, 0) + 1);
     const int64_t steps = FN(clamp)(FN(chunk) / (a->B + 1) + 1, 1, a->T + 1);
     const int by_units = FN(splits_units)(job, threads);

@@ -1,9 +1,13 @@
 /* The time loop of one direction, as each thread of a team runs it; forward.h says who makes what, bptt.h goes back.
  *
- * Threads partition the rows of the batch, or split the units of few rows. Those that have rows of their own wait for
- * nobody, except after packing and at the weight gradients. Time goes in blocks: the input projection of a block has no
- * recurrence and is one product over its (t, b) pairs; backward keeps dz for a block only. With lengths a thread's rows
- * are sorted by descending length, so that at every t the active ones are the first few.
+ * Threads partition the rows of the batch, or have all rows and split the units. Those that have rows of their own wait
+ * for nobody, except after packing and at the weight gradients. Those that split units have the states of thread 0 and
+ * pre-activations of their own: each writes the units that it makes, and all wait for all before h is multiplied again
+ * (recurrence), and in a step with a second product before that too (await_units).
+ *
+ * Time goes in blocks: the input projection of a block has no recurrence and is one product over its (t, b) pairs;
+ * backward keeps dz for a block only. With lengths a thread's rows are sorted by descending length, so that at every t
+ * the active ones are the first few.
  */
 
 struct FN(length) {
@@ -84,7 +88,7 @@ static ALWAYS_INLINE int64_t FN(block_end)(const struct FN(job) *job, int64_t be
     return end - begin < job->plan.steps ? end : begin + job->plan.steps;
 }
 
-/* One thread's. */
+/* One thread's. Where units are split, h, c and the intermediate rows are thread 0's. */
 struct FN(forward_scratch) {
     const struct FN(weights) *w;
     struct FN(share) share; /* the units that are made here */

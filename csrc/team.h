@@ -17,6 +17,12 @@ struct team {
     void *way_out;            /* of a team of several: where a child goes on that was forked while it asked */
 };
 
+/* A team of this thread alone, in the middle of what the other one does. */
+static inline struct team team_of_one(const struct team *team)
+{
+    return (struct team){.n = 1, .mode = team->mode, .deaf = team->id != 0, .way_out = team->way_out};
+}
+
 /* team.c: the meetings of a team. Each thread must come to the same ones, so whether it does may depend only on what
  * these return and on what was the same for all threads from the start; team.c says why all get the same.
  *

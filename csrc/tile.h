@@ -125,7 +125,7 @@ static ALWAYS_INLINE struct FN(matrix) FN(gate_matrix)(real *packed, int64_t K, 
 }
 
 /* Units are split over threads in pieces of whole panels that are whole cache lines of states. Those of a matrix of
- * one gate are pieces for every other. */
+ * one gate, which are its panels, are pieces for every other. */
 static ALWAYS_INLINE int64_t FN(piece)(int gates)
 {
     const int64_t panel = FN(groups)(gates) * W;
@@ -144,11 +144,19 @@ static ALWAYS_INLINE int64_t FN(first_unit)(int64_t piece, int64_t H, int id, in
     return first < H ? first : H;
 }
 
+/* The part of a matrix that makes units [begin, end) of H. */
 static ALWAYS_INLINE struct FN(matrix) FN(of_units)(struct FN(matrix) m, int64_t begin, int64_t end, int64_t H)
 {
     m.begin = begin * m.slots;
     m.end = end < H ? end * m.slots : m.N;
     return m;
+}
+
+/* A thread's share of the columns of a plain matrix. */
+static struct FN(matrix) FN(share_of_columns)(struct FN(matrix) m, int id, int threads)
+{
+    const int64_t piece = FN(piece)(1);
+    return FN(of_units)(m, FN(first_unit)(piece, m.N, id, threads), FN(first_unit)(piece, m.N, id + 1, threads), m.N);
 }
 
 /* A vector of its columns: W units of one gate from `unit` on, a multiple of W, or the n that are left. */

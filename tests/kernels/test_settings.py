@@ -222,11 +222,11 @@ def test_a_small_call_has_a_team_where_another_was_just_before(
     assert not has_team(problem(T=1, B=8, D=4, H=4, dtype=np.float32))
 
 
-# One sequence split by hidden units, or with restart a producer and a consumer of input
-# projections. On one processor the threads would wait for each other at every step, so one of them
-# does all.
+# One sequence split by hidden units, with restart too; or many rows of weights that are far, of
+# cells with one and with two products a step. On one processor the threads would wait for each
+# other at every step, so one of them does all.
 # Prints a digest of every bit.
-ONE_SEQUENCE = """
+TOGETHER = """
 import os, sys, hashlib
 if sys.argv[1] == "one processor":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -234,25 +234,32 @@ sys.path.insert(0, sys.argv[2])
 import numpy as np, fastrnn
 from fastrnn import _core
 from bounds import Spec, draw, run
-spec = Spec(40, 1, 5, 133, kind="lstm", restart=sys.argv[3] == "restart")
-p = draw(spec, np.float32)
+one, many = Spec(40, 1, 5, 133, kind="lstm"), Spec(9, 20, 70, 260, lengths=True, restart=True)
+specs = {
+    "restart": [one._replace(restart=True)],
+    "none": [one],
+    "many rows": [many._replace(kind="lstm", P=140), many._replace(kind="gru-reset-first")],
+}[sys.argv[3]]
+if sys.argv[3] == "many rows":
+    _core.swap_far(0)
+problems = [draw(spec, np.float32) for spec in specs]
 for setting in sys.argv[4:]:
     threads, to_wake = setting.split(",")
     _core.swap_team_policy(0, float(to_wake))
     fastrnn.set_num_threads(int(threads))
     before = _core.teams_run()
-    arrays = [a.tobytes() for a in run(fastrnn, p).values() if a is not None]
+    arrays = [a.tobytes() for p in problems for a in run(fastrnn, p).values() if a is not None]
     print(hashlib.sha256(b"".join(arrays)).hexdigest(), _core.teams_run() > before)
 """
 
 
 if hasattr(os, "sched_setaffinity") and _core.build_info()["openmp"]:
 
-    @pytest.mark.parametrize("restart", ["restart", "none"])
+    @pytest.mark.parametrize("restart", ["restart", "none", "many rows"])
     def test_threads_that_share_a_processor(restart: str) -> None:
         def outcome(where: str, *settings: str) -> list[list[str]]:
             folder = os.path.dirname(bounds.__file__)
-            done = script(ONE_SEQUENCE, where, folder, restart, *settings)
+            done = script(TOGETHER, where, folder, restart, *settings)
             assert done.returncode == 0, done.stderr
             return [line.split() for line in done.stdout.splitlines()]
 

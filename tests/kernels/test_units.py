@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
-from bit_checks import DTYPES, ISAS, LARGE, SMALL, assert_same_results, each, forward
+from bit_checks import DTYPES, ISAS, LARGE, SMALL, assert_same_results, each, each_once, forward
 from bounds import Spec, draw, run, with_variants_in_turn
+from registry import KINDS
 
 import fastrnn
 from fastrnn import _core
@@ -42,6 +44,38 @@ def test_same_bits(spec: Spec, dtype: Any, isa: str) -> None:
     for n in (2, 3):
         fastrnn.set_num_threads(n)
         assert_same_results(run(fastrnn, p), alone, f"{n} threads")
+
+
+# Pieces for eight threads, that do not come out even, with a second product in a step.
+TEAMS = (
+    Spec(5, 11, 70, 520, kind="lstm", lengths=True, restart=True, P=515),
+    Spec(5, 11, 70, 520, kind="gru-reset-first", lengths=True, restart=True),
+)
+
+
+@each_once(TEAMS)
+def test_same_bits_of_large_teams(spec: Spec, dtype: Any, isa: str) -> None:
+    fastrnn.set_isa(isa)
+    p = draw(spec, dtype)
+    fastrnn.set_num_threads(1)
+    alone = run(fastrnn, p)
+    for n in (5, 8):
+        fastrnn.set_num_threads(n)
+        forward(p)
+        assert _core.last_plan()["way"] == "by units"
+        assert _core.last_plan()["threads"] == n
+        assert_same_results(run(fastrnn, p), alone, f"{n} threads")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("T", "B"), [(0, 5), (4, 0), (0, 0)])
+def test_nothing_to_do(T: int, B: int, kind: str) -> None:
+    fastrnn.set_isa(ISAS[0])
+    p = draw(Spec(T, B, 3, 150, kind, h_0=T == 0, lengths=B == 0), np.float32)
+    fastrnn.set_num_threads(1)
+    alone = run(fastrnn, p)
+    fastrnn.set_num_threads(2)
+    assert_same_results(run(fastrnn, p), alone, "2 threads")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

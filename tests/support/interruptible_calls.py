@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from registry import FIRST, LAST
+from registry import FIRST, LAST, VARIANTS
 
 import fastrnn
+from fastrnn import _core
+
+UNITS_OF_MANY_ROWS = "units of many rows"  # in the names of calls that are split so
 
 
 def flat(results: Any) -> bytes:
@@ -21,6 +24,19 @@ def flat(results: Any) -> bytes:
     if isinstance(results, dict):
         results = list(results.values())
     return b"".join(map(flat, results)) if isinstance(results, list | tuple) else b""
+
+
+def far(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call as if no cache held a matrix: then units are split, whatever the rows."""
+
+    def made() -> Any:
+        before = _core.swap_far(0)
+        try:
+            return call()
+        finally:
+            _core.swap_far(before)
+
+    return made
 
 
 def calls(small: bool) -> dict[str, Callable[[], bytes]]:
@@ -80,6 +96,24 @@ def calls(small: bool) -> dict[str, Callable[[], bytes]]:
             f"both directions of {rows} backward",
             lambda t=of_both, d=output: both.backward(t, d).flat_weights,
         )
+
+    # In three pieces, also of a projection; some of them have a second product in a step.
+    T, B, D, H = (9, 20, 70, 260) if small else (40, 32, 64, 400)
+    many, some = array(T, B, D), rng.integers(0, T + 1, B)
+    walk = {"lengths": some, "restart": rng.random((T, B)) < 0.1}
+    for variant in (*LAST.values(), VARIANTS["potential"]):
+        layer, name = variant.layer(D, H, rng=7), f"{UNITS_OF_MANY_ROWS}, {variant.name}"
+        output, _, of_many = layer.forward(many, **walk)
+
+        def forward(layer: Any = layer) -> Any:
+            return layer.forward(many, **walk)[:2]
+
+        def backward(layer: Any = layer, tape: Any = of_many, d_output: Any = output) -> Any:
+            grads = layer.backward(tape, d_output)
+            return grads.x, grads.flat_weights
+
+        add(f"{name} forward", far(forward))
+        add(f"{name} backward", far(backward))
 
     # One sequence: split by hidden units, or by a producer and a consumer of input projections.
     T, D, H = (500, 20, 70) if small else (3000, 64, 300)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from interruptible_calls import calls
+from interruptible_calls import UNITS_OF_MANY_ROWS, calls
 
 import fastrnn
 from fastrnn import _core
@@ -128,6 +128,9 @@ def main(what: str, *some: str) -> None:
     for k, (name, call) in enumerate(calls(small=True).items()):
         share = slice(k % 3, None, 3) if some else slice(None)
         print(what, name, flush=True)
+        if UNITS_OF_MANY_ROWS in name:
+            call()
+            assert _core.last_plan()["way"] == "by units"
         hits[name] = {"late": late, "three": three, "stop": stop, "fork": fork}[what](call)
     # Where there are no meetings nobody is late, and some small calls have no time to be asked.
     assert np.count_nonzero(list(hits.values())) >= len(hits) // 2, hits
