@@ -376,7 +376,7 @@ def _saved(name: str, value: Any) -> list[Entry]:
     if isinstance(value, Frozen):
         mark = f", frozen in {value.precision}"
         saved = _saved(name, plain_of(value))
-        return [entry._replace(becomes=entry.becomes + mark) for entry in saved]
+        return [e._replace(becomes=e.becomes + mark) if e.weights else e for e in saved]
     if isinstance(value, Sequential):
         return [e for n, layer in value.layers.items() for e in _saved(f"{name}.{n}", layer)]
     if isinstance(value, Dropout):

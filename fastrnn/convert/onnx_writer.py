@@ -89,8 +89,7 @@ def to_onnx(
     (['x', 'lengths'], ['output', 'h_n'], 'gru_l0')
     """
     lengths, state = _checks.flag("lengths", lengths), _checks.flag("state", state)
-    plain: Weighted = plain_of(layer)
-    _check(plain, lengths, state)
+    plain = _checked(layer, lengths, state)
     where = path_text(path)
     _check_size(plain)
     model = _Model(import_onnx(), plain)
@@ -106,11 +105,12 @@ def to_onnx(
 # ------------------------------------------------------------------------------ refusals
 
 
-def _check(layer: Any, lengths: bool, state: bool) -> None:
-    """Raise unless ONNX has all that the layer computes."""
+def _checked(layer: Any, lengths: bool, state: bool) -> Weighted:
+    """The layer, if it is a frozen one the plain one; an error unless ONNX has all of it."""
     items = layer.items() if isinstance(layer, Mapping) else ()
-    names = [name for name, value in items if isinstance(value, Weighted)]
+    names = [name for name, value in items if isinstance(value, Weighted | Frozen)]
     check_single(layer, f": pass layer[{names[0]!r}]" if names else "")
+    layer = plain_of(layer)
     kind = type(layer).__name__
     faults = []
     if LAYERS.get(kind) is not type(layer):
@@ -130,6 +130,8 @@ def _check(layer: Any, lengths: bool, state: bool) -> None:
                 faults.append(f"{name} is True, but {kind} is no recurrent layer")
     if faults:
         raise ValueError(f"ONNX cannot express this {kind}: {'; '.join(faults)}")
+    plain: Weighted = layer
+    return plain
 
 
 def _check_size(layer: Weighted) -> None:

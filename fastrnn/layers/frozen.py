@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from .. import _checks, _cures
 from .._attributes import Guarded
 from .._cures import WEIGHT
-from .weights import in_model
+from .._memory import owner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ _REFUSED = {
     "state_dict": "fastrnn.save writes it, and fastrnn.convert.to_torch copies its weights",
     "load_state_dict": f"it does not change: {_AGAIN}",
     "freeze": "it is frozen already",
+    "stream": "recurrent layers have it, of a frozen model frozen.layers['rnn'].stream()",
 }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ class Frozen(Guarded):
     nbytes : int
     """
 
+    _freezes: ClassVar[str] = "what a kind of its own freezes"  # in errors
     _layer: Any  # of the plain kind, this object's alone, and its weights are read-only
     _precision: str
     _packed: tuple[Any, ...]  # each has current() and nbytes; replaced as a whole
@@ -53,6 +55,12 @@ class Frozen(Guarded):
     def __init__(self, layer: Weighted, precision: str | None = None) -> None:
         if self._complete:
             raise TypeError(f"{self!r} does not change: freeze another layer")
+        kind = getattr(type(layer), "_frozen_kind", Frozen)
+        if kind is Frozen or not isinstance(self, kind):
+            cure = ": write layer.freeze()" if kind is not Frozen else ""
+            if isinstance(layer, type):
+                cure = ": make one of it"
+            raise TypeError(f"layer is {_cures.kind(layer)}, expected {self._freezes}{cure}")
         precision = checked_precision(layer, precision)
         self._hold(self._snapshot(layer), precision)
 
@@ -149,7 +157,8 @@ class Frozen(Guarded):
 
     def __reduce__(self) -> Any:
         layer = self._layer
-        if in_model(layer):  # whose whole array would come along
+        memory = owner(layer._flat)
+        if memory is not None and memory.whole is not None:  # a model's, which would come along
             layer = snapshot(layer)
         return _refrozen, (type(self), layer, self._precision)
 

@@ -49,6 +49,7 @@ class FrozenLinear(Frozen):
     True
     """
 
+    _freezes: ClassVar[str] = "a Linear"
     in_features: int
     out_features: int
     bias: bool
@@ -122,6 +123,7 @@ class FrozenEmbedding(Frozen):
     True
     """
 
+    _freezes: ClassVar[str] = "an Embedding"
     num_embeddings: int
     embedding_dim: int
     padding_idx: int | None

@@ -50,6 +50,7 @@ class FrozenRecurrent(Frozen, Generic[State]):
     True
     """
 
+    _freezes: ClassVar[str] = "a recurrent layer"
     input_size: int | None
     hidden_size: int
     num_layers: int

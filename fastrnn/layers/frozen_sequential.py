@@ -31,7 +31,7 @@ class FrozenSequential(Frozen):
     ----------
     layers : mapping of str to Frozen
         The frozen layers by their names, without those that only drop: ``layers["rnn"].stream()``
-        is a stream. They share the model's weights.
+        is a stream. They share the model's weights, and keep them all.
     precision : str
         "float32" or "float64".
     nbytes : int
@@ -49,6 +49,7 @@ class FrozenSequential(Frozen):
     True
     """
 
+    _freezes: ClassVar[str] = "a Sequential"
     _parts: dict[str, Frozen]
 
     def _hold(self, layer: Any, precision: str) -> None:

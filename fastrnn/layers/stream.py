@@ -65,7 +65,7 @@ class Stream(Guarded, _core.StreamCore, Generic[State]):
         self._made_of = layer
         self._layer = plain = layer._layer if isinstance(layer, Frozen) else layer
         name = type(plain).__name__
-        if not hasattr(plain, "_packable"):
+        if not hasattr(type(plain), "_packable"):
             layers = _checks.listed([cell.spec.layer for cell in CELLS.values()])
             raise TypeError(f"layer is {_cures.kind(layer)}, expected {_cures.an(layers)}")
         if plain.bidirectional or plain.reverse:

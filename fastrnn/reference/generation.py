@@ -252,7 +252,8 @@ def generate_arguments(
     tuple
         The network, the prompts (int64), how to choose, and where uniform numbers come from.
     """
-    embedding, rnn, linear = map(_plain, (embedding, rnn, linear))
+    passed = {"embedding": embedding, "rnn": rnn, "linear": linear}
+    embedding, rnn, linear = map(_plain, passed.values())
     recurrent = {module.CELL.layer: module.CELL for module in CELLS.values()}
     kinds = {
         "embedding": (embedding, ("Embedding",)),
@@ -262,7 +263,7 @@ def generate_arguments(
     for name, (layer, allowed) in kinds.items():
         if _kind(layer) not in allowed:
             expected = " or ".join(f"fastrnn.{one}" for one in allowed)
-            given = _cures.kind(layer)
+            given = _cures.kind(passed[name])
             cure = ""
             if type(layer).__name__ in allowed:  # another library's
                 given += f" of {type(layer).__module__}"
@@ -488,7 +489,7 @@ def _choice(
 
 def _plain(layer: Any) -> Any:
     """The layer that a frozen one has, whose weights do not change; others themselves."""
-    return layer._layer if hasattr(type(layer), "precision") else layer
+    return layer._layer if _cures.is_frozen(layer) else layer
 
 
 def _kind(layer: Any) -> str | None:

@@ -223,5 +223,5 @@ def test_damage_was_of_every_kind():
     """The test above reached well beyond the first checks."""
     if sum(OUTCOMES.values()) < 700:
         pytest.skip("counts what the test above found, which was not selected, or not all of it")
-    assert OUTCOMES["loaded"] > 50
+    assert OUTCOMES["loaded"] > 30  # Hypothesis draws by what modules there are, too
     assert len(OUTCOMES) > 25

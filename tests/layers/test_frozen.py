@@ -13,6 +13,7 @@ from bit_checks import ISAS as PROMISED
 from bit_checks import assert_same
 from grids import grid
 from marks import each_first, each_name
+from processes import script
 from registry import VARIANTS
 from stacked_layers import MASK, OPTIONS, RESTART, SHAPES, B, D, H, T, draw, draw_state, make
 from stream_layers import DTYPES, ISAS, assert_same_state, parts
@@ -256,6 +257,20 @@ def test_copies(kind: str) -> None:
         assert repr(again) == repr(frozen)
         same(again(x, lengths=[6, 0, 3, 5]), layer(x, lengths=[6, 0, 3, 5]), kind)
     assert len(pickle.dumps(frozen)) < 1.2 * layer.flat_weights.nbytes + 3000  # nothing packed
+
+
+def test_a_process_with_another_instruction_set_has_the_bits(tmp_path: Any) -> None:
+    layer = make("lstm", "three-both")
+    x, path = draw(layer, T, B, D, seed=1), tmp_path / "frozen.pickle"
+    path.write_bytes(pickle.dumps((layer.freeze(), x)))
+    code = (
+        "import pickle, sys; frozen, x = pickle.loads(open(sys.argv[1], 'rb').read()); "
+        "print(frozen(x)[0].tobytes().hex())"
+    )
+    for isa in PROMISED:
+        done = script(code, str(path), FASTRNN_ISA=isa)
+        assert done.stderr == ""
+        assert done.stdout.strip() == layer(x)[0].tobytes().hex()
 
 
 @each_name

@@ -1,6 +1,7 @@
 """Frozen models: the bits of the model as it was, and how frozen ones are saved and refused."""
 
 import copy
+import gc
 import json
 import pickle
 import threading
@@ -16,7 +17,13 @@ from stream_layers import DTYPES, ISAS, assert_same_state
 import fastrnn
 import fastrnn.convert
 from fastrnn.cli import main
-from fastrnn.layers import Frozen, FrozenRecurrent, FrozenSequential
+from fastrnn.layers import (
+    Frozen,
+    FrozenEmbedding,
+    FrozenLinear,
+    FrozenRecurrent,
+    FrozenSequential,
+)
 
 X = np.random.default_rng(0).integers(0, 10, (6, 3))
 MASKS: dict[str, dict[str, Any]] = {
@@ -99,7 +106,7 @@ def test_what_a_frozen_model_is() -> None:
         frozen.layers["rnn"] = model.layers["rnn"]
     for name, text in (
         ("rnn", r"it is frozen.layers\['rnn'\]"), ("weights", "nothing of it can be changed"),
-        ("forward", "it is for inference"), ("stream", "has no stream"),
+        ("forward", "it is for inference"), ("stream", "of a frozen model frozen.layers"),
     ):  # fmt: skip
         assert not hasattr(frozen, name)
         with pytest.raises(AttributeError, match=text):
@@ -265,6 +272,9 @@ def test_info_says_what_is_frozen(tmp_path: Any, capsys: pytest.CaptureFixture[s
     assert "gru: GRU(3, 4), frozen in float32" in lines
     assert "model.rnn: GRU(4, 4), frozen in float32" in lines
     assert lines[-1].startswith("4 layers, ")
+    fastrnn.save(tmp_path / "d.safetensors", {"model": tagger().freeze()})
+    assert main(["info", str(tmp_path / "d.safetensors")]) == 0
+    assert "model.drop: Dropout(0.3)" in capsys.readouterr().out.splitlines()  # none is frozen
     assert main(["convert", str(path), str(tmp_path / "b.safetensors")]) == 0
     assert repr(fastrnn.load(tmp_path / "b.safetensors")["gru"]) == "GRU(3, 4)"
 
@@ -290,8 +300,13 @@ def test_converters_take_frozen_layers(tmp_path: Any) -> None:
     for name, layer in (("a", layers[0]), ("b", frozen)):
         fastrnn.convert.to_onnx(layer, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with pytest.raises(TypeError, match=r"pass layer.layers\['words'\], and so on"):
+    model = r"^layer is a FrozenSequential, .*: pass layer.layers\['words'\], and so on$"
+    with pytest.raises(TypeError, match=model):
         fastrnn.convert.to_torch(tied().freeze())
+    with pytest.raises(TypeError, match=model):
+        fastrnn.convert.to_onnx(tied().freeze(), tmp_path / "c")
+    with pytest.raises(TypeError, match=r"pass layer\['lstm'\]$"):
+        fastrnn.convert.to_onnx({"lstm": frozen}, tmp_path / "c")  # type: ignore[arg-type]
 
 
 def test_a_tied_layer_frozen_by_itself(tmp_path: Any) -> None:
@@ -304,6 +319,43 @@ def test_a_tied_layer_frozen_by_itself(tmp_path: Any) -> None:
     fastrnn.save(tmp_path / "a.safetensors", {"head": frozen})
     assert_same(fastrnn.load(tmp_path / "a.safetensors")["head"](x), want, "loaded")
     assert fastrnn.convert.to_torch(frozen)["weight"].any()
+
+
+def test_the_pickle_of_a_layer_of_a_model_that_is_gone() -> None:
+    model = fastrnn.Sequential({
+        "words": fastrnn.Embedding(1000, 4, rng=0), "rnn": fastrnn.GRU(4, 5, rng=1)
+    })  # fmt: skip
+    frozen = model.freeze()
+    part, x = frozen.layers["rnn"], np.ones((3, 2, 4), np.float32)
+    alone = len(pickle.dumps(model.layers["rnn"].freeze()))
+    assert len(pickle.dumps(part)) == alone
+    del frozen
+    gc.collect()
+    assert len(pickle.dumps(part)) == alone  # without the words
+    assert_same(pickle.loads(pickle.dumps(part))(x)[0], part(x)[0], "a layer alone")
+
+
+@pytest.mark.parametrize("kind", [FrozenRecurrent, FrozenLinear, FrozenEmbedding, FrozenSequential])
+def test_what_a_frozen_kind_is_made_of(kind: Any) -> None:
+    layers: tuple[Any, ...] = (
+        fastrnn.GRU(3, 4, rng=0), fastrnn.Linear(3, 4), fastrnn.Embedding(3, 4), tied(),
+    )  # fmt: skip
+    for layer in layers:
+        if type(layer.freeze()) is kind:
+            assert repr(kind(layer)) == repr(layer.freeze())
+            continue
+        name = type(layer).__name__
+        with pytest.raises(
+            TypeError, match=rf"^layer is an? {name}, expected an? .*: write layer\.freeze\(\)$"
+        ):
+            kind(layer)
+    for wrong in (None, 3, np.ones(3), fastrnn.Dropout(0.5), layers[0].freeze()):
+        with pytest.raises(TypeError, match=r"^layer is .*, expected an? [\w ]+$"):
+            kind(wrong)
+    with pytest.raises(TypeError, match=r"^layer is the class GRU, .*: make one of it$"):
+        kind(fastrnn.GRU)
+    with pytest.raises(TypeError, match=r"^layer is a GRU, expected what a kind of its own"):
+        Frozen(layers[0])
 
 
 def test_what_takes_no_frozen_layer() -> None:

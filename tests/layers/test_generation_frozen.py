@@ -77,13 +77,23 @@ def test_frozen_parts_that_do_not_fit() -> None:
     words, rnn, head = mixed(network(9, 4, 6), 7)
     with pytest.raises(ValueError, match=r"linear.in_features is 5"):
         fastrnn.generate(words, rnn, fastrnn.Linear(5, 9).freeze(), [1], 3)
-    with pytest.raises(TypeError, match=r"rnn is .*, expected"):
+    with pytest.raises(TypeError, match=r"^rnn is a FrozenLinear, expected"):
         fastrnn.generate(words, head, head, [1], 3)
     with pytest.raises(ValueError, match="bidirectional"):
         fastrnn.generate(words, fastrnn.GRU(4, 3, bidirectional=True).freeze(), head, [1], 3)
     model = fastrnn.Sequential({"words": fastrnn.Embedding(9, 4), "rnn": fastrnn.RNN(4, 6)})
-    with pytest.raises(TypeError, match=r"rnn is .*, expected"):
+    with pytest.raises(TypeError, match=r"^rnn is a FrozenSequential, expected"):
         fastrnn.generate(words, model.freeze(), head, [1], 3)
+
+
+def test_a_users_layer_that_has_a_precision_is_no_frozen_one() -> None:
+    class Precise(fastrnn.GRU):
+        precision = "high"
+
+    words, head = fastrnn.Embedding(9, 4, rng=0), fastrnn.Linear(6, 9, rng=2)
+    own, plain = Precise(4, 6, rng=1), fastrnn.GRU(4, 6, rng=1)
+    want = fastrnn.generate(words, plain, head, [1], 9, rng=0)[0]
+    assert fastrnn.generate(words, own, head, [1], 9, rng=0)[0].tolist() == want.tolist()
 
 
 def test_weights_packed_for_two_instruction_sets_are_noticed() -> None:

@@ -28,6 +28,7 @@ from stream_layers import (
 
 import fastrnn
 from fastrnn import _core
+from fastrnn.layers.stream import Stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # but where a test sets another number
 
@@ -525,3 +526,9 @@ def test_no_warnings_in_development_mode() -> None:
     arguments = [sys.executable, "-X", "dev", "-W", "error", "-c", DEVELOPMENT]
     done = subprocess.run(arguments, capture_output=True, text=True, env=dict(os.environ))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_has_no_stream_is_named() -> None:
+    for layer in (None, fastrnn.GRU, fastrnn.Linear(3, 4), fastrnn.Linear(3, 4).freeze()):
+        with pytest.raises(TypeError, match=r"^layer is .*, expected an RNN, LSTM, GRU or Leaky"):
+            Stream(layer)

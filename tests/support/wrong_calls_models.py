@@ -94,6 +94,10 @@ MODELS: dict[str, Case] = {
         "precision = 'float64'", "rnn.freeze(precision=precision)"),
     "a type for the name of a precision": Case(
         "precision = np.float32", "rnn.freeze(precision=precision)"),
+    "the frozen kind of another layer": Case(
+        "import fastrnn.layers; layer, kind = head, fastrnn.layers.FrozenRecurrent",
+        "kind(layer)", "expected a recurrent layer: write layer.freeze()",
+        "kind = fastrnn.Linear.freeze"),
     "an item of a frozen model": Case(
         MODEL + "frozen = model.freeze()", "layer = frozen['rnn']", "frozen.layers['rnn']",
         "frozen = frozen.layers"),
