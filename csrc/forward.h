@@ -12,6 +12,7 @@ static void FN(forward_by_rows)(const struct team *team, struct FN(job) *job)
     s.n = FN(partition_rows)(job, team, s.rows);
     s.staged = team->n > 1 && !job->order;
     s.takes_x = FN(steps_take_x)(job, s.n);
+    s.turned = FN(turn)(a);
     FN(begin_rows)(job, &s);
     for (int64_t begin = 0; begin < a->T; begin += job->plan.steps) {
         const int64_t end = FN(block_end)(job, begin, a->T);
@@ -57,7 +58,10 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
     s.c = first.c;
     s.intermediate_rows = first.intermediate_rows;
     s.n = FN(partition_rows)(job, &alone, s.rows);
+    s.turned = FN(turn)(a);
+    s.others = team;
     FN(begin_rows)(job, &s);
+    FN(take_units)(job, &w, &s);
     if (!a->packed)
         FN(pack_weights)(a, &job->w, FN(all_weights), team->id, team->n);
     for (int64_t begin = 0; begin < a->T; begin += job->plan.steps) {
@@ -75,9 +79,8 @@ static void FN(forward_by_units)(const struct team *team, struct FN(job) *job)
         if (begin + job->plan.steps < a->T && stop_together(job->stop, team))
             return;
     }
-    s.others = team;
-    FN(take_units)(job, &w, &s);
-    FN(end_rows)(job, &s);
+    if (s.others == team || team->id == 0) /* who has made the last block: nobody waits for it */
+        FN(end_rows)(job, &s);
 }
 
 /* Thread 1 of a pipeline: the input projections, block after block. */

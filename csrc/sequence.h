@@ -88,6 +88,14 @@ static ALWAYS_INLINE int64_t FN(block_end)(const struct FN(job) *job, int64_t be
     return end - begin < job->plan.steps ? end : begin + job->plan.steps;
 }
 
+/* Which way the first step goes through the weights. Calls of a single step in a loop use the same ones: every other
+ * time they go backwards, and find the last ones in the cache. */
+static int FN(turn)(const struct fastrnn_direction *a)
+{
+    static _Thread_local int turn;
+    return a->T == 1 ? turn = !turn : 0;
+}
+
 /* One thread's. Where units are split, h, c and the intermediate rows are thread 0's. */
 struct FN(forward_scratch) {
     const struct FN(weights) *w;
@@ -104,6 +112,7 @@ struct FN(forward_scratch) {
     real *staging;            /* (steps*2) rows of output: see write_staged */
     int64_t counted, running; /* active rows at the last step: of the input projection, of the recurrence */
     int now;                  /* which state is h_{t-1} */
+    int turned;               /* steps go through the weights the other way: see turn */
     int takes_x;              /* one row: its steps make the input projection too */
     int staged;               /* whether the first and the last row go to output by write_staged */
 };
@@ -265,14 +274,6 @@ static ALWAYS_INLINE void FN(point_outputs)(const struct FN(job) *job, struct FN
     }
 }
 
-/* Which way a single step goes through the weights. Calls in a loop use the same ones: every other time they go
- * backwards, and find the last ones in the cache. */
-static int FN(turn)(void)
-{
-    static _Thread_local int turn;
-    return turn = !turn;
-}
-
 /* The state and the output of the steps of a block. */
 static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch) *s, int64_t begin, int64_t end,
                            int64_t buffer)
@@ -300,7 +301,7 @@ static void FN(recurrence)(const struct FN(job) *job, struct FN(forward_scratch)
         step.active = s->running;
         step.t = t;
         step.count = count;
-        step.reversed = a->T == 1 ? FN(turn)() : s->now;
+        step.reversed = s->now ^ s->turned;
         step.h_before = (const real *const *)s->state[s->now];
         step.h = s->state[!s->now];
         job->cell->step(&step);
