@@ -462,7 +462,7 @@ static uintptr_t FN(layout_recompute)(struct FN(job) *job, uintptr_t at)
         tape->c = arena_take(&at, tape->steps * B * a->H, sizeof(real));
     forward->tape = *tape;
     forward->output = (struct fastrnn_sequence){arena_take(&at, B * stride, sizeof(real)), 0, stride};
-    at = FN(layout_weights)(a, 0, at, &forward->w);
+    at = FN(layout_weights)(a, 0, 0, at, &forward->w);
     FN(plan_rows)(forward, job->plan.threads, job->plan.rows);
     return FN(layout_threads)(forward, at);
 }

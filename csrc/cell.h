@@ -12,6 +12,9 @@ struct gate_layout {
 };
 #endif
 
+/* Which weights are meant: those of the input projection, with the biases; the others. */
+enum { FN(input_weights) = 1, FN(state_weights) = 2, FN(all_weights) = 3 };
+
 /* Packed weights. A row of pre-activations is `width` long and begins as `bias`; product i takes up columns at[i]
  * and on of it. */
 struct FN(weights) {
@@ -19,7 +22,8 @@ struct FN(weights) {
     struct FN(matrix) x[2], h[2];
     real *bias;
     struct FN(matrix) extra[FASTRNN_MAX_EXTRA]; /* of rank 1: `packed` holds rows of H, stride(H) apart */
-    int64_t panel; /* 0; or the matrices are not packed, and each thread has room for this much of one */
+    int unpacked;  /* which matrices are not packed before they are multiplied; */
+    int64_t panel; /* each thread then has room for this much of one */
 };
 
 /* The units that a thread makes, of all or of some rows: of the P of h, and of the H of c. */

@@ -31,18 +31,20 @@ static void FN(forward_by_rows)(const struct team *team, struct FN(job) *job)
 static void FN(take_units)(const struct FN(job) *job, struct FN(weights) *w, struct FN(forward_scratch) *s)
 {
     const struct fastrnn_direction *a = job->a;
-    const int64_t own = s->others->id * w->panel; /* where this thread has room for a panel that is not packed */
+    /* Where this thread has room for a panel that is not packed. */
+    const int64_t own = s->others->id * w->panel, own_x = w->unpacked & FN(input_weights) ? own : 0,
+                  own_h = w->unpacked & FN(state_weights) ? own : 0;
     const struct FN(share) share = s->share = FN(share)(job, FN(unit_piece)(job->cell), s->others);
     for (int i = 0; i < job->cell->products; i++) {
         w->x[i] = FN(of_units)(job->w.x[i], share.c_begin, share.c_end, a->H);
         w->h[i] = FN(of_units)(job->w.h[i], share.c_begin, share.c_end, a->H);
-        w->x[i].packed += own;
-        w->h[i].packed += own;
+        w->x[i].packed += own_x;
+        w->h[i].packed += own_h;
     }
     for (int i = 0; i < job->cell->facts.extras; i++)
         if (job->cell->facts.extra[i].rank == 2 && a->extra[i]) {
             w->extra[i] = FN(of_units)(job->w.extra[i], share.begin, share.end, a->P);
-            w->extra[i].packed += own;
+            w->extra[i].packed += own_h;
         }
 }
 
@@ -157,11 +159,14 @@ static uintptr_t FN(layout_forward)(void *shared, int threads, uintptr_t at)
     struct FN(job) *job = shared;
     const struct fastrnn_direction *a = job->a;
     at = FN(layout_order)(job, at);
-    if (a->packed)
-        FN(layout_weights)(a, 0, (uintptr_t)a->packed, &job->w);
-    else
-        at = FN(layout_weights)(a, FN(packs)(job, threads) ? 0 : threads, at, &job->w);
+    const uintptr_t weights = a->packed ? (uintptr_t)a->packed : at;
+    const int unpacked = a->packed || FN(packs)(job, threads) ? 0 : FN(all_weights);
+    uintptr_t end = FN(layout_weights)(a, unpacked, threads, weights, &job->w);
     FN(plan_forward)(job, threads);
+    if (FN(packs_input_late)(job))
+        end = FN(layout_weights)(a, FN(input_weights), threads, weights, &job->w);
+    if (!a->packed)
+        at = end;
     return FN(layout_threads)(job, at);
 }
 

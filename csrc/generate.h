@@ -52,9 +52,9 @@ static uintptr_t FN(layout_generate_layer)(struct FN(generate_layer) *l, const s
     FN(begin_job)(&l->job, &l->a, NULL);
     l->job.plan = (struct fastrnn_plan){.threads = 1, .rows = rows, .steps = 1, .blocks = 1, .packed = 1};
     if (a->packed)
-        FN(layout_weights)(&l->a, 0, (uintptr_t)a->packed, &l->job.w);
+        FN(layout_weights)(&l->a, 0, 0, (uintptr_t)a->packed, &l->job.w);
     else
-        at = FN(layout_weights)(&l->a, 0, at, &l->job.w);
+        at = FN(layout_weights)(&l->a, 0, 0, at, &l->job.w);
     l->job.output.step_b = FN(stride)(l->a.P);
     l->job.output.data = arena_take(&at, B * l->job.output.step_b, sizeof(real));
     return at;

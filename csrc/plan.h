@@ -170,6 +170,14 @@ static void FN(plan_forward)(struct FN(job) *job, int threads)
     }
 }
 
+/* Whether each panel of W_ih is packed just before the rows of a block use it, and not kept: by threads that split units,
+ * each of which has panels of its own, and for so few blocks that to write and to read it would take as long. */
+static int FN(packs_input_late)(const struct FN(job) *job)
+{
+    const struct fastrnn_direction *a = job->a;
+    return !a->packed && job->far_input && job->plan.way == FASTRNN_BY_UNITS && a->T > 1 && a->T <= 2 * job->plan.steps;
+}
+
 /* One row, full panels, and an input projection so small that to store it and to load it again would take as long; a
  * step then reads its weights again, which stay in L1D or not far from it. Or weights that are not packed. */
 static int FN(steps_take_x)(const struct FN(job) *job, int64_t rows)

@@ -18,7 +18,7 @@ static uintptr_t FN(layout_extra)(const struct fastrnn_direction *a, int plain, 
             w->extra[i].packed = arena_take(&at, extra->shape[0].times * FN(stride)(a->H), sizeof(real));
         else if (plain)
             w->extra[i] = FN(matrix)(arena_take(&at, FN(packed_size)(rows, columns), sizeof(real)), rows, columns);
-        else if (w->panel) {
+        else if (w->unpacked & FN(state_weights)) {
             w->extra[i] = FN(gate_matrix)(w->h[0].packed, columns, 1, rows);
             w->extra[i].source = (struct FN(gates)){a->extra[i], &FN(one_gate), rows};
         } else
@@ -38,26 +38,27 @@ static ALWAYS_INLINE void FN(place_matrix)(struct FN(matrix) *m, const struct ga
     }
 }
 
-/* `unpacked`: 0, or so many threads multiply by the weights as they are, and each has room for one panel. */
-static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, int unpacked, uintptr_t at,
+/* `unpacked`: which matrices `threads` threads multiply by as they are. */
+static uintptr_t FN(layout_weights)(const struct fastrnn_direction *a, int unpacked, int threads, uintptr_t at,
                                     struct FN(weights) *w)
 {
     const struct FN(cell) *cell = FN(cell_of)(a);
     const int64_t D = multiplied_features(a), H = a->H, P = a->P;
     int64_t column = 0;
+    w->unpacked = unpacked;
     w->panel = unpacked ? (D > H ? D : H) * PANEL : 0;
-    real *const panel = arena_take(&at, unpacked * w->panel, sizeof(real));
+    real *const panel = arena_take(&at, threads * w->panel, sizeof(real));
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
         const int xs = layout->x_gates, hs = layout->h_gates;
-        real *const x = unpacked ? panel : arena_take(&at, D * FN(columns)(xs, H), sizeof(real));
-        real *const h = unpacked ? panel : arena_take(&at, P * FN(columns)(hs, H), sizeof(real));
+        real *const x = unpacked & FN(input_weights) ? panel : arena_take(&at, D * FN(columns)(xs, H), sizeof(real));
+        real *const h = unpacked & FN(state_weights) ? panel : arena_take(&at, P * FN(columns)(hs, H), sizeof(real));
         w->x[i] = FN(gate_matrix)(x, D, xs, H);
         w->h[i] = FN(gate_matrix)(h, P, hs, H);
-        if (unpacked) {
+        if (unpacked & FN(input_weights))
             w->x[i].source = (struct FN(gates)){a->w_ih, layout->x, H};
+        if (unpacked & FN(state_weights))
             w->h[i].source = (struct FN(gates)){a->w_hh, layout->h, H};
-        }
         FN(place_matrix)(&w->x[i], layout, xs, 0);
         FN(place_matrix)(&w->h[i], layout, hs, layout->slots - hs);
         w->at[i] = column;
@@ -103,8 +104,6 @@ static void FN(pack_rows_of_units)(const struct fastrnn_direction *a, const stru
         }
 }
 
-enum { FN(input_weights) = 1, FN(state_weights) = 2, FN(all_weights) = 3 };
-
 /* Packs the weights of the input projection with the biases, the others, or both: a thread's share. Where matrices are
  * not packed there are still biases and rows of units. */
 static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(weights) *w, int which, int id,
@@ -113,9 +112,9 @@ static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(
     const struct FN(cell) *cell = FN(cell_of)(a);
     for (int i = 0; i < cell->products; i++) {
         const struct gate_layout *layout = &cell->layout[i];
-        if ((which & FN(input_weights)) && !a->given && !w->panel)
+        if ((which & ~w->unpacked & FN(input_weights)) && !a->given)
             FN(pack_gates)(a->w_ih, layout->x, &w->x[i], a->H, id, threads);
-        if ((which & FN(state_weights)) && !w->panel)
+        if (which & ~w->unpacked & FN(state_weights))
             FN(pack_gates)(a->w_hh, layout->h, &w->h[i], a->H, id, threads);
     }
     if (id == 0 && (which & FN(input_weights)))
@@ -123,7 +122,7 @@ static void FN(pack_weights)(const struct fastrnn_direction *a, const struct FN(
     if (!(which & FN(state_weights)))
         return;
     for (int i = 0; i < cell->facts.extras; i++)
-        if (cell->facts.extra[i].rank == 2 && a->extra[i] && !w->panel)
+        if (cell->facts.extra[i].rank == 2 && a->extra[i] && !(w->unpacked & FN(state_weights)))
             FN(pack_gates)(a->extra[i], &(int){0}, &w->extra[i], units_of(a, cell->facts.extra[i].shape[0]), id,
                            threads);
     if (id == 0)
@@ -144,7 +143,7 @@ static void FN(pack_thread)(const struct team *team, void *shared)
 static size_t FN(pack)(const struct fastrnn_direction *a, void *packed)
 {
     struct FN(pack_job) job = {.a = a};
-    const uintptr_t begin = (uintptr_t)packed, end = FN(layout_weights)(a, 0, begin, &job.w);
+    const uintptr_t begin = (uintptr_t)packed, end = FN(layout_weights)(a, 0, 0, begin, &job.w);
     if (packed)
         team_run(1, 0, FN(pack_thread), &job); /* in the floating-point mode of the kernels: biases are added */
     return end - begin;
