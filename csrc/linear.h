@@ -193,40 +193,59 @@ enum {
     FN(rows_in_place) = 16, /* rows of a weight that is not packed, after which sums are put down */
 };
 
-/* out[m][j] = (0, or what is there) + sum over k of d[m][k] * w[k][j], for mr rows and nv vectors of columns, of the
- * last of which `lanes` count; rows of w are ld apart. The chains are those of tile. */
-static ALWAYS_INLINE void FN(tile_in_place)(const int mr, const int nv, int64_t K, const real *const *d, int64_t at,
-                                            const real *w, int64_t ld, int lanes, real *const *out, int64_t col)
+/* out[m][j] = (0, or what is there) + sum over k of d[m][k] * w[k][j], for mr rows and nv vectors of columns; rows of w
+ * are ld apart. `masked`: of the last vector only some lanes count. The chains are those of tile. */
+static ALWAYS_INLINE void FN(tile_in_place)(const int mr, const int nv, const int masked, int64_t K,
+                                            const real *const *d, int64_t at, const real *w, int64_t ld, int lanes,
+                                            real *const *out, int64_t col)
 {
+    const int last = masked ? nv - 1 : nv; /* the vector of which some lanes count */
     vec acc[MR][2 * NV];
     const real *row[MR];
     UNROLL for (int m = 0; m < mr; m++)
     {
+        const real *from = out[m] + col;
         row[m] = d[m] + at;
-        UNROLL for (int v = 0; v < nv; v++)
-        {
-            const real *from = out[m] + col + v * W;
-            acc[m][v] = !at ? vzero() : v + 1 < nv || lanes == W ? vload(from) : vload_n(from, lanes);
-        }
+        UNROLL for (int v = 0; v < nv; v++) acc[m][v] = !at        ? vzero()
+                                                        : v < last ? vload(from + v * W)
+                                                                   : vload_n(from + v * W, lanes);
     }
     for (int64_t k = 0; k < K; k++) {
         vec dm[MR];
         UNROLL for (int m = 0; m < mr; m++) dm[m] = vset1(row[m][k]);
         UNROLL for (int v = 0; v < nv; v++)
         {
-            const vec b = v + 1 < nv || lanes == W ? vload(w + v * W) : vload_n(w + v * W, lanes);
+            const vec b = v < last ? vload(w + v * W) : vload_n(w + v * W, lanes);
             UNROLL for (int m = 0; m < mr; m++) acc[m][v] = vfma(dm[m], b, acc[m][v]);
         }
         w += ld;
     }
-    UNROLL for (int m = 0; m < mr; m++) UNROLL for (int v = 0; v < nv; v++)
+    UNROLL for (int m = 0; m < mr; m++)
     {
-        real *to = out[m] + col + v * W;
-        if (v + 1 < nv || lanes == W)
-            vstore(to, acc[m][v]);
-        else
-            vstore_n(to, acc[m][v], lanes);
+        UNROLL for (int v = 0; v < last; v++) vstore(out[m] + col + v * W, acc[m][v]);
+        if (masked)
+            vstore_n(out[m] + col + last * W, acc[m][last], lanes);
     }
+}
+
+/* The columns behind the last full panel. Not inlined: so many loops are enough once. */
+static NOINLINE void FN(rest_in_place)(int mr, int64_t K, const real *const *d, int64_t at, const real *w, int64_t ld,
+                                       int left, real *const *out, int64_t col)
+{
+#define FASTRNN_REST(nv)                                                                                               \
+    for (int m = 0; m < mr; m += 2) {                                                                                  \
+        if (m + 1 < mr)                                                                                                \
+            FN(tile_in_place)(2, nv, 1, K, d + m, at, w, ld, left - (nv - 1) * W, out + m, col);                       \
+        else                                                                                                           \
+            FN(tile_in_place)(1, nv, 1, K, d + m, at, w, ld, left - (nv - 1) * W, out + m, col);                       \
+    }
+    switch ((left + W - 1) / W) {
+    case 4: FASTRNN_REST(4) break;
+    case 3: FASTRNN_REST(3) break;
+    case 2: FASTRNN_REST(2) break;
+    default: FASTRNN_REST(1) break;
+    }
+#undef FASTRNN_REST
 }
 
 static ALWAYS_INLINE void FN(columns_in_place)(const int mr, int64_t K, const real *const *d, int64_t at, const real *w,
@@ -235,18 +254,11 @@ static ALWAYS_INLINE void FN(columns_in_place)(const int mr, int64_t K, const re
     int64_t col = begin;
     /* One row alone has too few chains to hide the latency of the multiply-add. */
     for (; mr == 1 && col + 2 * PANEL <= end; col += 2 * PANEL)
-        FN(tile_in_place)(1, 2 * NV, K, d, at, w + col, ld, W, out, col);
+        FN(tile_in_place)(1, 2 * NV, 0, K, d, at, w + col, ld, 0, out, col);
     for (; col + PANEL <= end; col += PANEL)
-        FN(tile_in_place)(mr, NV, K, d, at, w + col, ld, W, out, col);
-    const int left = (int)(end - col);
-    if (left > 3 * W)
-        FN(tile_in_place)(mr, 4, K, d, at, w + col, ld, left - 3 * W, out, col);
-    else if (left > 2 * W)
-        FN(tile_in_place)(mr, 3, K, d, at, w + col, ld, left - 2 * W, out, col);
-    else if (left > W)
-        FN(tile_in_place)(mr, 2, K, d, at, w + col, ld, left - W, out, col);
-    else if (left > 0)
-        FN(tile_in_place)(mr, 1, K, d, at, w + col, ld, left, out, col);
+        FN(tile_in_place)(mr, NV, 0, K, d, at, w + col, ld, 0, out, col);
+    if (col < end)
+        FN(rest_in_place)(mr, K, d, at, w + col, ld, (int)(end - col), out, col);
 }
 
 /* Columns of d_x, of n rows, by the weight as it lies: some of its rows at a time, which the cache keeps while all use
